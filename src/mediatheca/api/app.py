@@ -1,0 +1,63 @@
+"""The FastAPI application: every router of `mediatheca.resources`, derived and hand-written, behind the front door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from mediatheca import __version__
+from mediatheca.api import errors
+from mediatheca.api.auth import Auth
+from mediatheca.api.crud import crud_router
+from mediatheca.api.front import Front
+from mediatheca.api.limits import RateLimiter
+from mediatheca.flows.services import Services
+from mediatheca.kernel.discovery import discover
+from mediatheca.resources.base import Resource
+from mediatheca.resources.health import metrics_router
+
+
+def routers() -> list[APIRouter]:
+    """Hand-written routers first, so that a fixed path wins over `/{identifier}`; then the derived ones."""
+    resources = list(discover("mediatheca.resources", Resource))
+    owned = {id(resource.routes) for resource in resources} | {id(metrics_router)}
+    plain = [router for router in discover("mediatheca.resources", APIRouter) if id(router) not in owned]
+    return [*plain, *(crud_router(resource) for resource in resources)]
+
+
+def build_api(services: Services) -> FastAPI:
+    """The application over these services. `app.state.services` and `app.state.auth` are what dependencies read."""
+    app = FastAPI(
+        title="Mediatheca",
+        version=__version__,
+        summary="An open, self-hosted multimodal data warehouse.",
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.services = services
+    app.state.auth = Auth(services.db)
+    for router in routers():
+        app.include_router(router, prefix="/v1")
+    app.include_router(metrics_router)
+    errors.install(app)
+    settings = services.settings
+    limiter = RateLimiter(settings.rate_limit_rpm) if settings.rate_limit_rpm else None
+    app.add_middleware(Front, max_body=settings.max_body_mb << 20, limiter=limiter)
+    _document_security(app)
+    return app
+
+
+def _document_security(app: FastAPI) -> None:
+    """Say in the OpenAPI document that everything needs a bearer key."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            schema = plain()
+            schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})
+            schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+            schema["security"] = [{"bearer": []}]
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,154 @@
+"""CRUD routes derived from a resource declaration. Names no resource."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+from pydantic import BaseModel
+
+from mediatheca.api import deps
+from mediatheca.api.deps import Caller, Listed, answer, deleted, listed
+from mediatheca.kernel.ids import check_name
+from mediatheca.resources.base import Context, Resource, Spec, unknown_keys
+from mediatheca.stores.db.tx import ReadTx, Record, Tx, record
+
+_LEVELS: dict[str, tuple[Any, Any, Any, Any, Any, Any]] = {
+    "namespace": (deps.Read, deps.Write, deps.Delete, deps.Reader, deps.Writer, deps.Deleter),
+    "organization": (
+        deps.OrgRead, deps.OrgWrite, deps.OrgDelete, deps.OrgReader, deps.OrgWriter, deps.OrgDeleter,
+    ),
+}  # fmt: skip
+
+
+class ListRequest(BaseModel):
+    """Paging, filter, search and sort of a list; every key may stand in the query string instead."""
+
+    limit: int | None = None
+    page_size: int | None = None
+    offset: int | None = None
+    page: int | None = None
+    cursor: str | None = None
+    filters: dict[str, Any] | None = None
+    sort: dict[str, Any] | str | None = None
+    sorts: list[dict[str, Any]] | None = None
+    search: str | None = None
+    case_sensitive: bool = False
+    include_total: bool = True
+
+
+def context(caller: Caller, query: Mapping[str, str] | None = None) -> Context:
+    return Context(caller.services, caller.absolute, query or {})
+
+
+def crud_router(resource: Resource) -> APIRouter:
+    """The hand-written routes of a resource, then the derived ones its `verbs` name."""
+    router = APIRouter(tags=[f"{resource.name}s"])
+    if resource.routes is not None:
+        router.include_router(resource.routes)
+    makers = {"create": _create, "list": _list, "get": _get, "update": _update, "delete": _delete}
+    for verb, make in makers.items():
+        if verb in resource.verbs:
+            make(router, resource)
+    return router
+
+
+def present_one(resource: Resource, tx: ReadTx, record: Record, caller: Caller) -> dict[str, Any]:
+    return resource.present(tx, [record], context(caller))[0]
+
+
+def _with_warnings(body: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    return {**body, "warnings": [*body.get("warnings", []), *notes]} if notes else body
+
+
+def _create(router: APIRouter, resource: Resource) -> None:
+    _, write, _, _, writer, _ = _LEVELS[resource.level]
+    spec_type = resource.spec
+
+    def create(spec: spec_type, tx: write, caller: writer) -> Response:  # type: ignore[valid-type]
+        notes = unknown_keys(spec, strict=caller.services.settings.strict)  # type: ignore[attr-defined]
+        name, body = resource.create(tx, spec, context(caller))
+        made = tx.put(resource.name, resource.prefix, check_name(resource.name_field, name, resource.prefix), body)  # type: ignore[attr-defined]
+        resource.created(tx, made)  # type: ignore[arg-type]
+        tx.emit(f"{resource.name}.created", made.id, {"name": name})  # type: ignore[attr-defined]
+        return answer(_with_warnings(present_one(resource, tx, made, caller), notes))
+
+    _route(router, resource, create, "POST", "", f"create_{resource.name}")
+
+
+def _get(router: APIRouter, resource: Resource) -> None:
+    read, _, _, reader, _, _ = _LEVELS[resource.level]
+
+    def get(identifier: str, tx: read, caller: reader) -> Response:  # type: ignore[valid-type]
+        return answer(present_one(resource, tx, tx.get(resource.name, identifier), caller))  # type: ignore[attr-defined]
+
+    _route(router, resource, get, "GET", "/{identifier}", f"get_{resource.name}")
+
+
+def _list(router: APIRouter, resource: Resource) -> None:
+    read, _, _, reader, _, _ = _LEVELS[resource.level]
+    aliases = {resource.id_field: "id", resource.name_field: "name"}
+
+    def page(tx: ReadTx, caller: Caller, query: Listed) -> Response:
+        found = tx.page("resources", {"kind": resource.name}, query, aliases)
+        records = [record(row) for row in found.rows]
+        return answer(listed(found, resource.present(tx, records, context(caller))))
+
+    def list_(query: Listed, tx: read, caller: reader) -> Response:  # type: ignore[valid-type]
+        return page(tx, caller, query)
+
+    def list_post(
+        query: Listed,
+        tx: read,  # type: ignore[valid-type]
+        caller: reader,  # type: ignore[valid-type]
+        body: Annotated[ListRequest | None, Body()] = None,
+    ) -> Response:
+        return page(tx, caller, query)
+
+    _route(router, resource, list_post, "POST", "/list", f"list_{resource.name}s")
+    _route(router, resource, list_, "GET", "", f"list_{resource.name}s_get")
+
+
+def _update(router: APIRouter, resource: Resource) -> None:
+    _, write, _, _, writer, _ = _LEVELS[resource.level]
+
+    def change(identifier: str, patch: Spec, request: Request, tx: Tx, caller: Caller) -> Response:
+        notes = unknown_keys(patch, strict=caller.services.settings.strict)
+        current = tx.get(resource.name, identifier)
+        name, body = resource.change(tx, current, patch, context(caller, request.query_params))
+        if name != current.name:
+            check_name(resource.name_field, name, resource.prefix)
+        made = tx.change(current, body, name)
+        tx.emit(f"{resource.name}.updated", made.id, {"version": made.version})
+        return answer(_with_warnings(present_one(resource, tx, made, caller), notes))
+
+    for method in ("PATCH", "PUT"):
+
+        def update(
+            identifier: str,
+            patch: resource.patch,  # type: ignore[name-defined]
+            request: Request,
+            tx: write,  # type: ignore[valid-type]
+            caller: writer,  # type: ignore[valid-type]
+        ) -> Response:
+            return change(identifier, patch, request, tx, caller)
+
+        _route(router, resource, update, method, "/{identifier}", f"{method.lower()}_{resource.name}")
+
+
+def _delete(router: APIRouter, resource: Resource) -> None:
+    _, _, delete, _, _, deleter = _LEVELS[resource.level]
+
+    def remove(identifier: str, request: Request, tx: delete, caller: deleter) -> Response:  # type: ignore[valid-type]
+        current = tx.get(resource.name, identifier)  # type: ignore[attr-defined]
+        extra = resource.remove(tx, current, context(caller), request.query_params)
+        tx.remove(current)  # type: ignore[attr-defined]
+        tx.emit(f"{resource.name}.deleted", current.id, {"name": current.name})  # type: ignore[attr-defined]
+        return deleted(resource.name, current.id, **extra)
+
+    _route(router, resource, remove, "DELETE", "/{identifier}", f"delete_{resource.name}")
+
+
+def _route(router: APIRouter, resource: Resource, handler: Any, method: str, suffix: str, operation: str) -> None:
+    router.add_api_route(
+        resource.path + suffix, handler, methods=[method], operation_id=operation, response_model=None, name=operation
+    )

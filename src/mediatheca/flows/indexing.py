@@ -1,0 +1,357 @@
+"""The one indexer: tails every collection's commits and deletes into its search index.
+
+Nothing is acknowledged by the index: the documents are the truth, and the index is what has been tailed so far. A
+collection is served from the index once everything after the durable watermark has been replayed; until then the
+documents answer, exactly and slower, and the result says `degraded`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+
+from mediatheca.flows.tables import TableLeases, tombstones
+from mediatheca.kernel.documents import Document, VectorIndex
+from mediatheca.kernel.errors import MediathecaError, NotFoundError
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db import tables
+from mediatheca.stores.db.engine import Database
+from mediatheca.stores.documents.base import DocumentStore, Tombstones
+from mediatheca.stores.index.base import IndexSpec, SearchIndex
+from mediatheca.telemetry import INDEX_LAG
+
+log = structlog.get_logger()
+
+FLUSH_S = 5.0
+PURGE_S = 2.0
+MAINTAIN_COMMITS = 100
+REBUILD_POINTS = 20_000
+"""Unindexed points that make a rebuild worth it; fewer are scanned fast enough."""
+
+
+@dataclass(slots=True)
+class _Table:
+    """What is known of one collection's index."""
+
+    scope: Scope
+    spec: IndexSpec
+    applied: int = 0
+    flushed: int = 0
+    ready: bool = False
+    dirty: bool = False
+    buried: bool = True
+    """There may be tombstones to purge."""
+    measured: bool = False
+    """Whether a rebuild is due was looked at since the last write."""
+    touched: float = field(default_factory=time.monotonic)
+    flushed_at: float = field(default_factory=time.monotonic)
+    rebuilding: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+def index_spec(collection_id: str, body: dict[str, Any]) -> IndexSpec:
+    """The index a collection's stored body describes."""
+    return IndexSpec(collection_id, stored_vectors(body), dict(body.get("indexed_fields", {})))
+
+
+def stored_vectors(body: dict[str, Any]) -> tuple[VectorIndex, ...]:
+    """The vector indexes recorded at creation."""
+    return tuple(
+        VectorIndex(**{**entry, "modalities": tuple(entry["modalities"])}) for entry in body.get("vector_indexes", [])
+    )
+
+
+class Indexer:
+    """Runs in the server process. Other threads may call every public method."""
+
+    def __init__(
+        self, database: Database, documents: DocumentStore, index: SearchIndex, leases: TableLeases
+    ) -> None:
+        self.index = index
+        self.documents = documents
+        self.on_advance: Callable[[], None] = lambda: None
+        self._db = database
+        self._leases = leases
+        # Commits of this process wake us; those of another process (PostgreSQL) are polled for.
+        self._poll_s = 0.1 if database.dialect == "postgresql" else 1.0
+        self._tables: dict[str, _Table] = {}
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="indexer", daemon=True)
+        self._rebuilds: list[threading.Thread] = []
+        database.listen(self._woken)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop tailing and flush what was applied, so that a clean restart replays nothing."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(30)
+        for thread in self._rebuilds:
+            thread.join(60)
+        for table in list(self._tables.values()):
+            if table.dirty:
+                self._flush(table)
+
+    def _woken(self, topics: set[str]) -> None:
+        if topics & {"document_tables", "tombstones", "resource:collection"}:
+            self._wake.set()
+
+    # ---- what callers ask
+
+    def ready(self, collection_id: str) -> bool:
+        table = self._tables.get(collection_id)
+        return table is not None and table.ready
+
+    def applied(self, collection_id: str) -> int:
+        """The sequence number up to which the collection is searchable."""
+        table = self._tables.get(collection_id)
+        return 0 if table is None else table.applied
+
+    def catch_up(self, scope: Scope, collection_id: str) -> None:
+        """Make everything committed so far searchable before returning: read-your-writes."""
+        table = self._table(scope, collection_id)
+        with self._db.read(scope) as tx:
+            row = tx.row("document_tables", {"collection_id": collection_id})
+        if row is not None:
+            self._apply(table, row["committed_seq"])
+
+    def tombstones(self, scope: Scope, collection_id: str) -> Tombstones:
+        with self._db.read(scope) as tx:
+            return tombstones(tx, collection_id)
+
+    def object_deleted(self, scope: Scope, collection_ids: Sequence[str], object_ids: Sequence[str]) -> None:
+        """Call after the transaction that buried these objects: they leave the index before the caller answers."""
+        for collection_id in collection_ids:
+            self._bury(scope, collection_id, lambda table, dead: self._drop_objects(table, dead, object_ids))
+
+    def documents_deleted(self, scope: Scope, collection_id: str, document_ids: Sequence[str]) -> None:
+        """Call after the transaction that buried these documents."""
+        self._bury(scope, collection_id, lambda table, dead: self._drop_documents(table, dead, document_ids))
+
+    def drop(self, collection_id: str) -> None:
+        """Forget a deleted collection and remove its index and documents."""
+        table = self._tables.pop(collection_id, None)
+        if table is not None:
+            with table.lock:
+                table.ready = False
+        self.index.drop(collection_id)
+        self.documents.drop(collection_id)
+        self._leases.forget(collection_id)
+
+    def tombstones_of(self, collection_id: str) -> Tombstones:
+        """The same for a caller that knows only the collection: its scope is that of its table."""
+        return self.tombstones(self._known(collection_id).scope, collection_id)
+
+    def vector_index(self, collection_id: str, name: str) -> VectorIndex:
+        """A vector index of a collection by name."""
+        found = [index for index in self._known(collection_id).spec.vectors if index.name == name]
+        if not found:
+            raise NotFoundError("vector index", name)
+        return found[0]
+
+    def _known(self, collection_id: str) -> _Table:
+        table = self._tables.get(collection_id)
+        if table is not None:
+            return table
+        for row in self._rows():
+            if row["collection_id"] == collection_id:
+                return self._table(Scope(row["organization_id"], row["namespace_id"]), collection_id)
+        raise NotFoundError("collection", collection_id)
+
+    def lag(self) -> int:
+        """Commits not yet searchable, over all collections."""
+        return sum(max(0, row["committed_seq"] - self.applied(row["collection_id"])) for row in self._rows())
+
+    def _bury(self, scope: Scope, collection_id: str, act: Callable[[_Table, Tombstones], None]) -> None:
+        try:
+            table = self._table(scope, collection_id)
+        except NotFoundError:
+            return
+        with table.lock:
+            act(table, self.tombstones(scope, collection_id))
+            table.dirty = table.buried = True
+            table.touched = time.monotonic()
+
+    def _drop_documents(self, table: _Table, dead: Tombstones, document_ids: Sequence[str]) -> None:
+        """Only what the tombstones cover: a document may have been written again since."""
+        seqs = {ident: dead.documents[ident] for ident in document_ids if ident in dead.documents}
+        if table.ready:  # otherwise the replay that makes it ready does it
+            self._replay_deletes(table.spec.collection_id, Tombstones(seqs))
+
+    def _drop_objects(self, table: _Table, dead: Tombstones, object_ids: Sequence[str]) -> None:
+        for object_id in object_ids:
+            if object_id in dead.objects:
+                self.index.delete_objects(table.spec.collection_id, [object_id], dead.objects[object_id])
+
+    # ---- tailing
+
+    def _rows(self) -> list[dict[str, Any]]:
+        with self._db.translate(), self._db.engine.connect() as connection, connection.begin():
+            return [dict(row) for row in connection.execute(select(tables.document_tables)).mappings()]
+
+    def _loop(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(self._poll_s)
+            self._wake.clear()
+            try:
+                self.tick()
+            except MediathecaError as error:
+                log.error("indexer.tick_failed", error=error.message)
+                self._closing.wait(1)
+            except Exception as error:
+                log.error("indexer.crashed", exc_info=error)
+                self._closing.wait(1)
+
+    def tick(self) -> None:
+        """One round over all collections: apply what is new, then keep house."""
+        rows = self._rows()
+        lag = 0
+        for row in rows:
+            if self._closing.is_set():
+                return
+            scope = Scope(row["organization_id"], row["namespace_id"])
+            try:
+                table = self._table(scope, row["collection_id"])
+                self._apply(table, row["committed_seq"])
+                self._keep_house(table, row)
+            except MediathecaError as error:
+                lag += 1
+                log.error("indexer.collection_failed", collection=row["collection_id"], error=error.message)
+        INDEX_LAG.set(lag)
+        self.on_advance()
+
+    def _table(self, scope: Scope, collection_id: str) -> _Table:
+        table = self._tables.get(collection_id)
+        if table is not None:
+            return table
+        with self._db.read(scope) as tx:
+            body = tx.get("collection", collection_id).body
+        watermark = self.index.watermark(collection_id)
+        made = _Table(scope, index_spec(collection_id, body), applied=watermark, flushed=watermark)
+        return self._tables.setdefault(collection_id, made)
+
+    def _apply(self, table: _Table, target: int) -> None:
+        """Bring the index to `target`: first the deletes, then the rows, so that a later row survives its tombstone."""
+        if table.ready and table.applied >= target:
+            return
+        collection_id = table.spec.collection_id
+        with table.lock:
+            if not table.ready:
+                self.index.ensure(table.spec)
+            dead = self.tombstones(table.scope, collection_id)
+            if not table.ready or dead.documents or dead.objects:
+                self._replay_deletes(collection_id, dead)
+            if target > table.applied:
+                for page in self.documents.changes(collection_id, table.applied, target):
+                    self._apply_page(collection_id, page, dead)
+                    table.applied = max(table.applied, page[-1].write_seq - 1)
+                table.applied = target
+                table.dirty = True
+                table.touched = time.monotonic()
+                table.measured = False
+            table.ready = True
+
+    def _replay_deletes(self, collection_id: str, dead: Tombstones) -> None:
+        stale = [hit for hit in self.index.get(collection_id, list(dead.documents))]
+        gone = [hit.document_id for hit in stale if hit.system.get("write_seq", 0) <= dead.documents[hit.document_id]]
+        if gone:
+            self.index.delete(collection_id, gone)
+        for object_id, seq in dead.objects.items():
+            self.index.delete_objects(collection_id, [object_id], seq)
+
+    def _apply_page(self, collection_id: str, page: list[Document], dead: Tombstones) -> None:
+        gone = [document.document_id for document in page if document.deleted or dead.cover(document)]
+        if gone:
+            self.index.delete(collection_id, gone)
+        self.index.upsert(collection_id, [d for d in page if not d.deleted and not dead.cover(d)])
+
+    # ---- housekeeping
+
+    def _keep_house(self, table: _Table, row: dict[str, Any]) -> None:
+        moment = time.monotonic()
+        if table.dirty and moment - table.flushed_at > FLUSH_S:
+            self._flush(table)
+        idle = moment - table.touched > PURGE_S
+        maintain = row["commits"] >= MAINTAIN_COMMITS
+        if not table.rebuilding and (maintain or (idle and table.buried)):
+            self._purge(table, maintain=maintain)
+        if idle and not table.rebuilding and not table.measured:
+            table.measured = True
+            stats = self.index.stats(table.spec.collection_id)
+            if stats["points"] - stats["indexed_points"] > REBUILD_POINTS:
+                self._start_rebuild(table)
+
+    def _flush(self, table: _Table) -> None:
+        with table.lock:
+            table.dirty = False
+            self.index.flush(table.spec.collection_id, table.applied)
+            table.flushed = table.applied
+            table.flushed_at = time.monotonic()
+
+    def _purge(self, table: _Table, *, maintain: bool) -> None:
+        """Remove dead rows for good. Under the lease no commit is in flight, so everything up to our number is known."""
+        collection_id = table.spec.collection_id
+        with self._leases.acquire(table.scope, collection_id, wait_s=5) as lease:
+            self._apply(table, lease.seq)
+            self._flush(table)
+            dead = self.tombstones(table.scope, collection_id)
+            self.documents.purge(collection_id, dead, table.flushed)
+            if maintain:
+                self.documents.maintain(collection_id)
+
+            def forget(tx: Any) -> None:
+                for kind, keys in (("document", dead.documents), ("object", dead.objects)):
+                    for key, seq in keys.items():
+                        where = {"collection_id": collection_id, "kind": kind, "key": key, "seq": seq}
+                        tx.delete("tombstones", where)
+                if maintain:
+                    tx.update("document_tables", {"collection_id": collection_id}, {"commits": 0})
+
+            self._leases.commit(lease, forget)
+        with table.lock:
+            table.buried = self._has_tombstones(table)
+
+    # ---- rebuilding
+
+    def _start_rebuild(self, table: _Table) -> None:
+        table.rebuilding = True
+        thread = threading.Thread(target=self._rebuild_safely, args=(table,), name="index-rebuild", daemon=True)
+        self._rebuilds = [other for other in self._rebuilds if other.is_alive()] + [thread]
+        thread.start()
+
+    def _rebuild_safely(self, table: _Table) -> None:
+        try:
+            self.rebuild(table.scope, table.spec.collection_id)
+        except MediathecaError as error:
+            log.error("indexer.rebuild_failed", collection=table.spec.collection_id, error=error.message)
+
+    def rebuild(self, scope: Scope, collection_id: str) -> None:
+        """Build a fresh index from the documents aside, swap it in, catch it up. The old one answers meanwhile."""
+        table = self._table(scope, collection_id)
+        table.rebuilding = True
+        try:
+            with table.lock:
+                upto = table.applied
+            self.index.rebuild(table.spec, self._live_pages(table, upto), upto)
+            with table.lock:
+                table.ready = False
+                table.applied = table.flushed = upto
+                self.catch_up(scope, collection_id)
+                table.touched = time.monotonic()
+        finally:
+            table.rebuilding = False
+
+    def _live_pages(self, table: _Table, upto: int) -> Iterator[list[Document]]:
+        dead = self.tombstones(table.scope, table.spec.collection_id)
+        for page in self.documents.changes(table.spec.collection_id, 0, upto):
+            yield [document for document in page if not document.deleted and not dead.cover(document)]

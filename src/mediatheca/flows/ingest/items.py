@@ -1,0 +1,136 @@
+"""Objects as extractors see them: the mapped inputs of each, with their bytes, and what is passed through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mediatheca.extractors import Extractor, Item, Source
+from mediatheca.flows.services import Services
+from mediatheca.kernel.errors import MediathecaError
+from mediatheca.kernel.mapping import MISSING, Passthrough, parse_passthrough, read_path, write_path
+from mediatheca.stores.db.tx import Row
+
+_URLS = ("http://", "https://")
+_MEDIA = {"image", "video", "audio", "pdf", "document", "binary", "file"}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An object that produced no documents, and why."""
+
+    object_id: str
+    phase: str
+    reason: str
+    permanent: bool = True
+
+
+@dataclass(slots=True)
+class SourceObject:
+    """An object with its blobs, flattened: what mappings and passthrough read."""
+
+    row: Row
+    blobs: list[Row]
+    view: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def object_id(self) -> str:
+        return str(self.row["object_id"])
+
+
+def gather(rows: Sequence[Row], blobs: Sequence[Row]) -> list[SourceObject]:
+    """Objects joined with their blobs. Root fields win over metadata and inline blobs of the same name."""
+    by_object: dict[str, list[Row]] = {}
+    for blob in blobs:
+        by_object.setdefault(blob["object_id"], []).append(blob)
+    found = []
+    for row in rows:
+        own = sorted(by_object.get(row["object_id"], []), key=lambda blob: blob["position"])
+        inline = {blob["property"]: blob["inline"] for blob in own if blob["inline"] is not None}
+        promoted: dict[str, Any] = {}
+        for blob in reversed(own):
+            promoted |= blob["metadata"]
+        metadata = row["metadata"] or {}
+        view = {**promoted, **inline, **metadata, **row["fields"], "metadata": metadata, "key_prefix": row["key_prefix"]}
+        found.append(SourceObject(row, own, view))
+    return found
+
+
+class ItemBuilder:
+    """Builds items for one collection."""
+
+    def __init__(self, services: Services, extractor: Extractor, config: Mapping[str, Any]) -> None:
+        self._services = services
+        self._extractor = extractor
+        self._inputs: dict[str, list[str]] = config["inputs"]
+        self._passthrough: list[Passthrough] = parse_passthrough(config.get("field_passthrough"))
+        self._all_fields: bool = bool(config.get("include_all_source_fields", False))
+
+    def build(self, source: SourceObject) -> Item | Failure:
+        """The item of an object, or why there is none."""
+        inputs: dict[str, list[Source]] = {}
+        for name, paths in self._inputs.items():
+            try:
+                found = [value for path in paths for value in self._sources(source, name, path)]
+            except MediathecaError as error:
+                return Failure(source.object_id, "fetch", error.message, permanent=not error.retryable)
+            if found:
+                inputs[name] = found
+        missing = [name for name in self._extractor.required if name not in inputs]
+        if missing or (self._inputs and not inputs):
+            paths = ", ".join(p for name in (missing or self._inputs) for p in self._inputs.get(name, [name]))
+            return Failure(source.object_id, "input", f"the object has no value for the mapped input field: {paths}")
+        absent = [p.source_path for p in self._passthrough if p.required and self._value(source, p) is MISSING]
+        if absent:
+            return Failure(source.object_id, "input", f"required passthrough field is missing: {', '.join(absent)}")
+        return Item(source.object_id, inputs, source.view)
+
+    def payload(self, source: SourceObject) -> dict[str, Any]:
+        """What is passed through from the object to each of its documents."""
+        result: dict[str, Any] = {}
+        if self._all_fields:
+            result |= {key: value for key, value in source.view.items() if key not in ("metadata", "key_prefix")}
+        for entry in self._passthrough:
+            value = self._value(source, entry)
+            if value is MISSING:
+                value = entry.default
+            if value is not None:
+                write_path(result, entry.target_path, value)
+        return result
+
+    def _value(self, source: SourceObject, entry: Passthrough) -> Any:
+        value = read_path(source.view, entry.source_path)
+        if value is not MISSING:
+            return value
+        for blob in source.blobs:  # a file passes through as its address
+            if blob["property"] == entry.source_path:
+                return blob["source_url"] or blob["store_key"]
+        return MISSING
+
+    def _sources(self, source: SourceObject, name: str, path: str) -> list[Source]:
+        blobs = [blob for blob in source.blobs if blob["property"] == path]
+        if blobs:
+            return [self._blob(blob) for blob in blobs]
+        value = read_path(source.view, path)
+        if value is MISSING or value is None or value == "":
+            return []
+        wants_media = bool(_MEDIA & set(self._extractor.inputs.get(name, ())))
+        if wants_media and isinstance(value, str) and value.startswith(_URLS):
+            return [self._fetched(value, path)]
+        return [Source(value=value, key=path, mime_type="text/plain")]
+
+    def _blob(self, blob: Row) -> Source:
+        key = blob["property"] if blob["position"] == 0 else f"{blob['property']}#{blob['position']}"
+        if blob["inline"] is not None:
+            return Source(value=blob["inline"], mime_type=blob["mime_type"], key=key)
+        if blob["store_key"]:
+            path = self._services.blobs.local_path(blob["store_key"])
+            data = None if path is not None else self._services.blobs.get(blob["store_key"])
+            return Source(data=data, path=path, mime_type=blob["mime_type"], key=key)
+        return self._fetched(blob["source_url"], key)
+
+    def _fetched(self, url: str, key: str) -> Source:
+        settings = self._services.settings
+        got = self._services.fetcher.fetch(url, max_bytes=settings.fetch_max_mb << 20, timeout_s=60, accept=())
+        return Source(data=got.data, mime_type=got.content_type, key=key)

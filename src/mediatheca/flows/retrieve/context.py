@@ -1,0 +1,156 @@
+"""What a stage sees of an execution, and what it told: the implementation of `StageContext`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mediatheca.flows.retrieve.embedding import QueryEmbedder
+from mediatheca.flows.retrieve.seams import Searcher
+from mediatheca.kernel.documents import Vector, VectorIndex
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.filters import Filter, all_of, document_view
+from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.templates import Absent, compile_string
+from mediatheca.stages import CollectionView
+
+
+@dataclass(slots=True)
+class Notes:
+    """What happened in an execution beside its result."""
+
+    warnings: dict[str, None] = field(default_factory=dict)
+    """Each once, in order."""
+    degraded: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
+    limits: list[dict[str, Any]] = field(default_factory=list)
+
+    def degrade(self, resource: str, ident: str | None, reason: str, next_step: str, stage: str | None) -> None:
+        entry = {"resource": resource, "id": ident, "reason": reason, "next_step": next_step, "stage": stage}
+        self.degraded.setdefault((resource, ident or "", reason), entry)
+
+
+class Context:
+    """One per stage and execution. See `mediatheca.stages.StageContext`."""
+
+    __slots__ = (
+        *("collections", "filter", "inputs", "metadata", "side", "wanted"),
+        *("_embedder", "_mandatory", "_notes", "_scope", "_searcher", "_stage"),
+    )
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        scope: Mapping[str, Any],
+        collections: Sequence[CollectionView],
+        keep: Filter | None,
+        mandatory: Filter | None,
+        wanted: int,
+        side: dict[str, Any],
+        notes: Notes,
+        searcher: Searcher,
+        embedder: QueryEmbedder,
+    ) -> None:
+        self.inputs: dict[str, Any] = scope["INPUT"]
+        self.collections = collections
+        self.filter = keep
+        self.wanted = wanted
+        self.side = side
+        self.metadata: dict[str, Any] = {}
+        self._stage = stage
+        self._scope = scope
+        self._mandatory = mandatory
+        self._notes = notes
+        self._searcher = searcher
+        self._embedder = embedder
+
+    def resolve(self, identifiers: Sequence[str]) -> list[CollectionView]:
+        known = {view.collection_id: view for view in self.collections} | {v.name: v for v in self.collections}
+        for name in identifiers:
+            if name not in known:
+                declared = ", ".join(view.name for view in self.collections) or "none"
+                message = f"'{name}' is not a collection of this retriever ({declared})"
+                raise ValidationError.at("collection_identifiers", message, "unknown")
+        return list({known[name].collection_id: known[name] for name in identifiers}.values())
+
+    def _bound(self, keep: Filter | None) -> Filter | None:
+        """A stage passes `ctx.filter` on, which holds the mandatory constraints; whatever else it passes gets them."""
+        if self._mandatory is None or keep is self.filter:
+            return keep
+        return all_of(self._mandatory, keep)
+
+    def _noted(self, collection_id: str, degraded: bool) -> None:
+        if degraded:
+            reason = "the index is catching up; the documents answered, exactly and slower"
+            self._notes.degrade("collection", collection_id, reason, "try again in a few seconds", self._stage)
+
+    async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]:
+        if self._mandatory is not None and query.filter is not self.filter:
+            query = replace(query, filter=self._bound(query.filter))
+        hits, degraded = await self._searcher.search(collection_id, query)
+        if degraded:
+            self._noted(collection_id, degraded)
+        return hits
+
+    async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> list[Hit]:
+        hits, degraded = await self._searcher.scroll(collection_id, self._bound(filter), limit)
+        self._noted(collection_id, degraded)
+        return hits
+
+    async def count(self, collection_id: str, filter: Filter | None) -> int:
+        number, degraded = await self._searcher.count(collection_id, self._bound(filter))
+        self._noted(collection_id, degraded)
+        return number
+
+    async def facet(self, collection_id: str, key: str, limit: int, filter: Filter | None) -> list[tuple[Any, int]]:
+        values, degraded = await self._searcher.facet(collection_id, key, limit, self._bound(filter))
+        self._noted(collection_id, degraded)
+        return values
+
+    async def documents(self, collection_id: str, ids: Sequence[str], vectors: Sequence[str] = ()) -> list[Hit]:
+        hits, degraded = await self._searcher.get(collection_id, ids, vectors)
+        self._noted(collection_id, degraded)
+        return visible(hits, self._mandatory)
+
+    async def embed(
+        self, index: VectorIndex, *, text: str | None = None, content: str | None = None, query: bool = True
+    ) -> Vector:
+        if (text is None) == (content is None):
+            raise ValueError("give one of text and content")
+        if content is not None:
+            return await self._embedder.content(index, content)
+        return await self._embedder.text(index, text or "", query=query)
+
+    def render(self, template: str, hit: Hit) -> Any:
+        value = compile_string(template).render({**self._scope, "DOC": document_fields(hit)})
+        return None if isinstance(value, Absent) else value
+
+    def warn(self, message: str) -> None:
+        self._notes.warnings.setdefault(f"{self._stage}: {message}")
+
+    def degrade(self, reason: str, next_step: str) -> None:
+        self._notes.degrade("stage", self._stage, reason, next_step, self._stage)
+
+    def limit(self, name: str, requested: int, applied: int) -> None:
+        entry = {"name": name, "requested": requested, "applied": applied, "ceiling": applied, "stage": self._stage}
+        self._notes.limits.append(entry)
+
+
+def visible(hits: list[Hit], constraint: Filter | None) -> list[Hit]:
+    """The hits a constraint lets through."""
+    if constraint is None:
+        return hits
+    return [h for h in hits if constraint.matches(document_view(h.payload, h.document_id, h.collection_id, h.system))]
+
+
+def document_fields(hit: Hit) -> dict[str, Any]:
+    """A hit as templates see it: `DOC.title`, `DOC.score`, `DOC.scores.rrf`, `DOC._internal.…`."""
+    return {
+        **hit.payload,
+        "document_id": hit.document_id,
+        "collection_id": hit.collection_id,
+        "score": hit.score,
+        "scores": hit.scores,
+        "_internal": hit.system,
+    }

@@ -1,0 +1,157 @@
+"""From a query to its vector: the right model, its weights checked, and a small cache."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections import OrderedDict
+from urllib.parse import unquote_to_bytes
+
+from mediatheca.flows.retrieve.seams import ContentEmbedder, Fetch
+from mediatheca.kernel.documents import Vector, VectorIndex
+from mediatheca.kernel.errors import UnavailableError, ValidationError
+from mediatheca.kernel.models import ModelInfo, Models, TextEmbedder
+
+CACHE_ENTRIES = 2048
+MAX_CONTENT = 64 * 1024 * 1024
+MAX_TEXT = 1_000_000
+
+
+class QueryEmbedder:
+    """Embeds queries. One per process; its methods run on the event loop."""
+
+    def __init__(self, models: Models, fetch: Fetch, decode: ContentEmbedder) -> None:
+        self._models = models
+        self._fetch = fetch
+        self._decode = decode
+        self._texts: dict[str, TextEmbedder] = {}
+        self._infos: dict[str, ModelInfo] = {}
+        self._loading: dict[str, asyncio.Task[TextEmbedder]] = {}
+        self._cache: OrderedDict[tuple[str, str, str], Vector] = OrderedDict()
+
+    async def text(self, index: VectorIndex, text: str, *, query: bool) -> Vector:
+        """The vector of a text, from the cache where it was embedded before.
+
+        Raises:
+            ValidationError: the index cannot be searched with text, or other weights made its vectors.
+            UnavailableError: no model answers to the name.
+        """
+        key = (index.weights or index.model, "query" if query else "document", text)
+        found = self._cached(key)
+        if found is not None:
+            return found
+        if len(text) > MAX_TEXT:
+            message = f"a query text has at most {MAX_TEXT:,} characters, got {len(text):,}"
+            raise ValidationError.at("searches.query.value", message, "string_too_long")
+        model = await self._text_model(index)
+        if model.inline:
+            rows = model.embed_texts([text], query=query)
+        else:
+            rows = await asyncio.to_thread(model.embed_texts, [text], query=query)
+        return self._keep(key, rows[0])
+
+    async def content(self, index: VectorIndex, content: str) -> Vector:
+        """The vector of a data URI, an http(s) or s3 URL, or base64.
+
+        Raises:
+            ValidationError: it is none of these, too large, or not what the index takes.
+            UnavailableError: the source or the model is not there.
+        """
+        inline = not content.startswith(("http://", "https://", "s3://"))
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        key = (index.weights or index.model, "content", digest)
+        found = self._cached(key) if inline else None
+        if found is not None:
+            return found
+        self._check_weights(index)
+        mime, data = ("", await self._fetch(content)) if not inline else decode_inline(content)
+        if len(data) > MAX_CONTENT:
+            limit = f"{MAX_CONTENT // 2**20} MB"
+            raise ValidationError.at("searches.query.value", f"has {len(data):,} bytes; at most {limit}", "too_large")
+        if mime.startswith("text/") and "text" in index.modalities:
+            return await self.text(index, data.decode(errors="replace"), query=True)
+        if set(index.modalities) <= {"text"}:
+            message = f"'{index.feature_uri}' takes text; use input_mode text"
+            raise ValidationError.at("searches.query.input_mode", message, "modality")
+        vector = await self._decode(data, index)
+        return self._keep(key, vector) if inline else vector
+
+    def _cached(self, key: tuple[str, str, str]) -> Vector | None:
+        found = self._cache.get(key)
+        if found is not None:
+            self._cache.move_to_end(key)
+        return found
+
+    def _keep(self, key: tuple[str, str, str], vector: Vector) -> Vector:
+        vector.setflags(write=False)
+        self._cache[key] = vector
+        if len(self._cache) > CACHE_ENTRIES:
+            self._cache.popitem(last=False)
+        return vector
+
+    async def _text_model(self, index: VectorIndex) -> TextEmbedder:
+        """Loading takes seconds, so it happens once and in a thread; concurrent queries wait for the same load."""
+        self._check_weights(index)
+        model = self._texts.get(index.model)
+        if model is None:
+            task = self._loading.get(index.model)
+            if task is None:
+                task = asyncio.create_task(asyncio.to_thread(self._models.text, index.model))
+                self._loading[index.model] = task
+            try:
+                model = await asyncio.shield(task)
+            finally:
+                if task.done():
+                    self._loading.pop(index.model, None)
+            self._texts[index.model] = model
+        return model
+
+    def _check_weights(self, index: VectorIndex) -> None:
+        """Vectors of other weights do not compare, so such a query is refused.
+
+        Raises:
+            ValidationError: naming both weights.
+        """
+        if not index.model:
+            message = f"the vectors of '{index.name}' were written directly, no model makes them; use input_mode vector"
+            raise ValidationError.at("searches.query.input_mode", message, "modality")
+        info = self._infos.get(index.model)
+        if info is None:
+            info = self._infos[index.model] = self._models.info(index.model)
+        if index.weights and info.weights != index.weights:
+            raise ValidationError.at(
+                "searches.feature_uri",
+                f"the vectors of '{index.feature_uri}' were made with the weights {index.weights}, but here "
+                f"'{index.model}' is answered by {info.weights_name} ({info.weights}); restore those weights, or "
+                "trigger the collection again",
+                "weights_mismatch",
+            )
+        if info.dimensions != index.dimensions:
+            raise UnavailableError(
+                f"'{index.feature_uri}' has {index.dimensions} dimensions, {info.weights_name} makes {info.dimensions}"
+            )
+
+
+def decode_inline(content: str) -> tuple[str, bytes]:
+    """Media type and bytes of a data URI or of base64.
+
+    Raises:
+        ValidationError: it is neither.
+    """
+    place = "searches.query.value"
+    try:
+        if not content.startswith("data:"):
+            return "", base64.b64decode(content, validate=True)
+        head, comma, body = content[5:].partition(",")
+        if not comma:
+            raise ValidationError.at(place, "a data URI has the form data:image/png;base64,…", "data_uri")
+        mime = head.partition(";")[0] or "text/plain"
+        if head.endswith(";base64"):
+            return mime, base64.b64decode(unquote_to_bytes(body), validate=True)
+        return mime, unquote_to_bytes(body)
+    except (binascii.Error, ValueError) as error:
+        shown = content if len(content) <= 40 else content[:39] + "…"
+        message = f"must be an http(s) or s3 URL, a data URI or base64, got '{shown}'"
+        raise ValidationError.at(place, message, "content") from error

@@ -1,0 +1,288 @@
+"""A retriever's stages checked and compiled once: what an execution runs."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import pydantic
+from pydantic import AliasChoices, BaseModel
+
+from mediatheca.flows.retrieve.normalise import NormalStage
+from mediatheca.flows.retrieve.request import field_errors
+from mediatheca.kernel.errors import FieldError, MediathecaError, ValidationError
+from mediatheca.kernel.filters import Filter, parse_filter
+from mediatheca.kernel.inputs import InputSchema
+from mediatheca.kernel.templates import (
+    BLANK,
+    DOCUMENT_NAMES,
+    CompiledTree,
+    Relaxation,
+    Scope,
+    compile_tree,
+    translate_ternary,
+)
+from mediatheca.stages import CollectionView, Stage
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterSlot:
+    """A filter that may have templates in it."""
+
+    tree: CompiledTree | None = None
+    fixed: Filter | None = None
+    path: str = "filters"
+
+    def render(self, scope: Scope, relaxations: list[Relaxation]) -> Filter | None:
+        return self.fixed if self.tree is None else parse_filter(self.tree.render(scope, relaxations), path=self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage, ready to run. `fixed` are its parameters when no template is in them: shared, never changed."""
+
+    name: str
+    place: Place
+    stage: Stage
+    tree: CompiledTree
+    fixed: BaseModel | None
+    pre: FilterSlot
+    post: FilterSlot
+    on_error: str
+    output_alias: str | None
+
+    def params(self, scope: Scope, relaxations: list[Relaxation]) -> BaseModel:
+        """The parameters of this execution.
+
+        Raises:
+            ValidationError: what the templates gave does not fit.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        return validate(self.stage, self.tree.render(scope, relaxations), self.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled retriever version."""
+
+    stages: tuple[PlannedStage, ...]
+    collections: tuple[CollectionView, ...]
+    schema: InputSchema
+    inputs: frozenset[str]
+    """The inputs something reads; `*`: all."""
+    names: frozenset[str]
+    """The template namespaces that are used."""
+    warnings: tuple[str, ...]
+    feature_uris: tuple[str, ...]
+    fusion: str | None
+    key: str
+    """Digest of stages and collections: cursors are bound to it."""
+    page_stage: int | None = None
+    """The stage whose declared `final_top_k` is the default page size."""
+    keeps_documents: bool = True
+    """No stage changes payloads or makes rows of its own: a later page may read the documents again."""
+
+    def narrow(self, identifiers: Sequence[str] | None) -> Plan:
+        """The plan on some of its collections.
+
+        Raises:
+            ValidationError: one is not a collection of the retriever.
+        """
+        if not identifiers:
+            return self
+        known = {view.collection_id: view for view in self.collections} | {v.name: v for v in self.collections}
+        for name in identifiers:
+            if name not in known:
+                declared = ", ".join(view.name for view in self.collections) or "none"
+                message = f"'{name}' is not a collection of this retriever ({declared})"
+                raise ValidationError.at("collection_ids", message, "unknown")
+        return replace(
+            self, collections=tuple({known[name].collection_id: known[name] for name in identifiers}.values())
+        )
+
+
+def validate(stage: Stage, raw: Any, place: Place) -> BaseModel:
+    """The parameters of a stage as its model."""
+    try:
+        return stage.params.model_validate(raw)
+    except pydantic.ValidationError as error:
+        found = field_errors(error, (*place, "parameters"))
+        raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in found), found) from error
+    except ValidationError as error:
+        raise relocate(error, (*place, "parameters")) from error
+
+
+def relocate(error: ValidationError, prefix: Place) -> ValidationError:
+    """The same error, at its place in the whole request."""
+    errors = [replace(e, loc=(*prefix, *_split(e.loc))) for e in error.errors] or [FieldError(prefix, error.message)]
+    return ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in errors), errors)
+
+
+def _split(loc: Place) -> Place:
+    return tuple(int(part) if isinstance(part, str) and part.isdigit() else part for part in loc)
+
+
+def _dotted(loc: Place) -> str:
+    return ".".join(map(str, loc))
+
+
+class Compiler:
+    """Compiles stages and gathers every offence before it raises."""
+
+    def __init__(self, collections: Sequence[CollectionView], schema: InputSchema, *, strict: bool) -> None:
+        self.collections = collections
+        self.schema = schema
+        self.strict = strict
+        self.errors: list[FieldError] = []
+        self.warnings: list[str] = []
+        self.inputs: set[str] = set()
+        self.names: set[str] = set()
+        self.prepared: list[dict[str, Any]] = []
+
+    def compile(self, stages: Sequence[NormalStage]) -> Plan:
+        """The plan.
+
+        Raises:
+            ValidationError: every offence, with the path of its stage.
+        """
+        planned = [self._stage(stage, ("stages", number, "config")) for number, stage in enumerate(stages)]
+        if self.errors:
+            raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in self.errors), self.errors)
+        done = tuple(stage for stage in planned if stage is not None)
+        if not done[0].stage.starts:
+            first = done[0]
+            self.warnings.append(f"stage '{first.name}' ({first.stage.stage_id}) comes first and gets no documents")
+        pages = [
+            n for n, stage in enumerate(done) if isinstance(stage.tree.raw, dict) and "final_top_k" in stage.tree.raw
+        ]
+        return Plan(
+            stages=done,
+            collections=tuple(self.collections),
+            schema=self.schema,
+            inputs=frozenset(self.inputs),
+            names=frozenset(self.names),
+            warnings=tuple(self.warnings),
+            feature_uris=tuple(dict.fromkeys(uri for raw in self.prepared for uri in _feature_uris(raw))),
+            fusion=next((raw["fusion"] for raw in self.prepared if isinstance(raw.get("fusion"), str)), None),
+            key=self._key(done),
+            page_stage=pages[-1] if pages else None,
+            keeps_documents=all(s.stage.kind in ("filter", "sort") or s.stage.stage_id == "limit" for s in done),
+        )
+
+    def _key(self, stages: Sequence[PlannedStage]) -> str:
+        content = [[s.stage.stage_id, s.tree.raw] for s in stages], [v.collection_id for v in self.collections]
+        return hashlib.blake2b(orjson.dumps(content, default=repr), digest_size=12).hexdigest()
+
+    def _stage(self, stage: NormalStage, place: Place) -> PlannedStage | None:
+        try:
+            return self._compile_stage(stage, place)
+        except ValidationError as error:
+            self.errors.extend(error.errors or [FieldError(place, error.message)])
+        return None
+
+    def _compile_stage(self, stage: NormalStage, place: Place) -> PlannedStage:
+        where = (*place, "parameters")
+        raw = self._prepare(stage, where)
+        self._report_unknown(stage.stage, raw, where)
+        self.prepared.append(raw)
+        tree = self._tree(raw, where)
+        fixed = validate(stage.stage, tree.render(BLANK), place)
+        return PlannedStage(
+            name=stage.name,
+            place=place,
+            stage=stage.stage,
+            tree=tree,
+            fixed=None if tree.templated else fixed,
+            pre=self._filter(stage.pre_filters, (*place, "pre_filters")),
+            post=self._filter(stage.post_filters, (*place, "post_filters")),
+            on_error=stage.on_error,
+            output_alias=stage.output_alias,
+        )
+
+    def _prepare(self, stage: NormalStage, where: Place) -> dict[str, Any]:
+        raw = dict(stage.parameters)
+        if stage.batch_size is not None and "batch_size" in stage.stage.params.model_fields:
+            size = translate_ternary(stage.batch_size) if isinstance(stage.batch_size, str) else stage.batch_size
+            raw.setdefault("batch_size", size)
+        if stage.stage.prepare is None:
+            return raw
+        try:
+            return stage.stage.prepare(raw, self.collections)
+        except ValidationError as error:
+            raise relocate(error, where) from error
+
+    def _tree(self, raw: Any, where: Place, *, is_filter: bool = False) -> CompiledTree:
+        tree = compile_tree(raw, where, is_filter=is_filter)
+        self.inputs |= tree.inputs
+        self.names |= tree.names
+        undeclared = sorted(tree.inputs - set(self.schema.fields) - {"*"}) if self.schema.fields else []
+        for name in undeclared:
+            close = difflib.get_close_matches(name, self.schema.fields, 1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            message = f"a template reads INPUT.{name}, which input_schema does not declare; {hint}"
+            self.errors.append(
+                FieldError(where, f"{message}declared: {', '.join(self.schema.fields)}", "undeclared_input")
+            )
+        return tree
+
+    def _filter(self, raw: Any, where: Place) -> FilterSlot:
+        if not raw:
+            return FilterSlot()
+        tree = self._tree(raw, where, is_filter=True)
+        if tree.names & DOCUMENT_NAMES:
+            raise ValidationError.at(
+                where, "DOC is not known here; use INPUT, or an attribute_filter stage", "template"
+            )
+        path = _dotted(where)
+        fixed = parse_filter(tree.render(BLANK), path=path)
+        return FilterSlot(tree=tree, path=path) if tree.templated else FilterSlot(fixed=fixed)
+
+    def _report_unknown(self, stage: Stage, raw: Mapping[str, Any], where: Place) -> None:
+        known = parameter_names(stage.params)
+        for key in raw:
+            if key in known:
+                continue
+            close = difflib.get_close_matches(key, known, 1)
+            message = f"'{key}' is not a parameter of {stage.stage_id}" + (
+                f"; did you mean '{close[0]}'?" if close else ""
+            )
+            if self.strict:
+                self.errors.append(FieldError((*where, key), message, "extra_forbidden"))
+            else:
+                self.warnings.append(f"{_dotted((*where, key))}: {message}; it was ignored")
+
+
+@lru_cache(maxsize=256)
+def parameter_names(model: type[BaseModel]) -> tuple[str, ...]:
+    """The names a parameter model reads, aliases included."""
+    names: dict[str, None] = {}
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias or name]
+        names.update(dict.fromkeys(choice for choice in choices if isinstance(choice, str)))
+    return tuple(names)
+
+
+def _feature_uris(raw: Any) -> list[str]:
+    if isinstance(raw, Mapping):
+        own = [raw["feature_uri"]] if isinstance(raw.get("feature_uri"), str) and raw["feature_uri"] else []
+        return own + [uri for value in raw.values() for uri in _feature_uris(value)]
+    return [uri for item in raw for uri in _feature_uris(item)] if isinstance(raw, list) else []
+
+
+def stage_failure(error: MediathecaError, place: Place, name: str) -> MediathecaError:
+    """An error of a stage, saying which stage."""
+    if isinstance(error, ValidationError):
+        if error.errors and error.errors[0].loc[:1] == ("stages",):
+            return error
+        return relocate(error, (*place, "parameters"))
+    error.details.setdefault("stage", name)
+    return error

@@ -1,0 +1,111 @@
+"""The body of an execution, in every spelling of the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from mediatheca.kernel.errors import FieldError, ValidationError
+from mediatheca.kernel.filters import Filter, all_of, parse_filter
+from mediatheca.kernel.inputs import InputSchema
+from mediatheca.kernel.ordering import SortKey, parse_sort
+
+MAX_PAGE = 500
+
+
+class GroupBy(BaseModel):
+    """Grouping of the final result."""
+
+    field: str = Field(min_length=1)
+    max_features: int = Field(10, ge=1, le=100, validation_alias=AliasChoices("max_features", "max_per_group"))
+    sort: Any = None
+
+
+class ExecuteRequest(BaseModel):
+    """What a caller asks of one execution. Unknown keys are kept in `model_extra` and reported."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    filters: Any = Field(None, validation_alias=AliasChoices("filters", "pre_filters"))
+    pagination: dict[str, Any] | None = None
+    limit: int | None = Field(None, ge=1, le=MAX_PAGE)
+    page_size: int | None = Field(None, ge=1, le=MAX_PAGE)
+    offset: int | None = Field(None, ge=0, le=10_000)
+    page: int | None = Field(None, ge=1, validation_alias=AliasChoices("page", "page_number"))
+    cursor: str | None = Field(None, validation_alias=AliasChoices("cursor", "next_cursor"))
+    settings: dict[str, Any] | None = None
+    sort: Any = Field(None, validation_alias=AliasChoices("sort", "sorts"))
+    select: list[str] | None = Field(None, validation_alias=AliasChoices("select", "fields"))
+    group_by: GroupBy | None = None
+    return_urls: bool = Field(False, validation_alias=AliasChoices("return_urls", "return_presigned_urls"))
+    return_vectors: bool = False
+    explain: bool = False
+    collection_identifiers: list[str] | None = Field(
+        None, validation_alias=AliasChoices("collection_identifiers", "collection_ids", "collection_names")
+    )
+    target_collection_id: str | None = None
+    stream: bool = False
+    expand: list[str] | None = None
+    skip_cache: bool = False
+    write_token: str | None = None
+    consistency: dict[str, Any] | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    retriever_id: str | None = None
+    version: int | None = None
+    include_legacy_results: bool = True
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any] | None, query: Mapping[str, Any] | None = None) -> ExecuteRequest:
+        """The request of a body, and of query parameters for what the body does not say. Nulls are not given.
+
+        Raises:
+            ValidationError: every offending field.
+        """
+        merged = {
+            key: value for source in (query or {}, body or {}) for key, value in source.items() if value is not None
+        }
+        try:
+            request = cls.model_validate(merged)
+        except pydantic.ValidationError as error:
+            found = field_errors(error, ())
+            raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error
+        if request.target_collection_id is not None:
+            message = "writing results into a collection is not available; leave it out"
+            raise ValidationError.at("target_collection_id", message, "not_enabled")
+        return request
+
+    def warnings(self) -> list[str]:
+        """What was given and has no effect."""
+        unknown = [key for key in (self.model_extra or {}) if key not in ("collection_ids", "stages", "input_schema")]
+        found = [f"the request key '{key}' is not known and was ignored" for key in unknown]
+        if self.stream:
+            found.append("stream is not available on this route; the whole answer was sent at once")
+        if self.expand:
+            found.append("expand is not available; no references were resolved")
+        return found
+
+    def sort_keys(self) -> list[SortKey]:
+        return parse_sort(self.sort)
+
+    def filter(self, schema: InputSchema, consumed: frozenset[str]) -> Filter | None:
+        """The caller's filters. Some clients send them inside `inputs`; there they count unless it is a real input."""
+        tree = parse_filter(self.filters, path="filters") if self.filters else None
+        inner = self.inputs.get("filters")
+        if isinstance(inner, (dict, list)) and "filters" not in schema.fields and "filters" not in consumed:
+            tree = all_of(tree, parse_filter(inner, path="inputs.filters"))
+        return tree
+
+
+def field_errors(error: pydantic.ValidationError, prefix: tuple[str | int, ...]) -> list[FieldError]:
+    """Pydantic's errors as ours, with what was given."""
+    found = []
+    for item in error.errors(include_url=False, include_context=False):
+        given = repr(item.get("input"))
+        shown = "" if item["type"] == "missing" else f" (got {given if len(given) <= 60 else given[:59] + '…'})"
+        found.append(FieldError((*prefix, *item["loc"]), f"{item['msg']}{shown}", item["type"]))
+    return found

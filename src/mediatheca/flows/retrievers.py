@@ -1,0 +1,95 @@
+"""Stored retrievers ready to run: compiled plans kept in memory, dropped when a retriever or collection changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mediatheca.flows.indexing import stored_vectors
+from mediatheca.flows.retrieve import Plan, RetrieveEngine
+from mediatheca.kernel.errors import NotFoundError
+from mediatheca.kernel.scope import Scope
+from mediatheca.stages import CollectionView
+from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.tx import ReadTx, Record
+
+TTL_S = 5.0
+"""How long a change made by another process may stay unseen."""
+_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A retriever version and its plan."""
+
+    retriever_id: str
+    name: str
+    version: int
+    plan: Plan
+    max_time_ms: float | None
+    max_credits: float | None
+    expires: float
+
+
+def views(tx: ReadTx, identifiers: Sequence[str]) -> list[CollectionView]:
+    """Collections as stages see them.
+
+    Raises:
+        NotFoundError: one is unknown in this namespace.
+    """
+    found = [tx.get("collection", ident) for ident in identifiers]
+    return [
+        CollectionView(record.id, record.name, stored_vectors(record.body), dict(record.body["indexed_fields"]))
+        for record in {record.id: record for record in found}.values()
+    ]
+
+
+class RetrieverPlans:
+    """Looks up plans by scope and id or name. Used on the event loop: a hit costs a dict look-up."""
+
+    def __init__(self, database: Database, engine: RetrieveEngine) -> None:
+        self._db = database
+        self._engine = engine
+        self._plans: dict[tuple[Scope, str, int | None], Compiled] = {}
+        database.listen(self._forget)
+
+    def _forget(self, topics: set[str]) -> None:
+        if topics & {"resource:retriever", "resource:collection", "resource:namespace"}:
+            self._plans = {}
+
+    def get(self, scope: Scope, ident: str, version: int | None = None) -> Compiled:
+        """The compiled retriever.
+
+        Raises:
+            NotFoundError: no such retriever, or version of it, in this namespace.
+            ValidationError: it no longer fits its collections.
+        """
+        cached = self._plans.get((scope, ident, version))
+        if cached is None or cached.expires < time.monotonic():
+            cached = self._load(scope, ident, version)
+            if len(self._plans) >= _MAX:
+                self._plans = {}
+            self._plans[scope, ident, version] = cached
+        return cached
+
+    def _load(self, scope: Scope, ident: str, version: int | None) -> Compiled:
+        with self._db.read(scope) as tx:
+            record = tx.get("retriever", ident)
+            body = record.body if version in (None, record.version) else _old_body(tx, record, version)
+            collections = views(tx, body["collection_ids"])
+        plan = self._engine.compile(body["stages"], collections, body["input_schema"])
+        limits: dict[str, Any] = body.get("budget_limits") or {}
+        time_limit = limits.get("max_time_ms", limits.get("max_execution_time_ms"))
+        expires = time.monotonic() + TTL_S
+        used = version or record.version
+        return Compiled(record.id, record.name, used, plan, time_limit, limits.get("max_credits"), expires)
+
+
+def _old_body(tx: ReadTx, record: Record, version: int | None) -> dict[str, Any]:
+    row = tx.row("retriever_versions", {"retriever_id": record.id, "version": version})
+    if row is None:
+        raise NotFoundError("retriever version", f"{record.id}@{version}")
+    body: dict[str, Any] = row["body"]
+    return body

@@ -1,0 +1,195 @@
+"""The retrieval engine over this installation's index, documents, models, blobs and fetcher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from mediatheca.extractors import Extractor, Item, Source
+from mediatheca.flows.indexing import Indexer
+from mediatheca.flows.retrieve import RetrieveEngine
+from mediatheca.jobs.runner import ItemFailure, LocalRunner
+from mediatheca.kernel.documents import Document, Vector, VectorIndex
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.filter_values import at_path
+from mediatheca.kernel.filters import Filter, document_view
+from mediatheca.kernel.models import Models
+from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.uris import parse_feature_uri
+from mediatheca.settings import Settings
+from mediatheca.stores.blobs.base import BlobStore
+from mediatheca.stores.documents.base import Scan, Tombstones
+from mediatheca.stores.fetch import Fetcher
+from mediatheca.stores.index.points import Raw, decode, encode
+
+T = TypeVar("T")
+SIGNED_S = 3600
+OWN_BLOBS = "/v1/blobs/"
+
+
+class IndexSearcher:
+    """Reads from the index, on the event loop (a call is short); from the documents while the index catches up."""
+
+    def __init__(self, indexer: Indexer) -> None:
+        self._indexer = indexer
+
+    async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> tuple[list[Hit], bool]:
+        if self._indexer.ready(collection_id):
+            return self._indexer.index.query(collection_id, query), False
+        return await self._exactly(collection_id, lambda dead: self._nearest(collection_id, query, dead))
+
+    async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> tuple[list[Hit], bool]:
+        if self._indexer.ready(collection_id):
+            return self._indexer.index.scroll(collection_id, filter, limit), False
+        scan = Scan(filter=filter, limit=limit)
+        return await self._exactly(
+            collection_id,
+            lambda dead: [as_hit(d) for d in self._indexer.documents.scan(collection_id, scan, tombstones=dead)],
+        )
+
+    async def count(self, collection_id: str, filter: Filter | None) -> tuple[int, bool]:
+        if self._indexer.ready(collection_id):
+            return self._indexer.index.count(collection_id, filter), False
+        documents = self._indexer.documents
+        return await self._exactly(collection_id, lambda dead: documents.count(collection_id, filter, tombstones=dead))
+
+    async def facet(
+        self, collection_id: str, key: str, limit: int, filter: Filter | None
+    ) -> tuple[list[tuple[Any, int]], bool]:
+        if self._indexer.ready(collection_id):
+            return self._indexer.index.facet(collection_id, key, limit, filter), False
+        scan = Scan(filter=filter)
+
+        def counted(dead: Tombstones) -> list[tuple[Any, int]]:
+            found = self._indexer.documents.scan(collection_id, scan, tombstones=dead)
+            counts = Counter(value for document in found for value in set(_facet_values(document, key)))
+            return sorted(counts.items(), key=lambda entry: (-entry[1], str(entry[0])))[:limit]
+
+        return await self._exactly(collection_id, counted)
+
+    async def get(
+        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = ()
+    ) -> tuple[list[Hit], bool]:
+        if self._indexer.ready(collection_id):
+            return self._indexer.index.get(collection_id, ids, with_vectors), False
+        documents = self._indexer.documents
+        return await self._exactly(
+            collection_id,
+            lambda dead: [as_hit(d) for d in documents.get(collection_id, ids, tombstones=dead, vectors=with_vectors)],
+        )
+
+    async def _exactly(self, collection_id: str, read: Callable[[Tombstones], T]) -> tuple[T, bool]:
+        def work() -> T:
+            return read(self._indexer.tombstones_of(collection_id))
+
+        return await asyncio.to_thread(work), True
+
+    def _nearest(self, collection_id: str, query: VectorQuery | TextQuery, dead: Tombstones) -> list[Hit]:
+        if isinstance(query, TextQuery):  # the documents have no text index; the caller says that it degraded
+            return []
+        index = self._indexer.vector_index(collection_id, query.using)
+        wanted = query.limit + len(query.exclude)
+        documents = self._indexer.documents
+        found = documents.nearest(collection_id, index, query.vector, wanted, query.filter, tombstones=dead)
+        hits = [as_hit(document, score) for score, document in found if document.document_id not in query.exclude]
+        floor = query.min_score
+        return [hit for hit in hits if floor is None or hit.score >= floor][: query.limit]
+
+
+def as_hit(document: Document, score: float = 0.0) -> Hit:
+    """A document of the store as the index would give it."""
+    return decode(Raw(encode(document), score, dict(document.vectors)))
+
+
+def _facet_values(document: Document, key: str) -> list[Any]:
+    hit = as_hit(document)
+    view = document_view(hit.payload, hit.document_id, hit.collection_id, hit.system)
+    return [value for value in at_path(view, key) if isinstance(value, str | int | float | bool)]
+
+
+class QueryFiles:
+    """Files in queries: fetched within limits, or read from our own store when the URL is one we signed."""
+
+    def __init__(self, fetcher: Fetcher, blobs: BlobStore, max_bytes: int) -> None:
+        self._fetcher = fetcher
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+
+    async def __call__(self, url: str) -> bytes:
+        return await asyncio.to_thread(self._read, url)
+
+    def _read(self, url: str) -> bytes:
+        parts = urlsplit(url)
+        verify = getattr(self._blobs, "verify", None)
+        if verify is not None and parts.path.startswith(OWN_BLOBS) and "sig=" in parts.query:
+            key = unquote(parts.path.removeprefix(OWN_BLOBS))
+            verify("GET", key, dict(parse_qsl(parts.query)))
+            return self._blobs.get(key)
+        return self._fetcher.fetch(url, max_bytes=self._max_bytes, timeout_s=30).data
+
+
+class QueryEmbedder:
+    """The vector of a file in a query: the extractor that filled the index runs on it, in a child process."""
+
+    def __init__(self, runner: LocalRunner, extractors: Mapping[str, Extractor]) -> None:
+        self._runner = runner
+        self._extractors = extractors
+
+    async def __call__(self, data: bytes, index: VectorIndex) -> Vector:
+        return await asyncio.to_thread(self._embed, data, index)
+
+    def _embed(self, data: bytes, index: VectorIndex) -> Vector:
+        uri = parse_feature_uri(index.feature_uri)
+        extractor = self._extractors.get(f"{uri.extractor}_{uri.version}")
+        if extractor is None:
+            raise ValidationError.at("query", f"no installed extractor makes '{index.feature_uri}' from a file")
+        item = Item("query", {next(iter(extractor.inputs)): [Source(data=data, key="query")]})
+        for outcome in self._runner.map(extractor.extractor_id, {}, [item]):
+            if isinstance(outcome, ItemFailure):
+                raise ValidationError.at("query", f"the file cannot be used as a query: {outcome.reason}")
+            for row in outcome.rows:
+                if uri.output in row.vectors:
+                    return row.vectors[uri.output]
+        raise ValidationError.at("query", f"the file gave no vector for '{index.feature_uri}'")
+
+
+def build_engine(
+    settings: Settings,
+    indexer: Indexer,
+    models: Models,
+    fetcher: Fetcher,
+    blobs: BlobStore,
+    runner: LocalRunner,
+    extractors: Mapping[str, Extractor],
+    secret: bytes,
+    stages: Sequence[Any] | None,
+) -> RetrieveEngine:
+    """The engine of this process."""
+
+    def sign(key: str) -> str:
+        return blobs.sign("GET", key, expires_s=SIGNED_S, content_type=content_type(key))
+
+    return RetrieveEngine(
+        searcher=IndexSearcher(indexer),
+        models=models,
+        fetch=QueryFiles(fetcher, blobs, settings.fetch_max_mb << 20),
+        decode=QueryEmbedder(runner, extractors),
+        sign=sign,
+        cursor_key=secret,
+        stages=stages,
+        strict=settings.strict,
+    )
+
+
+_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
+
+
+def content_type(key: str) -> str:
+    """What a signed URL of an artifact answers with."""
+    return _TYPES.get(PurePosixPath(key).suffix.lower(), "application/octet-stream")
+
+

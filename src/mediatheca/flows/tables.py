@@ -1,0 +1,144 @@
+"""Who may write a collection's documents: one leased writer per table, and the sequence number of its commit.
+
+The lease lives in the database (another process may hold it); inside this process a lock keeps writers from polling it.
+A commit is: take the lease and a sequence number → write → in one transaction record the result and give the lease back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mediatheca.kernel.clock import now
+from mediatheca.kernel.errors import NotFoundError, UnavailableError
+from mediatheca.kernel.ids import new_uuid
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.tx import LeaseLostError, ReadTx, Tx
+from mediatheca.stores.documents.base import Tombstones
+
+_POLL_S = 0.05
+
+
+def _us() -> int:
+    return int(now().timestamp() * 1e6)
+
+
+def tombstones(tx: ReadTx, collection_id: str) -> Tombstones:
+    """The deletes of a collection that are not purged yet."""
+    found: dict[str, dict[str, int]] = {"document": {}, "object": {}}
+    for row in tx.rows("tombstones", {"collection_id": collection_id}):
+        found[row["kind"]][row["key"]] = row["seq"]
+    return Tombstones(found["document"], found["object"])
+
+
+def bury(tx: Tx, collection_id: str, kind: str, keys: list[str]) -> int:
+    """Record deletes in the caller's transaction; visible to every read after its commit. Returns their sequence."""
+    seq = tx.next_seq(collection_id)
+    tx.delete("tombstones", {"collection_id": collection_id, "kind": kind, "key": keys})
+    tx.insert("tombstones", [{"collection_id": collection_id, "kind": kind, "key": key, "seq": seq} for key in keys])
+    return seq
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to make one commit, numbered `seq`."""
+
+    scope: Scope
+    collection_id: str
+    seq: int
+    token: str
+    ended: bool = False
+
+
+class TableLeases:
+    """Hands out leases. Thread-safe."""
+
+    def __init__(self, database: Database, lease_s: float = 30) -> None:
+        self._db = database
+        self._lease_us = int(lease_s * 1e6)
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    @contextmanager
+    def acquire(self, scope: Scope, collection_id: str, wait_s: float = 60) -> Iterator[Lease]:
+        """Wait for the lease; given back when the block ends, unless `commit` did.
+
+        Raises:
+            NotFoundError: the collection is gone.
+            UnavailableError: somebody else held it all the time.
+        """
+        deadline = time.monotonic() + wait_s
+        lock = self._locks[collection_id]
+        if not lock.acquire(timeout=wait_s):
+            raise UnavailableError(f"collection '{collection_id}' is being written by somebody else; try again")
+        try:
+            lease = self._take(scope, collection_id)
+            while lease is None:
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"collection '{collection_id}' is being written by another process")
+                time.sleep(_POLL_S)
+                lease = self._take(scope, collection_id)
+            try:
+                yield lease
+            finally:
+                if not lease.ended:
+                    self._give_back(lease)
+        finally:
+            lock.release()
+
+    def _take(self, scope: Scope, collection_id: str) -> Lease | None:
+        token, moment = new_uuid(), _us()
+        with self._db.begin(scope) as tx:
+            row = tx.row("document_tables", {"collection_id": collection_id})
+            if row is None:
+                raise NotFoundError("collection", collection_id)
+            if row["lease_token"] is not None and row["lease_until"] > moment:
+                return None
+            held = {"collection_id": collection_id, "lease_token": row["lease_token"]}
+            if not tx.update("document_tables", held, {"lease_token": token, "lease_until": moment + self._lease_us}):
+                return None
+            return Lease(scope, collection_id, tx.next_seq(collection_id), token)
+
+    def check(self, lease: Lease) -> None:
+        """Call right before the write.
+
+        Raises:
+            LeaseLostError: it ran out, and somebody else may be writing.
+        """
+        with self._db.read(lease.scope) as tx:
+            row = tx.row("document_tables", {"collection_id": lease.collection_id, "lease_token": lease.token})
+        if row is None or row["lease_until"] <= _us():
+            raise LeaseLostError(lease.collection_id)
+
+    def commit(self, lease: Lease, record: Callable[[Tx], Any] | None = None) -> None:
+        """The write is durable: say so, run `record` in the same transaction, and give the lease back.
+
+        Raises:
+            LeaseLostError: nothing of `record` is kept.
+        """
+        with self._db.begin(lease.scope) as tx:
+            where = {"collection_id": lease.collection_id, "lease_token": lease.token}
+            row = tx.row("document_tables", where)
+            if row is None:
+                raise LeaseLostError(lease.collection_id)
+            done = {"committed_seq": lease.seq, "commits": row["commits"] + 1, "lease_token": None}
+            tx.update("document_tables", where, done)
+            if record is not None:
+                record(tx)
+        lease.ended = True
+
+    def _give_back(self, lease: Lease) -> None:
+        with self._db.begin(lease.scope) as tx:
+            where = {"collection_id": lease.collection_id, "lease_token": lease.token}
+            tx.update("document_tables", where, {"lease_token": None})
+        lease.ended = True
+
+    def forget(self, collection_id: str) -> None:
+        self._locks.pop(collection_id, None)
+
+

@@ -1,0 +1,1 @@
+"""Durable jobs: queue, worker, schedule, and the runners that execute extractors."""

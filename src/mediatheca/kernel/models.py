@@ -1,0 +1,73 @@
+"""What the rest of the code knows of a model: a logical name, its dimensions, and the hash of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which weights answer to a logical name, known without loading them."""
+
+    name: str
+    """Logical name, as in the feature URI: `multilingual_e5_large_instruct_v1`."""
+    weights_name: str
+    """What really answers: `multilingual-e5-small (4-bit)`."""
+    weights: str
+    """`sha256:…` over everything that changes the vectors: weights, tokenizer, pre- and post-processing version."""
+    dimensions: int
+    metric: str = "cosine"
+    modalities: tuple[str, ...] = ("text",)
+    """What a query may be made of: `text`, `image`."""
+    source: str = "bundled"
+    """`local` | `hub` | `remote` | `bundled` | `plugin`."""
+    note: str = ""
+    """For people: `approximate`, `English only`, …"""
+
+
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """Vectors of texts, shape (n, dimensions), float32, unit length for cosine models."""
+
+    info: ModelInfo
+    inline: bool
+    """True: cheaper than a thread switch, may run on the event loop."""
+
+    def embed_texts(self, texts: Sequence[str], *, query: bool) -> npt.NDArray[np.float32]:
+        """`query` picks the query prefix of models that have one."""
+
+
+@runtime_checkable
+class ImageEmbedder(Protocol):
+    """Vectors of pictures, shape (n, dimensions), float32, unit length for cosine models."""
+
+    info: ModelInfo
+    inline: bool
+
+    def embed_images(
+        self, images: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str | None]
+    ) -> npt.NDArray[np.float32]:
+        """`images`: RGB, shape (height, width, 3), orientation applied. `captions`: text of the object, where any."""
+
+
+class Models(Protocol):
+    """The models of this installation."""
+
+    def info(self, name: str) -> ModelInfo:
+        """Which weights answer to `name`.
+
+        Raises:
+            UnavailableError: none do; the message says how to get some.
+        """
+
+    def text(self, name: str) -> TextEmbedder:
+        """Loaded once per process and kept."""
+
+    def image(self, name: str) -> ImageEmbedder: ...
+
+    def list(self) -> list[ModelInfo]: ...

@@ -1,0 +1,409 @@
+"""The template language: Jinja2 cut down to an allow-list, with a budget for steps, time and output.
+
+Jinja's own sandbox guards attributes; it does not guard time and memory. So the syntax tree is checked against a list
+of allowed nodes, every loop, filter and call is charged to a `Budget`, and attributes are looked up in data only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from math import ceil, floor
+from typing import Any
+
+from jinja2 import ChainableUndefined, Undefined, nodes, pass_context
+from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS
+from jinja2.runtime import Context, LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from mediatheca.kernel import clock
+
+MAX_TEMPLATE = 64 * 1024
+MAX_OUTPUT = 1024 * 1024
+MAX_STEPS = 100_000
+MAX_SECONDS = 0.5
+MAX_ITEMS = 10_000
+BUDGET = "__budget"
+
+NAMESPACES = {
+    **dict.fromkeys(("input", "inputs"), "INPUT"),
+    **dict.fromkeys(("doc", "document"), "DOC"),
+    "context": "CONTEXT",
+    "stage": "STAGE",
+    **dict.fromkeys(("secret", "secrets"), "SECRET"),
+}
+"""Lower-case spelling → the one name a template sees. Namespaces are case-insensitive."""
+
+_STATEMENTS = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If)
+_EXPRESSIONS = (
+    *(nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Getattr, nodes.Getitem),
+    *(nodes.Slice, nodes.Call, nodes.Keyword, nodes.Filter, nodes.Test, nodes.CondExpr, nodes.Compare, nodes.Operand),
+    *(nodes.BinExpr, nodes.UnaryExpr, nodes.Concat),
+)
+_STRING_METHODS = frozenset({"lower", "upper", "strip", "lstrip", "rstrip", "startswith", "endswith", "split", "title"})
+_MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
+_LOOP_ATTRIBUTES = frozenset({"index", "index0", "first", "last", "length", "revindex", "revindex0"})
+_JINJA_FILTERS = (
+    *("abs", "capitalize", "default", "d", "dictsort", "first", "float", "int", "items", "last", "length", "count"),
+    *("list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort"),
+    *("sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount"),
+)
+_TESTS = (
+    *("defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping"),
+    *("sequence", "iterable", "odd", "even", "divisibleby", "eq", "==", "ne", "!=", "lt", "<", "le", "<=", "gt", ">"),
+    *("ge", ">=", "in", "sameas", "lower", "upper", "equalto", "greaterthan", "lessthan"),
+)
+
+
+class Budget:
+    """What one rendering may still spend."""
+
+    __slots__ = ("deadline", "missing", "steps")
+
+    def __init__(self) -> None:
+        self.steps = MAX_STEPS
+        self.deadline = time.monotonic() + MAX_SECONDS
+        self.missing: list[str] = []
+
+    def charge(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise SecurityError(f"the template takes more than {MAX_STEPS:,} steps")
+        if time.monotonic() > self.deadline:
+            raise SecurityError(f"the template takes longer than {MAX_SECONDS} s")
+
+
+def check_size(value: Any, limit: int = MAX_OUTPUT) -> None:
+    """Refuse a value whose text would be larger than `limit`, without making the text."""
+    left, stack = limit, [value]
+    while stack:
+        item = stack.pop()
+        left -= len(item) if isinstance(item, (str, bytes)) else 2
+        if isinstance(item, Mapping):
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            stack.extend(item)
+        if left - len(stack) < 0:
+            raise SecurityError(f"the template makes more than {limit:,} characters")
+
+
+class Missing(ChainableUndefined):
+    """An absent value: chains through attributes, prints as nothing, and is recorded by the renderer."""
+
+    __slots__ = ()
+
+    @property
+    def label(self) -> str:
+        return str(self._undefined_name or "value")
+
+
+class TemplateEnvironment(ImmutableSandboxedEnvironment):
+    """Attribute access reads data, never Python internals; operators that multiply size are measured."""
+
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Mapping):
+            if attribute in obj:
+                return obj[attribute]
+            return getattr(obj, attribute) if attribute in _MAPPING_METHODS else self._missing(obj, attribute)
+        if isinstance(obj, Undefined):
+            return obj
+        allowed = _STRING_METHODS if isinstance(obj, str) else _LOOP_ATTRIBUTES if isinstance(obj, LoopContext) else ()
+        return getattr(obj, attribute) if attribute in allowed else self._missing(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, Undefined):
+            return obj
+        if not isinstance(obj, (Mapping, str, list, tuple)):
+            return self._missing(obj, str(argument))
+        try:
+            return obj[argument]
+        except (LookupError, TypeError, ValueError):
+            return self._missing(obj, str(argument))
+
+    def _missing(self, obj: Any, name: str) -> Missing:
+        return Missing(obj=obj, name=name)
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        if any(obj is function for function in _FUNCTIONS.values()):
+            return True
+        owner = getattr(obj, "__self__", None)
+        names = _STRING_METHODS if isinstance(owner, str) else _MAPPING_METHODS if isinstance(owner, Mapping) else ()
+        return getattr(obj, "__name__", "") in names
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(obj, Missing):
+            return _call_missing(obj)
+        context[BUDGET].charge(1 + _length(getattr(obj, "__self__", None)))
+        return super().call(context, obj, *args, **kwargs)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "%" and isinstance(left, (str, bytes)):
+            raise SecurityError("text formatting with % is not available; use ~ to join texts")
+        if operator in ("*", "+"):
+            _check_growth(operator, left, right)
+        elif operator == "**" and (abs(right) > 64 or abs(left) > 10**15):
+            raise SecurityError("** is limited to exponents of 64 and bases of 10^15")
+        context[BUDGET].charge(1)
+        return super().call_binop(context, operator, left, right)
+
+
+def _call_missing(obj: Missing) -> Missing:
+    """An absent value stays absent when called; a method that present data does not have is an error."""
+    owner = obj._undefined_obj
+    if isinstance(owner, (str, int, float, list, tuple)):
+        raise SecurityError(f"'{obj.label}' is not available on {type(owner).__name__} values")
+    return obj
+
+
+def _check_growth(operator: str, left: Any, right: Any) -> None:
+    """Sequences stay under the output cap, integers under 1,000 bits."""
+    sized = [item for item in (left, right) if isinstance(item, (str, bytes, list, tuple))]
+    if operator == "*" and sized:
+        times = right if sized[0] is left else left
+        if isinstance(times, int) and len(sized[0]) * times > (MAX_OUTPUT if isinstance(sized[0], str) else MAX_ITEMS):
+            raise SecurityError(f"the template makes more than {MAX_OUTPUT:,} characters or {MAX_ITEMS:,} items")
+    elif sum(len(item) for item in sized) > MAX_OUTPUT:
+        raise SecurityError(f"the template makes more than {MAX_OUTPUT:,} characters")
+    if all(isinstance(item, int) for item in (left, right)) and left.bit_length() + right.bit_length() > 1000:
+        raise SecurityError("the template makes an integer of more than 1,000 bits")
+
+
+def _length(value: Any) -> int:
+    return len(value) // 16 if isinstance(value, (str, list, tuple, Mapping)) else 0
+
+
+def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A Jinja filter that is charged by the size of what it gets."""
+    marker = getattr(function, "jinja_pass_arg", None)
+    takes = getattr(marker, "name", "")
+
+    @pass_context
+    def run(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+        context[BUDGET].charge(1 + _length(value))
+        lead: dict[str, list[Any]] = {
+            "context": [context],
+            "eval_context": [context.eval_ctx],
+            "environment": [context.environment],
+        }
+        first: list[Any] = lead.get(takes, [])
+        return function(*first, value, *args, **kwargs)
+
+    return run
+
+
+@pass_context
+def _steps(context: Context, values: Iterable[Any]) -> Iterator[Any]:
+    budget: Budget = context[BUDGET]
+    if isinstance(values, Undefined):
+        return
+    for value in values:
+        budget.charge(1)
+        yield value
+
+
+@pass_context
+def _concat(context: Context, parts: list[Any]) -> str:
+    for part in parts:
+        note_missing(context, part)
+    check_size(parts)
+    return "".join(_text(part) for part in parts)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or isinstance(value, Undefined) else str(value)
+
+
+def note_missing(context: Context, value: Any) -> None:
+    if isinstance(value, Missing):
+        context[BUDGET].missing.append(value.label)
+
+
+def plain(value: Any) -> Any:
+    """Generators and ranges as lists; methods and other objects of the language are no values."""
+    if isinstance(value, (Iterator, range)):
+        return list(value)
+    if callable(value):
+        raise SecurityError("a method is not a value; call it with ()")
+    return value
+
+
+@pass_context
+def _finalize(context: Context, value: Any) -> Any:
+    """What is printed: measured before it becomes text; nothing for null and for absent values."""
+    if isinstance(value, Undefined):
+        note_missing(context, value)
+        return ""
+    if isinstance(value, str):
+        return value
+    value = plain(value)
+    check_size(value)
+    return "" if value is None else value
+
+
+@pass_context
+def _join(context: Context, values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
+    parts = list(_steps(context, values))
+    if attribute is not None:
+        parts = [context.environment.getitem(part, attribute) for part in parts]
+    check_size([*parts, str(separator) * min(len(parts), 2)])
+    if len(separator) * len(parts) > MAX_OUTPUT:
+        raise SecurityError(f"the template makes more than {MAX_OUTPUT:,} characters")
+    return str(separator).join(_text(part) for part in parts)
+
+
+def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
+    text = _text(text)
+    if len(text) + text.count(old) * max(0, len(new) - len(old)) > MAX_OUTPUT:
+        raise SecurityError(f"the template makes more than {MAX_OUTPUT:,} characters")
+    return str(text.replace(old, new, count))
+
+
+def _tojson(value: Any) -> str:
+    check_size(value)
+    return json.dumps(None if isinstance(value, Undefined) else value, ensure_ascii=False, default=str)
+
+
+def _string(value: Any) -> str:
+    check_size(value)
+    return _text(value)
+
+
+def slugify(value: Any) -> str:
+    """`Hello, World!` → `hello-world`."""
+    return re.sub(r"[\W_]+", "-", _text(value).lower()).strip("-")
+
+
+def to_bool(value: Any) -> bool:
+    """`"false"`, `"no"`, `"off"`, `"0"` and `""` are false, as is everything Python calls false."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "0", "false", "no", "off", "null", "none")
+    return bool(value)
+
+
+def limited_range(*bounds: int) -> range:
+    values = range(*bounds)
+    if len(values) > MAX_ITEMS:
+        raise SecurityError(f"range() is limited to {MAX_ITEMS:,} items")
+    return values
+
+
+def utc_now() -> str:
+    """The current time, ISO-8601 with `Z`."""
+    return clock.wire_time(clock.now())
+
+
+def time_ago(*, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> str:
+    """The time that long ago, ISO-8601 with `Z`."""
+    return clock.wire_time(clock.now() - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "max": max,
+    "min": min,
+    "abs": abs,
+    "round": round,
+    "ceil": ceil,
+    "floor": floor,
+    "range": limited_range,
+    "utc_now": utc_now,
+    "time_ago": time_ago,
+}
+
+
+def make_environment() -> TemplateEnvironment:
+    environment = TemplateEnvironment(undefined=Missing, finalize=_finalize, autoescape=False, cache_size=0)
+    own: dict[str, Callable[..., Any]] = {
+        "bool": to_bool,
+        "slugify": slugify,
+        "replace": _replace,
+        "tojson": _tojson,
+        "string": _string,
+    }
+    environment.filters = {name: _metered(FILTERS[name]) for name in _JINJA_FILTERS}
+    environment.filters |= {name: _metered(function) for name, function in own.items()}
+    environment.filters |= {"join": _join, "_steps": _steps, "_concat": _concat}
+    environment.tests = {name: environment.tests[name] for name in _TESTS}
+    environment.globals = dict(_FUNCTIONS)
+    return environment
+
+
+def guard(tree: nodes.Template) -> set[str]:
+    """Check a syntax tree against the allow-list and rewrite loops, `~` and namespace names in place.
+
+    Returns:
+        The names it reads, namespaces in their one spelling.
+
+    Raises:
+        SecurityError: the template uses something templates do not have.
+    """
+    for loop in tree.find_all(nodes.For):
+        _check_loop(loop)
+    names: set[str] = set()
+    for node in list(_walk(tree)):
+        _check_node(node)
+        if isinstance(node, nodes.Name):
+            node.name = NAMESPACES.get(node.name.lower(), node.name)
+            names.add(node.name)
+    _rewrite(tree)
+    return names
+
+
+def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
+    yield node
+    for child in node.iter_child_nodes():
+        yield from _walk(child)
+
+
+def _check_node(node: nodes.Node) -> None:
+    if not isinstance(node, (*_STATEMENTS, *_EXPRESSIONS)):
+        raise SecurityError(f"templates have no '{type(node).__name__.lower()}' (loops, if, and expressions only)")
+    names = [getattr(node, "attr", None), getattr(node, "name", None)]
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        names.append(node.arg.value)
+    for name in names:
+        if isinstance(name, str) and name.startswith("__"):
+            raise SecurityError(f"'{name}' is not available: names beginning with '__' belong to the system")
+
+
+def _check_loop(loop: nodes.For) -> None:
+    """A loop over a literal that holds variables doubles data at every nesting level, so it is refused."""
+    if loop.recursive:
+        raise SecurityError("recursive loops are not available")
+    for literal in loop.iter.find_all((nodes.List, nodes.Tuple, nodes.Dict)):
+        if any(True for _ in literal.find_all(nodes.Name)):
+            raise SecurityError("a loop cannot run over a list written with variables in it")
+    if isinstance(loop.iter, (nodes.List, nodes.Tuple, nodes.Dict)) and any(
+        True for _ in loop.iter.find_all(nodes.Name)
+    ):
+        raise SecurityError("a loop cannot run over a list written with variables in it")
+
+
+def _rewrite(node: nodes.Node) -> None:
+    for name, value in node.iter_fields():
+        if isinstance(value, list):
+            value[:] = [_rewritten(item) if isinstance(item, nodes.Node) else item for item in value]
+        elif isinstance(value, nodes.Node):
+            setattr(node, name, _rewritten(value))
+    if isinstance(node, nodes.For):
+        node.iter = _filter(node.iter, "_steps", node)
+
+
+def _rewritten(node: nodes.Node) -> nodes.Node:
+    _rewrite(node)
+    if isinstance(node, nodes.Concat):
+        return _filter(nodes.List(node.nodes, lineno=node.lineno), "_concat", node)
+    return node
+
+
+def _filter(value: nodes.Node, name: str, node: nodes.Node) -> nodes.Filter:
+    made = nodes.Filter(value, name, [], [], None, None, lineno=node.lineno)
+    assert node.environment is not None
+    made.set_environment(node.environment)
+    return made

@@ -1,0 +1,163 @@
+"""The card of a model folder: what must be known besides the weights to get the right vectors out of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mediatheca.kernel.errors import UnavailableError
+from mediatheca.providers._files import digest
+
+CARD = "mediatheca.json"
+PREPROCESSING = "onnx-folder/1"
+"""Raise it when the code around the weights changes the vectors: it is part of every folder's weights hash."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TextCard(_Strict):
+    """How a text model is fed and read."""
+
+    model: str = "model.onnx"
+    tokenizer: str = "tokenizer.json"
+    output: str = ""
+    """Name of the graph output; empty: `sentence_embedding`, `text_embeds`, `pooler_output`, else the first."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """Used when the output holds one state per token."""
+    max_tokens: int = Field(512, ge=1, le=32768)
+    padding: Literal["none", "max_tokens"] = "none"
+    """`max_tokens` for models trained on padded text (SigLIP, CLIP)."""
+    pad_id: int = 0
+    query_prefix: str = ""
+    passage_prefix: str = ""
+
+
+class ImageCard(_Strict):
+    """How a picture becomes the input of an image model."""
+
+    model: str = "model.onnx"
+    output: str = ""
+    """Name of the graph output; empty: `image_embeds`, `pooler_output`, else the first."""
+    size: int = Field(224, ge=8, le=2048)
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    """`squash`: to a square; `crop`: short side to `size`, centre square; `pad`: long side to `size`, black border."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+class Card(_Strict):
+    """`mediatheca.json` of a model folder. An image model may have a text tower, then text can query pictures."""
+
+    kind: Literal["text", "image"]
+    dimensions: int = Field(ge=1, le=65536)
+    metric: Literal["cosine", "dot", "euclid"] = "cosine"
+    normalize: bool = True
+    weights_name: str = ""
+    """For people; empty: the folder's name."""
+    note: str = ""
+    text: TextCard | None = None
+    image: ImageCard | None = None
+
+    def files(self) -> list[str]:
+        """Every file the card names, relative to the folder, weights first."""
+        names = [self.image.model] if self.image else []
+        names += [self.text.model, self.text.tokenizer] if self.text else []
+        return names
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        towers: tuple[tuple[str, object | None], ...] = (("text", self.text), ("image", self.image))
+        return tuple(name for name, tower in towers if tower is not None)
+
+
+def weights_hash(card: Card, hashes: Mapping[str, str]) -> str:
+    """The hash of everything that decides the vectors: files (name → sha256), the card, the code's version."""
+    decides = card.model_dump(exclude={"weights_name", "note"}, mode="json")
+    files = [f"{name} {hashes[name]}" for name in sorted(hashes)]
+    return digest(PREPROCESSING, json.dumps(decides, sort_keys=True), *files)
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a folder: its `mediatheca.json`, or what a sentence-transformers export tells.
+
+    Raises:
+        UnavailableError: neither is there, or it cannot be understood; names the folder and the key.
+    """
+    try:
+        if (folder / CARD).is_file():
+            return parse_card(json.loads((folder / CARD).read_text()))
+        if (folder / "config.json").is_file():
+            return _sentence_transformers(folder)
+    except (ValidationError, ValueError, KeyError, TypeError, OSError) as error:
+        raise UnavailableError(
+            f"the model folder {folder} cannot be understood: {error}; correct its {CARD}"
+        ) from error
+    raise UnavailableError(f"the model folder {folder} has neither {CARD} nor config.json; see docs/models.md")
+
+
+def parse_card(raw: Any) -> Card:
+    """A card as written; the flat form (`{"kind": "text", "pooling": …}`) puts the tower's keys at the root.
+
+    Raises:
+        ValueError: not an object, a key is unknown or has a wrong value, or the tower of its kind is missing.
+    """
+    if not isinstance(raw, Mapping):
+        raise ValueError("a card is a JSON object")
+    kind = raw.get("kind")
+    own = {name: raw[name] for name in raw if name in Card.model_fields}
+    flat = {name: raw[name] for name in raw if name not in Card.model_fields}
+    if kind in ("text", "image"):
+        tower = own.get(kind)
+        own[kind] = {**flat, **(tower if isinstance(tower, Mapping) else {})}
+    else:
+        own |= flat
+    return Card.model_validate(own)
+
+
+def _sentence_transformers(folder: Path) -> Card:
+    """Reads the files that sentence-transformers writes beside an ONNX export."""
+    config = json.loads((folder / "config.json").read_text())
+    pooling = _optional(folder / "1_Pooling" / "config.json")
+    prompts = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
+    limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
+    modules = _optional(folder / "modules.json")
+    types = [str(module.get("type", "")) for module in modules] if isinstance(modules, list) else ["Normalize"]
+    model = next((name for name in ("onnx/model.onnx", "model.onnx") if (folder / name).is_file()), "onnx/model.onnx")
+    return Card(
+        kind="text",
+        dimensions=pooling.get("word_embedding_dimension") or config["hidden_size"],
+        normalize=any("Normalize" in name for name in types),
+        text=TextCard(
+            model=model,
+            pooling=_pooling(pooling),
+            max_tokens=limit or min(int(config.get("max_position_embeddings", 512)), 512),
+            query_prefix=prompts.get("query", ""),
+            passage_prefix=prompts.get("passage") or prompts.get("document") or "",
+        ),
+    )
+
+
+def _pooling(config: Mapping[str, Any]) -> Literal["mean", "cls", "last"]:
+    """The one pooling mode that is on; modes that are not supported are refused, not replaced."""
+    modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
+    known: dict[str, Literal["mean", "cls", "last"]] = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_lasttoken": "last",
+    }
+    if not modes:
+        return "mean"
+    if len(modes) != 1 or modes[0] not in known:
+        raise ValueError(f"1_Pooling/config.json: {modes} is not supported, only one of {sorted(known)}")
+    return known[modes[0]]
+
+
+def _optional(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else {}

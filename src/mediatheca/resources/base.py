@@ -1,0 +1,121 @@
+"""A resource is a value: what a caller writes and reads, and which CRUD verbs derive. Actions are plain routes.
+
+`mediatheca.api.crud` derives from a declaration: create, get, list (GET and POST …/list), update (PATCH, PUT), delete,
+name-or-id lookup, unique names, events and warnings for unknown keys. Storage is one row of `resources`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from mediatheca.flows.services import Services
+from mediatheca.kernel.errors import FieldError, ValidationError
+from mediatheca.stores.db.tx import ReadTx, Record, Tx
+
+ALL_VERBS = frozenset({"create", "get", "list", "update", "delete"})
+
+
+class Spec(BaseModel):
+    """Base of every request body. Unknown keys are kept aside: reported, or refused when `strict` is set."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    def unknown(self) -> list[str]:
+        """Dotted names of keys no field knows, here and in nested specs."""
+        found = list(self.model_extra or {})
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, Spec):
+                    found += [f"{name}.{key}" for key in item.unknown()]
+        return found
+
+
+def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
+    """Warnings for unknown keys of a request, with the likely meaning.
+
+    Raises:
+        ValidationError: when `strict`.
+    """
+    notes, errors = [], []
+    known = [*type(spec).model_fields]
+    for name in spec.unknown():
+        close = difflib.get_close_matches(name, known, 1)
+        note = "unknown key is ignored" + (f"; did you mean '{close[0]}'?" if close else "")
+        notes.append(f"{name}: {note}")
+        errors.append(FieldError(("body", *name.split(".")), note.replace("is ignored", "is refused"), "extra_forbidden"))
+    if strict and errors:
+        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What hooks of a declaration get besides the transaction."""
+
+    services: Services
+    absolute: Callable[[str], str]
+    """Makes a URL of the blob store usable for this client."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """The query parameters of the request."""
+
+
+def is_true(value: str | None) -> bool:
+    """A flag of the query string."""
+    return str(value).lower() in ("true", "1", "yes")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A configuration resource. A resource that needs a third special flag writes that route by hand instead."""
+
+    name: str
+    """Singular, as events and errors call it: `bucket`."""
+    path: str
+    """Below `/v1`: `/buckets`."""
+    prefix: str
+    """Of ids: `bkt`."""
+    spec: type[Spec]
+    """The body of create, and of PUT."""
+    patch: type[Spec]
+    """The body of PATCH: every field optional."""
+    present: Callable[[ReadTx, Sequence[Record], Context], list[dict[str, Any]]]
+    """What callers read, for a page at a time."""
+    create: Callable[[Tx, Any, Context], tuple[str, dict[str, Any]]]
+    """Check a spec and give (name, body to store)."""
+    change: Callable[[Tx, Record, Any, Context], tuple[str, dict[str, Any]]]
+    """Check a patch against what is stored and give (name, new body)."""
+    remove: Callable[[Tx, Record, Context, Mapping[str, str]], dict[str, Any]]
+    """Refuse, or do what must go with it; gives extra keys for the answer. Gets the query parameters (`force`, …)."""
+    created: Callable[[Tx, Record], None] = lambda tx, record: None
+    """What must exist with it from the first moment, in the same transaction."""
+    level: Literal["organization", "namespace"] = "namespace"
+    verbs: frozenset[str] = ALL_VERBS
+    routes: APIRouter | None = None
+    """The hand-written actions; included before the derived routes."""
+
+    @property
+    def id_field(self) -> str:
+        return f"{self.name}_id"
+
+    @property
+    def name_field(self) -> str:
+        return f"{self.name}_name"
+
+
+def merge(record: Record, patch: Spec, name_field: str) -> tuple[str, dict[str, Any]]:
+    """The usual `change`: fields that were sent replace those that are stored."""
+    sent = patch.model_dump(mode="json", exclude_unset=True, include=set(type(patch).model_fields))
+    name = sent.pop(name_field, None) or record.name
+    return name, {**record.body, **sent}
+
+
+def keep(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
+    """The usual `remove` of something nothing depends on."""
+    return {}

@@ -1,0 +1,286 @@
+"""Batches: groups of objects sent through the collections their bucket feeds. Rows of their own table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import Field
+
+from mediatheca.api.deps import Delete, Listed, Read, Reader, Write, Writer, answer, deleted, listed
+from mediatheca.flows.ingest.plan import (
+    ENDED,
+    MAX_OBJECTS,
+    cancel_batch,
+    check_objects,
+    create_batch,
+    get_batch,
+    retry_failed,
+    submit_batch,
+)
+from mediatheca.flows.ingest.settle import progress
+from mediatheca.kernel import clock
+from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
+from mediatheca.kernel.filters import parse_filter
+from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.tasks import task_view
+from mediatheca.stores.db.listing import ListQuery
+from mediatheca.stores.db.tx import ReadTx, Row
+
+router = APIRouter(tags=["batches"])
+SHOWN_FAILURES = 100
+
+
+class BatchSpec(Spec):
+    """Objects by id or by filter; nothing: every object of the bucket."""
+
+    object_ids: list[str] | None = Field(None, max_length=MAX_OBJECTS)
+    filters: dict[str, Any] | None = None
+    collection_ids: list[str] | None = None
+    limit: int | None = Field(None, ge=1, le=MAX_OBJECTS)
+    dedup_strategy: str | None = Field(None, pattern="^(skip|replace|force)$")
+    metadata: dict[str, Any] | None = None
+    batch_name: str | None = Field(None, max_length=256)
+    auto_submit: bool | None = None
+    trigger_processing: bool | None = None
+
+
+class SubmitSpec(Spec):
+    include_processing_history: bool = True
+    collection_ids: list[str] | None = None
+    webhook_url: str | None = None
+
+
+class ObjectIds(Spec):
+    object_ids: list[str] = Field(min_length=1, max_length=MAX_OBJECTS)
+
+
+class RetrySpec(Spec):
+    """Which failed objects to process again; nothing: all of them."""
+
+    retry_mode: str = Field("all", pattern="^(all|transient_only)$")
+    object_ids: list[str] | None = None
+
+
+class BatchPatch(Spec):
+    metadata: dict[str, Any] | None = None
+    batch_name: str | None = Field(None, max_length=256)
+
+
+def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]:
+    """A batch with live counters; `brief` leaves out the object ids."""
+    body, where = batch["body"], {"batch_id": batch["batch_id"]}
+    counts = progress(tx, batch)
+    failures = [] if brief or not counts["failed"] else tx.rows("failures", where, order=("object_id",), limit=SHOWN_FAILURES)
+    objects = [] if brief else tx.rows("batch_objects", where, columns=("object_id",), order=("object_id",))
+    tiers = body.get("dag_tiers", [])
+    return {
+        "batch_id": batch["batch_id"],
+        "bucket_id": batch["bucket_id"],
+        "namespace_id": batch["namespace_id"],
+        "batch_name": body.get("batch_name"),
+        "status": batch["status"],
+        "type": "BUCKET",
+        "task_id": batch["task_id"],
+        "object_count": batch["object_count"],
+        "object_ids": [row["object_id"] for row in objects],
+        "collection_ids": body.get("collection_ids", []),
+        "dedup_strategy": body.get("dedup_strategy", "skip"),
+        "effective_dedup_strategy": body.get("dedup_strategy", "skip"),
+        "metadata": body.get("metadata"),
+        "dag_tiers": tiers,
+        "current_tier": batch["current_tier"],
+        "total_tiers": max(1, len(tiers)),
+        "progress": {**counts, "errors": counts["failed"], "objects_failed": counts["failed"]}
+        | {"objects_skipped": counts["filtered"], "documents_written": counts["written"]},
+        "documents_written": counts["written"],
+        "documents_replaced": counts["replaced"],
+        "failed_object_count": counts["failed"],
+        "failed_objects": [_failure(row) for row in failures],
+        "error_summary": body.get("error_summary"),
+        "documents_resolvable": batch["status"] in ("COMPLETED", "COMPLETED_WITH_ERRORS"),
+        "status_message": "; ".join(body.get("warnings", [])) or None,
+        "max_node_death_resubmits": 0,
+        "max_deploy_resubmits": 0,
+        "retry_count": 0,
+        "max_retries": 5,
+        "created_at": batch["created_at"],
+        "updated_at": batch["updated_at"],
+        "started_at": batch["started_at"],
+        "completed_at": batch["completed_at"],
+    }
+
+
+def _failure(row: Row) -> dict[str, Any]:
+    return {
+        "object_id": row["object_id"],
+        "collection_id": row["collection_id"],
+        "phase": row["phase"],
+        "error": row["reason"],
+        "reason": row["reason"],
+        "error_type": row["error_type"],
+        "extractor": row["extractor"],
+        "attempt": row["attempt"],
+        "timestamp": clock.wire_time(row["created_at"]),
+    }
+
+
+@router.post("/buckets/{bucket}/batches", operation_id="create_batch", response_model=None)
+def create(
+    bucket: str, spec: BatchSpec, tx: Write, caller: Writer,
+    auto_submit: Annotated[bool, Query()] = False, trigger_processing: Annotated[bool, Query()] = False,
+) -> Response:  # fmt: skip
+    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    bucket_id = tx.get("bucket", bucket).id
+    kept = spec.model_dump(include={"collection_ids", "dedup_strategy", "metadata", "batch_name"})
+    batch = create_batch(tx, bucket_id, _chosen(tx, bucket_id, spec), **kept)
+    if auto_submit or trigger_processing or spec.auto_submit or spec.trigger_processing:
+        batch = submit_batch(tx, batch, caller.services.settings.chunk_size)
+    return answer({**batch_view(tx, batch), **({"warnings": notes} if notes else {})})
+
+
+def _chosen(tx: ReadTx, bucket_id: str, spec: BatchSpec) -> list[str]:
+    if spec.object_ids and spec.filters:
+        raise ValidationError.at("filters", "give object_ids or filters, not both")
+    if spec.object_ids is not None:
+        return spec.object_ids[: spec.limit]
+    query = ListQuery(spec.limit or MAX_OBJECTS, filter=parse_filter(spec.filters), include_total=False)
+    found = [row["object_id"] for row in tx.page("objects", {"bucket_id": bucket_id}, query).rows]
+    if not found:
+        raise BadRequestError(f"no object of bucket '{bucket_id}' matches; nothing to put into a batch")
+    return found
+
+
+@router.post("/buckets/{bucket}/batches/list", operation_id="list_batches", response_model=None)
+def list_(bucket: str, query: Listed, tx: Read, caller: Reader) -> Response:
+    page = tx.page("batches", {"bucket_id": tx.get("bucket", bucket).id}, query)
+    return answer(listed(page, [batch_view(tx, row, brief=True) for row in page.rows]))
+
+
+@router.post("/batches/list", operation_id="list_all_batches", response_model=None)
+def list_all(query: Listed, tx: Read, caller: Reader) -> Response:
+    page = tx.page("batches", {}, query)
+    return answer(listed(page, [batch_view(tx, row, brief=True) for row in page.rows]))
+
+
+@router.get("/batches/{batch_id}", operation_id="get_any_batch", response_model=None)
+def get_any(batch_id: str, tx: Read, caller: Reader) -> Response:
+    return answer(batch_view(tx, get_batch(tx, batch_id)))
+
+
+@router.get("/buckets/{bucket}/batches/{batch_id}", operation_id="get_batch", response_model=None)
+def get(bucket: str, batch_id: str, tx: Read, caller: Reader) -> Response:
+    return answer(batch_view(tx, _in(tx, bucket, batch_id)))
+
+
+def _in(tx: ReadTx, bucket: str, batch_id: str) -> Row:
+    return get_batch(tx, batch_id, tx.get("bucket", bucket).id)
+
+
+@router.patch("/buckets/{bucket}/batches/{batch_id}", operation_id="patch_batch", response_model=None)
+def patch(bucket: str, batch_id: str, spec: BatchPatch, tx: Write, caller: Writer) -> Response:
+    batch = _in(tx, bucket, batch_id)
+    body = {**batch["body"], **spec.model_dump(exclude_unset=True, include=set(BatchPatch.model_fields))}
+    tx.update("batches", {"batch_id": batch_id}, {"body": body, "updated_at": clock.now()})
+    return answer(batch_view(tx, get_batch(tx, batch_id)))
+
+
+@router.delete("/buckets/{bucket}/batches/{batch_id}", operation_id="delete_batch", response_model=None)
+def delete(bucket: str, batch_id: str, tx: Delete) -> Response:
+    """Forget a batch (a running one is canceled first); documents stay."""
+    batch = cancel_batch(tx, _in(tx, bucket, batch_id), "deleted")
+    for table in ("batch_objects", "chunks", "failures", "batches"):
+        tx.delete(table, {"batch_id": batch["batch_id"]})
+    tx.emit("batch.deleted", batch_id)
+    return deleted("batch", batch_id)
+
+
+@router.post("/buckets/{bucket}/batches/{batch_id}/objects", operation_id="add_objects_to_batch", response_model=None)
+def add_objects(bucket: str, batch_id: str, spec: ObjectIds, tx: Write, caller: Writer) -> Response:
+    batch = _in(tx, bucket, batch_id)
+    if batch["status"] != "DRAFT":
+        raise ConflictError(f"batch '{batch_id}' is {batch['status']}; objects can be added only while it is DRAFT")
+    where = {"batch_id": batch_id}
+    known = {row["object_id"] for row in tx.rows("batch_objects", where, columns=("object_id",))}
+    added = [object_id for object_id in dict.fromkeys(spec.object_ids) if object_id not in known]
+    check_objects(tx, batch["bucket_id"], added)
+    tx.insert("batch_objects", [{**where, "object_id": object_id} for object_id in added])
+    tx.update("batches", where, {"object_count": len(known) + len(added), "updated_at": clock.now()})
+    return answer(batch_view(tx, get_batch(tx, batch_id)))
+
+
+@router.post("/buckets/{bucket}/batches/{batch_id}/submit", operation_id="submit_batch", response_model=None)
+def submit(
+    bucket: str, batch_id: str, tx: Write, caller: Writer, spec: Annotated[SubmitSpec | None, Body()] = None
+) -> Response:
+    chosen = spec.collection_ids if spec else None
+    batch = submit_batch(tx, _in(tx, bucket, batch_id), caller.services.settings.chunk_size, chosen)
+    return answer(_task(tx, batch))
+
+
+def _task(tx: ReadTx, batch: Row) -> dict[str, Any]:
+    row = tx.row("tasks", {"task_id": batch["task_id"]})
+    if row is None:
+        view = {"task_id": batch["task_id"] or "", "task_type": "api_buckets_batches_process", "status": batch["status"]}
+        return {**view, "batch_id": batch["batch_id"]}
+    return {**task_view(row), "batch_id": batch["batch_id"], "batch_status": batch["status"]}
+
+
+@router.post("/buckets/{bucket}/batches/{batch_id}/cancel", operation_id="cancel_batch", response_model=None)
+def cancel(bucket: str, batch_id: str, tx: Write, reason: Annotated[str, Query()] = "canceled by request") -> Response:
+    return answer(_task(tx, cancel_batch(tx, _in(tx, bucket, batch_id), reason)))
+
+
+@router.post("/batches/{batch_id}/cancel", operation_id="cancel_any_batch", response_model=None)
+def cancel_any(batch_id: str, tx: Write, reason: Annotated[str, Query()] = "canceled by request") -> Response:
+    return answer(_task(tx, cancel_batch(tx, get_batch(tx, batch_id), reason)))
+
+
+@router.post("/buckets/{bucket}/batches/{batch_id}/retry", operation_id="retry_batch", response_model=None)
+def retry(
+    bucket: str, batch_id: str, tx: Write, caller: Writer, spec: Annotated[RetrySpec | None, Body()] = None
+) -> Response:
+    """Process the failed objects again."""
+    spec, batch = spec or RetrySpec(), _in(tx, bucket, batch_id)
+    transient = spec.retry_mode == "transient_only"
+    count = retry_failed(tx, batch, caller.services.settings.chunk_size, spec.object_ids, transient_only=transient)
+    return answer({**_task(tx, get_batch(tx, batch_id)), "retried_object_count": count})
+
+
+@router.get(
+    "/buckets/{bucket}/batches/{batch_id}/failed-documents", operation_id="get_failed_documents", response_model=None
+)
+def failed(
+    bucket: str, batch_id: str, tx: Read, collection_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0,
+) -> Response:  # fmt: skip
+    """The failed-object list: phase, reason, extractor, attempt and time of each."""
+    where: dict[str, Any] = {"batch_id": _in(tx, bucket, batch_id)["batch_id"]}
+    if collection_id:
+        where["collection_id"] = tx.get("collection", collection_id).id
+    rows = tx.rows("failures", where, order=("object_id",))
+    shown = [_failure(row) for row in rows[offset : offset + limit]]
+    extra = {"total": len(rows), "total_count": len(rows), "limit": limit, "offset": offset}
+    return answer({"batch_id": batch_id, "results": shown, "failed_documents": shown, **extra})
+
+
+@router.get("/buckets/{bucket}/batches/{batch_id}/audit", operation_id="get_batch_audit", response_model=None)
+def audit(bucket: str, batch_id: str, tx: Read) -> Response:
+    """Every object accounted for: fetched = processed + filtered + failed, per collection."""
+    batch = _in(tx, bucket, batch_id)
+    failures = {
+        row["collection_id"]: row["count"]
+        for row in tx.sums("failures", {"batch_id": batch_id}, (), by=("collection_id",))
+    }
+    rows = []
+    for collection_id in batch["body"].get("collection_ids", []):
+        done = tx.count("derivations", {"batch_id": batch_id, "collection_id": collection_id})
+        sums = tx.sums("chunks", {"batch_id": batch_id, "collection_id": collection_id}, ("filtered", "written"))
+        filtered, failed = int(sums[0]["filtered"]), failures.get(collection_id, 0)
+        lost = max(0, batch["object_count"] - done - filtered - failed) if batch["status"] in ENDED else 0
+        row = {"collection_id": collection_id, "tier_num": 0, "submitted": batch["object_count"], "processed": done}
+        row |= {"filtered": filtered, "failed": failed, "lost": lost, "documents_written": int(sums[0]["written"])}
+        rows.append({**row, "balanced": lost == 0})
+    lost_any = any(row["lost"] for row in rows)
+    result = {"batch_id": batch_id, "status": batch["status"], "tiers": rows, "collections": rows}
+    return answer({**result, "all_balanced": not lost_any, "has_lost_objects": lost_any})

@@ -1,0 +1,328 @@
+"""Collections: sources, an extractor, and the documents that come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+from pydantic import AliasChoices, Field, model_validator
+
+from mediatheca.api.deps import Read, Reader, Write, Writer, answer
+from mediatheca.flows.collections import design
+from mediatheca.flows.ingest.plan import MAX_OBJECTS, check_objects, create_batch, submit_batch
+from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
+from mediatheca.kernel.filters import all_of, parse_filter
+from mediatheca.kernel.ids import check_name
+from mediatheca.resources.base import Context, Resource, Spec, merge
+from mediatheca.stores.db.listing import ListQuery
+from mediatheca.stores.db.tx import ReadTx, Record, Tx
+
+
+class Source(Spec):
+    """Where a collection reads from."""
+
+    type: str = "bucket"
+    bucket_ids: list[str] = Field(min_length=1)
+    source_filters: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_bucket(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("bucket_id"), str) and "bucket_ids" not in data:
+            data = {**data, "bucket_ids": [data["bucket_id"]]}
+            del data["bucket_id"]
+        return data
+
+
+class ExtractorConfig(Spec):
+    """Which extractor, with what parameters, over which fields."""
+
+    feature_extractor_name: str
+    version: str = "v1"
+    parameters: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("parameters", "params"))
+    input_mappings: dict[str, Any] | list[dict[str, Any]] | None = None
+    field_passthrough: list[str | dict[str, Any]] = Field(default_factory=list)
+    include_all_source_fields: bool = False
+
+
+def _single_extractor(data: Any) -> Any:
+    """`feature_extractors: [one]` is `feature_extractor`; a longer list has no meaning here."""
+    if not isinstance(data, dict) or "feature_extractors" not in data or data.get("feature_extractor"):
+        return data
+    data = dict(data)
+    several = data.pop("feature_extractors")
+    if not isinstance(several, list) or len(several) != 1:
+        raise ValueError("feature_extractors must hold exactly one extractor; make one collection per extractor")
+    return {**data, "feature_extractor": several[0]}
+
+
+class CollectionSpec(Spec):
+    """The body of create."""
+
+    collection_name: str
+    description: str | None = None
+    source: Source
+    feature_extractor: ExtractorConfig
+    enabled: bool = True
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    embedding_task: str | None = None
+
+    _unwrap = model_validator(mode="before")(_single_extractor)
+
+
+class CollectionPatch(Spec):
+    """What may change later; source and extractor may not: clone the collection with other ones."""
+
+    collection_name: str | None = None
+    description: str | None = None
+    enabled: bool | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class CloneSpec(Spec):
+    """A copy of the declaration under another name; documents are not copied, trigger it to fill it."""
+
+    collection_name: str
+    description: str | None = None
+    source: Source | None = None
+    feature_extractor: ExtractorConfig | None = None
+    enabled: bool | None = None
+    metadata: dict[str, Any] | None = None
+
+    _unwrap = model_validator(mode="before")(_single_extractor)
+
+
+class TriggerSpec(Spec):
+    """Which objects to process; empty: all of the sources."""
+
+    include_buckets: list[str] | None = None
+    object_ids: list[str] | None = None
+    source_filters: dict[str, Any] | None = None
+    dedup_strategy: str | None = Field(None, pattern="^(skip|replace|force)$")
+
+
+def create(tx: Tx, spec: CollectionSpec, context: Context) -> tuple[str, dict[str, Any]]:
+    return spec.collection_name, _body(tx, spec, context)
+
+
+def _body(tx: Tx, spec: CollectionSpec, context: Context) -> dict[str, Any]:
+    check_name("collection_name", spec.collection_name, "col", low=3)
+    if spec.source.type != "bucket":
+        raise ValidationError.at("source.type", f"must be 'bucket', got '{spec.source.type}'", "enum")
+    buckets = [tx.get("bucket", ident) for ident in spec.source.bucket_ids]
+    parse_filter(spec.source.source_filters, path="source.source_filters")
+    designed = design(context.services, buckets, spec.feature_extractor.model_dump())
+    return {
+        "description": spec.description,
+        "source": {
+            "type": "bucket",
+            "bucket_ids": [bucket.id for bucket in buckets],
+            "source_filters": spec.source.source_filters,
+        },
+        "source_bucket_schemas": {bucket.id: bucket.body["bucket_schema"] for bucket in buckets},
+        "enabled": spec.enabled,
+        "metadata": spec.metadata,
+        "embedding_task": spec.embedding_task,
+        **designed,
+    }
+
+
+def created(tx: Tx, record: Record) -> None:
+    """A new collection has a table of documents from the first moment."""
+    tx.insert("document_tables", [{"collection_id": record.id}])
+
+
+def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> tuple[str, dict[str, Any]]:
+    fixed = sorted({"source", "feature_extractor", "feature_extractors"} & set(patch.model_extra or {}))
+    if fixed:
+        raise ConflictError(f"{', '.join(fixed)} of a collection cannot change; clone it with other values and trigger it")
+    return merge(record, patch, "collection_name")
+
+
+def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
+    """Documents, index and open work go with it; the files are removed by a durable job."""
+    where = {"collection_id": record.id}
+    tx.update("chunks", {**where, "status": ["PENDING", "PROCESSING"]}, {"status": "CANCELED"})
+    for table in ("document_tables", "tombstones", "derivations", "failures"):
+        tx.delete(table, where)
+    tx.enqueue("collection.drop", where, group=record.id)
+    return {"collection_id": record.id}
+
+
+def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dict[str, Any]]:
+    ids = [record.id for record in records]
+    counted = tx.sums("derivations", {"collection_id": ids}, ("documents",), by=("collection_id",)) if ids else []
+    counts = {row["collection_id"]: int(row["documents"]) for row in counted}
+    return [_view(record, counts.get(record.id, 0), context) for record in records]
+
+
+def _view(record: Record, documents: int, context: Context) -> dict[str, Any]:
+    body = record.body
+    extractor = {key: value for key, value in body["feature_extractor"].items() if key != "inputs"}
+    extractor["params"] = extractor["parameters"]
+    schemas = {"input_schema": body["input_schema"], "output_schema": body["output_schema"]}
+    return {
+        "collection_id": record.id,
+        "collection_name": record.name,
+        "description": body["description"],
+        "source": {key: value for key, value in body["source"].items() if value is not None},
+        "feature_extractor": extractor,
+        **schemas,
+        "source_bucket_schemas": body["source_bucket_schemas"],
+        "source_lineage": [
+            {"source_config": body["source"], "feature_extractor": extractor, "output_schema": body["output_schema"]}
+        ],
+        "vector_indexes": [_index_view(entry) for entry in body["vector_indexes"]],
+        "payload_indexes": [{"field_name": path, "type": kind} for path, kind in body["indexed_fields"].items()],
+        "enabled": body["enabled"],
+        "metadata": body["metadata"],
+        "embedding_task": body["embedding_task"],
+        "document_count": documents,
+        "vector_count": documents * len(body["vector_indexes"]),
+        "schema_version": record.version,
+        "lifecycle_state": "active",
+        "indexing_status": "quiesced" if context.services.indexer.ready(record.id) else "indexing",
+        "taxonomy_applications": [],
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+    }
+
+
+def _index_view(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": entry["name"],
+        "vector_name": entry["name"],
+        "feature_uri": entry["feature_uri"],
+        "type": "multi" if entry["multi"] else "single",
+        "model": {"name": entry["model"], "weights": entry["weights"], "dimensions": entry["dimensions"]},
+        "index": {
+            "name": entry["name"],
+            "dimensions": entry["dimensions"],
+            "distance": entry["metric"],
+            "datatype": "float32",
+            "inference_name": entry["model"],
+        },
+    }
+
+
+routes = APIRouter()
+
+
+@routes.post("/collections/{identifier}/clone", operation_id="clone_collection", response_model=None)
+def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Response:
+    original = tx.get("collection", identifier)
+    body = original.body
+    config = {key: value for key, value in body["feature_extractor"].items() if key not in ("inputs", "feature_extractor_id")}
+    merged = CollectionSpec(
+        collection_name=spec.collection_name,
+        description=spec.description if spec.description is not None else body["description"],
+        source=spec.source or Source(**body["source"]),
+        feature_extractor=spec.feature_extractor or ExtractorConfig(**config),
+        enabled=body["enabled"] if spec.enabled is None else spec.enabled,
+        metadata=body["metadata"] if spec.metadata is None else spec.metadata,
+        embedding_task=body["embedding_task"],
+    )
+    context = Context(caller.services, caller.absolute)
+    made = tx.put("collection", "col", merged.collection_name, _body(tx, merged, context))
+    created(tx, made)
+    tx.emit("collection.created", made.id, {"cloned_from": original.id})
+    return answer({"collection": present(tx, [made], context)[0], "source_collection_id": original.id})
+
+
+@routes.post("/collections/{identifier}/trigger", operation_id="trigger_collection", response_model=None, status_code=202)
+def trigger(
+    identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerSpec | None, Body()] = None
+) -> Response:
+    """Process the objects of the sources: one batch per bucket, submitted at once."""
+    spec = spec or TriggerSpec()
+    collection = tx.get("collection", identifier)
+    if not collection.body["enabled"]:
+        raise ConflictError(f"collection '{collection.id}' is disabled; enable it first")
+    buckets = collection.body["source"]["bucket_ids"]
+    if spec.include_buckets:
+        wanted = {tx.get("bucket", ident).id for ident in spec.include_buckets}
+        buckets = [bucket for bucket in buckets if bucket in wanted]
+    options = {"collection_ids": [collection.id], "dedup_strategy": spec.dedup_strategy}
+    batches, count = [], 0
+    for bucket_id in buckets:
+        for ids in _chunks_of(_objects(tx, bucket_id, collection, spec)):
+            batch = create_batch(tx, bucket_id, ids, **options)
+            batches.append(submit_batch(tx, batch, caller.services.settings.chunk_size))
+            count += len(ids)
+    if not batches:
+        raise BadRequestError(f"the sources of collection '{collection.id}' have no objects to process; upload some first")
+    tx.emit("collection.triggered", collection.id, {"batch_ids": [batch["batch_id"] for batch in batches]})
+    return answer(
+        {
+            "batch_id": batches[0]["batch_id"],
+            "task_id": batches[0]["task_id"],
+            "batch_ids": [batch["batch_id"] for batch in batches],
+            "task_ids": [batch["task_id"] for batch in batches],
+            "batch_count": len(batches),
+            "collection_id": collection.id,
+            "source_bucket_ids": buckets,
+            "object_count": count,
+            "total_tiers": 1,
+            "message": f"{count} objects queued",
+        },
+        202,
+    )
+
+
+def _objects(tx: ReadTx, bucket_id: str, collection: Record, spec: TriggerSpec) -> list[str]:
+    if spec.object_ids:
+        check_objects(tx, bucket_id, spec.object_ids)
+        return list(dict.fromkeys(spec.object_ids))
+    given = [collection.body["source"]["source_filters"], spec.source_filters]
+    trees = [tree for tree in (parse_filter(raw, path="source_filters") for raw in given) if tree is not None]
+    if not trees:
+        found = tx.rows("objects", {"bucket_id": bucket_id}, columns=("object_id",), order=("object_id",))
+        return [row["object_id"] for row in found]
+    query = ListQuery(limit=MAX_OBJECTS, filter=all_of(*trees), include_total=False)
+    return [row["object_id"] for row in tx.page("objects", {"bucket_id": bucket_id}, query).rows]
+
+
+def _chunks_of(ids: list[str]) -> list[list[str]]:
+    return [ids[start : start + MAX_OBJECTS] for start in range(0, len(ids), MAX_OBJECTS)]
+
+
+@routes.get("/collections/{identifier}/features", operation_id="describe_collection_features", response_model=None)
+def features(identifier: str, tx: Read, caller: Reader) -> Response:
+    body = tx.get("collection", identifier).body
+    extractor = body["feature_extractor"]
+    return answer(
+        {
+            "features": [
+                {
+                    "feature_address": entry["feature_uri"],
+                    "feature_uri": entry["feature_uri"],
+                    "feature_extractor_name": extractor["feature_extractor_name"],
+                    "version": extractor["version"],
+                    "primary": number == 0,
+                    "vector_index": {
+                        **_index_view(entry)["index"],
+                        "description": f"Vectors of {entry['model']}",
+                        "type": "dense",
+                        "distance": entry["metric"],
+                    },
+                }
+                for number, entry in enumerate(body["vector_indexes"])
+            ]
+        }
+    )
+
+
+collection = Resource(
+    name="collection",
+    path="/collections",
+    prefix="col",
+    spec=CollectionSpec,
+    patch=CollectionPatch,
+    present=present,
+    create=create,
+    change=change,
+    remove=remove,
+    created=created,
+    routes=routes,
+)

@@ -1,0 +1,372 @@
+"""Documents by the thousand, and questions about many of them: batch, bulk, count, distinct, aggregate, search."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Body, Response
+from pydantic import Field
+
+from mediatheca.api.deps import Caller, Deleter, Listed, Reader, Writer, answer
+from mediatheca.flows.document_rows import patching
+from mediatheca.flows.document_search import search_documents
+from mediatheca.flows.documents import MAX_ROWS, Change, Outcome
+from mediatheca.kernel.aggregation import Function, Having, Key, Metric, Operator, Part, Unit, aggregate, sort_rows
+from mediatheca.kernel.errors import FieldError, MediathecaError, NotFoundError, ValidationError
+from mediatheca.kernel.filters import Filter, parse_filter
+from mediatheca.kernel.present import field_value, present
+from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.documents import reader, view_of
+from mediatheca.stores.db.tx import Record
+
+SHOWN_FAILURES = 100
+"""Failures listed of an update by filter; all are counted."""
+MAX_GROUPS = 10_000
+
+router = APIRouter(tags=["documents"])
+
+
+class BatchUpdate(Spec):
+    """Either `updates`, one per document, or `filters` with one `update_data` for all that match."""
+
+    updates: list[Any] | None = None
+    filters: Any = None
+    update_data: dict[str, Any] | None = None
+
+
+class BulkUpdate(Spec):
+    """One `update_data` for every document that matches; no filter: all of the collection."""
+
+    update_data: dict[str, Any]
+    filters: Any = None
+
+
+class BatchDelete(Spec):
+    """Either `document_ids` or `filters`."""
+
+    document_ids: list[str] | None = None
+    filters: Any = None
+    reason: str | None = Field(None, max_length=500)
+
+
+class BatchGet(Spec):
+    """Documents of the namespace by id."""
+
+    document_ids: list[str]
+    return_presigned_urls: bool = True
+    return_vectors: bool = False
+
+
+class Distinct(Spec):
+    """The values of one field."""
+
+    field: str
+    filters: Any = None
+    limit: int | None = Field(None, ge=1, le=10_000)
+
+
+class GroupBy(Spec):
+    field: str
+    alias: str | None = None
+    date_trunc: Unit | None = None
+    date_part: Part | None = None
+
+
+class Aggregation(Spec):
+    function: Function
+    field: str | None = None
+    alias: str
+    distinct_field: str | None = None
+
+
+class HavingRule(Spec):
+    field: str
+    operator: Operator
+    value: float
+
+
+class Aggregate(Spec):
+    """Groups and what to compute of each."""
+
+    group_by: list[GroupBy] | None = None
+    aggregations: list[Aggregation] = Field(min_length=1)
+    filters: Any = None
+    having: list[HavingRule] | None = None
+    sort_by: str | None = None
+    sort_direction: str = Field("desc", pattern="^(asc|desc)$")
+    limit: int | None = Field(None, ge=1, le=MAX_GROUPS)
+
+
+class Search(Spec):
+    """One text over collections; none named: all of the namespace."""
+
+    query: str | None = None
+    collection_ids: list[str] | None = None
+    page_size: int | None = Field(None, ge=1, le=500)
+    limit: int | None = Field(None, ge=1, le=500)
+    filters: Any = None
+    return_presigned_urls: bool = False
+
+
+@router.post(
+    "/collections/{collection}/documents/batch", operation_id="batch_update", name="batch_update", response_model=None
+)
+def batch_update(collection: str, body: BatchUpdate, caller: Writer) -> Response:
+    record = reader(caller).collection(collection)
+    if (body.updates is None) == (body.filters is None):
+        raise ValidationError.at(("body",), "must hold either 'updates' or 'filters' with 'update_data'", "mode")
+    if body.updates is not None:
+        return answer(_update_rows(caller, record, body.updates))
+    if body.update_data is None:
+        raise ValidationError.at(("body", "update_data"), "is required with 'filters'", "missing")
+    tally = _update_matching(caller, record, _restricting(body.filters), body.update_data)
+    return answer({**tally.shown, "message": f"{tally.updated} documents updated"})
+
+
+def _update_rows(caller: Caller, record: Record, rows: Sequence[Any]) -> dict[str, Any]:
+    """Every row has its own outcome; they are written in one commit."""
+    check_rows(rows, ("body", "updates"))
+    results: list[dict[str, Any]] = [{} for _ in rows]
+    changes: list[tuple[int, Change]] = []
+    for number, row in enumerate(rows):
+        where = ("body", "updates", number)
+        try:
+            ident, data = _update_row(row, where)
+            results[number] = {"document_id": ident}
+            changes.append((number, patching(record, ident, data, (*where, "update_data"))))
+        except ValidationError as error:
+            results[number] = {"document_id": given_id(row), **failure(error)}
+    outcomes = write_rows(caller, record, [change for _, change in changes])
+    for (number, _), outcome in zip(changes, outcomes, strict=True):
+        results[number] |= {"success": True, "error": None} if outcome.error is None else failure(outcome.error)
+    failed = sum(not row["success"] for row in results)
+    message = f"{len(rows) - failed} documents updated, {failed} failed"
+    return {"updated_count": len(rows) - failed, "failed_count": failed, "results": results, "message": message}
+
+
+def given_id(row: Any) -> str:
+    """What a row that was refused calls itself."""
+    ident = row.get("document_id") if isinstance(row, dict) else None
+    return ident if isinstance(ident, str) else ""
+
+
+def _update_row(row: Any, where: tuple[str | int, ...]) -> tuple[str, dict[str, Any]]:
+    if not isinstance(row, dict):
+        raise ValidationError.at(where, f"must be {{document_id, update_data}}, got {type(row).__name__}", "dict_type")
+    ident, data = row.get("document_id"), row.get("update_data")
+    if not isinstance(ident, str) or not ident:
+        raise ValidationError.at((*where, "document_id"), f"must be a string, got {ident!r}", "string_type")
+    if not isinstance(data, dict):
+        raise ValidationError.at((*where, "update_data"), f"must be an object, got {type(data).__name__}", "dict_type")
+    return ident, data
+
+
+def write_rows(caller: Caller, record: Record, changes: Sequence[Change]) -> list[Outcome]:
+    return caller.services.writer.write(caller.scope, caller.actor.key_id, record, changes)
+
+
+def failure(error: MediathecaError) -> dict[str, Any]:
+    return {"success": False, "error": error.message, "status": error.status, "type": error.type}
+
+
+def check_rows(rows: Sequence[Any], where: tuple[str | int, ...]) -> None:
+    if not 1 <= len(rows) <= MAX_ROWS:
+        raise ValidationError.at(where, f"must hold 1 to {MAX_ROWS} rows, got {len(rows)}", "length")
+
+
+def _restricting(raw: Any) -> Filter:
+    """A filter that says something: an empty one would mean the whole collection."""
+    tree = parse_filter(raw)
+    if tree is None:
+        raise ValidationError.at(("body", "filters"), "must not be empty here; name at least one condition", "filters")
+    return tree
+
+
+@dataclass(slots=True)
+class _Tally:
+    updated: int = 0
+    failed: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        return {"updated_count": self.updated, "failed_count": self.failed, "results": self.failures}
+
+
+def _update_matching(caller: Caller, record: Record, filter: Filter | None, data: dict[str, Any]) -> _Tally:
+    """The same change for all that match now, a commit for every thousand; one deleted meanwhile is no failure."""
+    patching(record, "", data, ("body", "update_data"))  # bad data is refused before anything is written
+    ids = [hit.document_id for hit in reader(caller).walk(record.id, filter)]
+    tally = _Tally()
+    for start in range(0, len(ids), MAX_ROWS):
+        part = ids[start : start + MAX_ROWS]
+        changes = [patching(record, ident, data, ("body", "update_data")) for ident in part]
+        for ident, outcome in zip(part, write_rows(caller, record, changes), strict=True):
+            if outcome.error is None:
+                tally.updated += 1
+            elif not isinstance(outcome.error, NotFoundError):
+                tally.failed += 1
+                if len(tally.failures) < SHOWN_FAILURES:
+                    tally.failures.append({"document_id": ident, **failure(outcome.error)})
+    return tally
+
+
+@router.patch(
+    "/collections/{collection}/documents/bulk", operation_id="bulk_update", name="bulk_update", response_model=None
+)
+def bulk_update(collection: str, body: BulkUpdate, caller: Writer) -> Response:
+    """Done when it answers: there is no task to wait for."""
+    record = reader(caller).collection(collection)
+    tally = _update_matching(caller, record, parse_filter(body.filters), body.update_data)
+    message = f"{tally.updated} documents updated, {tally.failed} failed"
+    return answer({"task_id": None, "status": "COMPLETED", **tally.shown, "message": message})
+
+
+@router.delete(
+    "/collections/{collection}/documents/batch", operation_id="batch_delete", name="batch_delete", response_model=None
+)
+def batch_delete(collection: str, body: Annotated[BatchDelete, Body()], caller: Deleter) -> Response:
+    record = reader(caller).collection(collection)
+    if (body.document_ids is None) == (body.filters is None):
+        raise ValidationError.at(("body",), "must hold either 'document_ids' or 'filters'", "mode")
+    if body.document_ids is not None:
+        check_rows(body.document_ids, ("body", "document_ids"))
+        ids = list(dict.fromkeys(body.document_ids))
+        gone = _delete(caller, record, ids)
+        results = [_deletion(ident, ident in gone) for ident in ids]
+        return answer(_deletions(len(gone), len(ids) - len(gone), results))
+    matching = [hit.document_id for hit in reader(caller).walk(record.id, _restricting(body.filters))]
+    parts = (matching[start : start + MAX_ROWS] for start in range(0, len(matching), MAX_ROWS))
+    return answer(_deletions(sum(len(_delete(caller, record, part)) for part in parts), 0, None))
+
+
+def _delete(caller: Caller, record: Record, ids: Sequence[str]) -> set[str]:
+    return caller.services.writer.delete(caller.scope, caller.actor.key_id, record.id, ids)
+
+
+def _deletion(ident: str, gone: bool) -> dict[str, Any]:
+    return {"document_id": ident, "success": gone, "error": None if gone else f"document '{ident}' not found"}
+
+
+def _deletions(gone: int, failed: int, results: list[dict[str, Any]] | None) -> dict[str, Any]:
+    shown = {"task_id": None, "status": "COMPLETED", "deleted_count": gone, "failed_count": failed, "results": results}
+    return {**shown, "limits": {"max_document_ids": MAX_ROWS}, "message": f"{gone} documents deleted"}
+
+
+@router.get(
+    "/collections/{collection}/documents/count",
+    operation_id="count_documents",
+    name="count_documents",
+    response_model=None,
+)
+def count(collection: str, query: Listed, caller: Reader) -> Response:
+    record = reader(caller).collection(collection)
+    return answer({"collection_id": record.id, "count": reader(caller).count(record.id, query.filter)})
+
+
+@router.post(
+    "/collections/{collection}/documents/distinct",
+    operation_id="distinct_document_values",
+    name="distinct_document_values",
+    response_model=None,
+)
+def distinct(collection: str, body: Distinct, caller: Reader) -> Response:
+    """Values with their counts, the most frequent first; a list counts for each of its elements."""
+    record = reader(caller).collection(collection)
+    counts: Counter[bytes] = Counter()
+    for hit in reader(caller).walk(record.id, parse_filter(body.filters)):
+        value = field_value(hit, body.field)
+        elements = value if isinstance(value, list) else [value]
+        counts.update({orjson.dumps(element) for element in elements if element is not None})
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: body.limit]
+    values = [{"value": orjson.loads(value), "count": number} for value, number in ordered]
+    return answer({"field": body.field, "values": values, "total_distinct": len(values), "query_info": {}})
+
+
+@router.post(
+    "/collections/{collection}/documents/aggregate",
+    operation_id="aggregate_documents",
+    name="aggregate_documents",
+    response_model=None,
+)
+def aggregate_documents(collection: str, body: Aggregate, caller: Reader) -> Response:
+    for name in ("unwind", "range_buckets"):
+        if (body.model_extra or {}).get(name):
+            raise ValidationError.at(("body", name), "is not supported; group by a field, or filter by ranges", "extra")
+    record = reader(caller).collection(collection)
+    keys = [Key(key.field, key.alias or key.field, key.date_trunc, key.date_part) for key in body.group_by or ()]
+    metrics = [_metric(entry, number) for number, entry in enumerate(body.aggregations)]
+    aliases = [metric.alias for metric in metrics]
+    rules = [Having(rule.field, rule.operator, rule.value) for rule in body.having or ()]
+    _check_aliases(aliases, [key.alias for key in keys], rules, body.sort_by)
+    hits = reader(caller).walk(record.id, parse_filter(body.filters))
+    rows = aggregate(hits, field_value, keys, metrics, rules)
+    total = len(rows)
+    rows = sort_rows(rows, body.sort_by or aliases[0], descending=body.sort_direction == "desc")
+    notes = unknown_keys(body, strict=caller.services.settings.strict)
+    return answer(
+        {
+            "results": rows[: body.limit or MAX_GROUPS],
+            "total_groups": total,
+            "query_info": {"warnings": notes} if notes else {},
+        }
+    )
+
+
+def _metric(entry: Aggregation, number: int) -> Metric:
+    path = (entry.distinct_field if entry.function == "count_distinct" else None) or entry.field
+    if entry.function != "count" and not path:
+        where = ("body", "aggregations", number, "field")
+        raise ValidationError.at(where, f"is required by the function '{entry.function}'", "missing")
+    return Metric(entry.function, "" if entry.function == "count" else path or "", entry.alias)
+
+
+def _check_aliases(aliases: Sequence[str], keys: Sequence[str], rules: Sequence[Having], sort_by: str | None) -> None:
+    errors = []
+    for alias, times in Counter(aliases).items():
+        if times > 1:
+            errors.append(FieldError(("body", "aggregations"), f"the alias '{alias}' is used {times} times", "alias"))
+    known = ", ".join([*aliases, *keys])
+    for number, rule in enumerate(rules):
+        if rule.alias not in aliases:
+            where = ("body", "having", number, "field")
+            errors.append(
+                FieldError(where, f"'{rule.alias}' is no alias of an aggregation; there are: {known}", "alias")
+            )
+    if sort_by is not None and sort_by not in (*aliases, *keys):
+        errors.append(FieldError(("body", "sort_by"), f"'{sort_by}' is not in the result; there are: {known}", "alias"))
+    if errors:
+        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
+
+
+@router.post("/documents/batch-get", operation_id="batch_get", name="batch_get", response_model=None)
+def batch_get(body: BatchGet, caller: Reader) -> Response:
+    check_rows(body.document_ids, ("body", "document_ids"))
+    ids = list(dict.fromkeys(body.document_ids))
+    found = reader(caller).anywhere(ids, body.return_vectors)
+    view = view_of(caller, urls=body.return_presigned_urls, vectors=body.return_vectors)
+    documents = [present(found[ident], view) for ident in ids if ident in found]
+    return answer({"documents": documents, "not_found": [ident for ident in ids if ident not in found]})
+
+
+@router.post("/documents/search", operation_id="search_documents", name="search_documents", response_model=None)
+def search(body: Search, caller: Reader) -> Response:
+    """Without a query: the documents that match the filters."""
+    collections, unknown = reader(caller).collections(body.collection_ids)
+    if unknown:
+        raise NotFoundError("collection", ", ".join(unknown))
+    limit, tree = body.limit or body.page_size or 10, parse_filter(body.filters)
+    if not body.query or not body.query.strip():
+        raise ValidationError.at(
+            ("body", "query"), "must be a text to search for; to list documents use /documents/list"
+        )
+    hits = search_documents(caller.services, caller.scope, collections, body.query, limit, tree)
+    view = view_of(caller, urls=body.return_presigned_urls)
+    results = [{**present(hit, view), "score": hit.score} for hit in hits]
+    notes = unknown_keys(body, strict=caller.services.settings.strict)
+    shown = {"results": results, "documents": results, "total_count": len(results), "query": body.query}
+    return answer({**shown, "warnings": notes} if notes else shown)

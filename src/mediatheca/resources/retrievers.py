@@ -1,0 +1,239 @@
+"""Retrievers: stored multi-stage searches, executed by id, by name, or ad hoc."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import AliasChoices, Field
+
+from mediatheca.api.deps import Caller, OrgReader, Read, Reader, Write, Writer, answer, json_body
+from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, declared_collections
+from mediatheca.flows.retrievers import views
+from mediatheca.kernel import clock
+from mediatheca.kernel.errors import BadRequestError, NotFoundError, ValidationError
+from mediatheca.kernel.ids import check_name
+from mediatheca.kernel.inputs import input_schema_changes, parse_input_schema
+from mediatheca.resources.base import Context, Resource, Spec
+from mediatheca.stores.db.tx import ReadTx, Record, Tx
+
+_QUERY = ("return_presigned_urls", "return_urls", "return_vectors", "explain", "skip_cache", "limit", "offset")
+
+
+class RetrieverSpec(Spec):
+    """The body of create. Stages are checked by the engine, which knows every spelling."""
+
+    retriever_name: str
+    stages: list[dict[str, Any]] = Field(min_length=1)
+    collection_identifiers: list[str] | None = Field(
+        None, validation_alias=AliasChoices("collection_identifiers", "collection_ids")
+    )
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    budget_limits: dict[str, Any] | None = None
+    cache_config: dict[str, Any] | None = None
+    tags: list[str] = Field(default_factory=list)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    display_config: dict[str, Any] | None = None
+    visibility: str = Field("private", pattern="^(private|public|marketplace)$")
+
+
+class RetrieverPatch(Spec):
+    """Everything but `budget_limits`; the input schema only in ways that keep callers working."""
+
+    retriever_name: str | None = None
+    stages: list[dict[str, Any]] | None = Field(None, min_length=1)
+    collection_identifiers: list[str] | None = Field(
+        None, validation_alias=AliasChoices("collection_identifiers", "collection_ids")
+    )
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    tags: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+    display_config: dict[str, Any] | None = None
+    visibility: str | None = Field(None, pattern="^(private|public|marketplace)$")
+
+
+class CloneSpec(RetrieverPatch):
+    retriever_name: str
+    budget_limits: dict[str, Any] | None = None
+
+
+def create(tx: Tx, spec: RetrieverSpec, context: Context) -> tuple[str, dict[str, Any]]:
+    body = spec.model_dump(mode="json", include=set(RetrieverSpec.model_fields) - {"retriever_name"})
+    if spec.collection_identifiers is None:
+        body["collection_identifiers"] = declared_collections({"stages": spec.stages})
+    return spec.retriever_name, _checked(tx, body, context)
+
+
+def _checked(tx: ReadTx, body: dict[str, Any], context: Context) -> dict[str, Any]:
+    """The body with stages in their canonical form, collections by id, and everything validated."""
+    engine = context.services.retrieve
+    identifiers = body.pop("collection_identifiers", None) or []
+    collections = views(tx, identifiers)
+    schema = body.get("input_schema") or {}
+    if isinstance(schema.get("properties"), dict) and "type" not in schema["properties"]:
+        schema = schema["properties"]
+    plan = engine.compile(body["stages"], collections, schema)
+    return {
+        **body,
+        "stages": engine.normalise(body["stages"]),
+        "collection_ids": [view.collection_id for view in collections],
+        "input_schema": schema,
+        "feature_uris": list(plan.feature_uris),
+        "fusion": plan.fusion,
+        "warnings": list(plan.warnings),
+    }
+
+
+def change(tx: Tx, record: Record, patch: RetrieverPatch, context: Context) -> tuple[str, dict[str, Any]]:
+    sent = patch.model_dump(mode="json", exclude_unset=True, include=set(RetrieverPatch.model_fields))
+    if not sent:
+        raise BadRequestError("the body is empty: send the fields to change")
+    if "budget_limits" in (patch.model_extra or {}):
+        raise ValidationError.at("budget_limits", "cannot change after creation; clone the retriever", "immutable")
+    name = sent.pop("retriever_name", None) or record.name
+    if "input_schema" in sent:
+        old, new = parse_input_schema(record.body["input_schema"]), parse_input_schema(sent["input_schema"])
+        input_schema_changes(old, new)
+    body = {**record.body, "collection_identifiers": record.body["collection_ids"], **sent}
+    tx.insert(
+        "retriever_versions",
+        [
+            {"retriever_id": record.id, "version": record.version, "body": record.body, "created_at": clock.now()},
+        ],
+    )
+    return name, _checked(tx, body, context)
+
+
+def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
+    for table in ("retriever_versions", "executions"):
+        tx.delete(table, {"retriever_id": record.id})
+    return {"retriever_id": record.id}
+
+
+def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dict[str, Any]]:
+    found = []
+    for record in records:
+        view = _view(record)
+        found.append({**view, "retriever": view})
+    return found
+
+
+def _view(record: Record) -> dict[str, Any]:
+    body = record.body
+    kept = ("description", "tags", "metadata", "display_config", "visibility", "fusion", "budget_limits", "cache_config")
+    return {
+        "retriever_id": record.id,
+        "retriever_name": record.name,
+        **{name: body.get(name) for name in kept},
+        "stages": body["stages"],
+        "collection_identifiers": body["collection_ids"],
+        "collection_ids": body["collection_ids"],
+        "input_schema": body["input_schema"],
+        "feature_uris": body["feature_uris"],
+        "status": "active",
+        "is_published": False,
+        "version": record.version,
+        "warnings": body.get("warnings", []),
+        "created_at": record.created_at,
+        "updated_at": record.updated_at,
+    }
+
+
+routes = APIRouter()
+
+
+@routes.get("/retrievers/stages", operation_id="list_stages", response_model=None)
+def stages(caller: OrgReader, category: str | None = None) -> Response:
+    """The stages there are, generated from their files."""
+    return answer(caller.services.retrieve.registry(category))
+
+
+@routes.post("/retrievers/execute", operation_id="execute_adhoc_retriever", response_model=None)
+async def execute_adhoc(request: Request, caller: Reader) -> Response:
+    """Run stages that are not stored."""
+    body = json_body(await request.body())
+    if not isinstance(body.get("stages"), list):
+        raise ValidationError.at("stages", "is required: a list of stages", "missing")
+    names = body.get("collection_identifiers") or body.get("collection_ids") or declared_collections(body)
+
+    def collections() -> Any:
+        with caller.services.db.read(caller.scope) as tx:
+            return views(tx, names)
+
+    engine = caller.services.retrieve
+    plan = engine.compile(body["stages"], await asyncio.to_thread(collections), body.get("input_schema"))
+    known = {**body, "collection_identifiers": None, "collection_ids": None}
+    asked = ExecuteRequest.parse(known, _query(request))
+    return answer(await engine.execute(plan, asked, _context(caller)), headers={"X-Execution-Mode": "adhoc"})
+
+
+def _query(request: Request) -> dict[str, Any]:
+    given = request.query_params
+    return {name: given[name] for name in _QUERY if name in given} if given else {}
+
+
+def _context(caller: Caller, **more: Any) -> ExecutionContext:
+    scope = caller.scope
+    return ExecutionContext(
+        namespace_id=scope.namespace_id, internal_id=scope.organization_id, base_url=caller.base_url, **more
+    )
+
+
+@routes.post("/retrievers/{identifier}/execute", operation_id="execute_retriever", response_model=None)
+async def execute(identifier: str, request: Request, caller: Reader) -> Response:
+    """Run a stored retriever."""
+    body = json_body(await request.body())
+    services = caller.services
+    found = services.plans.get(caller.scope, identifier, body.get("version"))
+    asked = ExecuteRequest.parse(body, _query(request))
+    context = _context(
+        caller,
+        retriever_id=found.retriever_id,
+        retriever_name=found.name,
+        version=found.version,
+        max_time_ms=found.max_time_ms,
+        max_credits=found.max_credits,
+    )
+    result = await services.retrieve.execute(found.plan, asked, context)
+    services.executions.add(caller.scope, found.retriever_id, asked.inputs, result)
+    return answer(result)
+
+
+@routes.get("/retrievers/{identifier}/executions/{execution_id}", operation_id="get_execution", response_model=None)
+def execution(identifier: str, execution_id: str, tx: Read, caller: Reader) -> Response:
+    retriever = tx.get("retriever", identifier)
+    row = caller.services.executions.find(caller.scope, execution_id)
+    if row is None or row["retriever_id"] != retriever.id:
+        raise NotFoundError("execution", execution_id)
+    kept = ("execution_id", "retriever_id", "status", "created_at")
+    return answer({**row["body"], **{name: row[name] for name in kept}})
+
+
+@routes.post("/retrievers/{identifier}/clone", operation_id="clone_retriever", response_model=None)
+def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Response:
+    original = tx.get("retriever", identifier)
+    context = Context(caller.services, caller.absolute)
+    sent = spec.model_dump(mode="json", exclude_unset=True, include=set(CloneSpec.model_fields))
+    name = check_name("retriever_name", sent.pop("retriever_name"), "ret")
+    body = {**original.body, "collection_identifiers": original.body["collection_ids"], **sent}
+    made = tx.put("retriever", "ret", name, _checked(tx, body, context))
+    tx.emit("retriever.created", made.id, {"cloned_from": original.id})
+    return answer({**present(tx, [made], context)[0], "source_retriever_id": original.id})
+
+
+retriever = Resource(
+    name="retriever",
+    path="/retrievers",
+    prefix="ret",
+    spec=RetrieverSpec,
+    patch=RetrieverPatch,
+    present=present,
+    create=create,
+    change=change,
+    remove=remove,
+    routes=routes,
+)

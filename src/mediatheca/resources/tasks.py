@@ -1,0 +1,72 @@
+"""Tasks: what a caller polls while something long runs. Rows of their own table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from mediatheca.api.deps import Delete, Listed, Read, Reader, answer, listed
+from mediatheca.flows.ingest.plan import ENDED, cancel_batch, change_task
+from mediatheca.kernel.errors import NotFoundError
+from mediatheca.stores.db.listing import ListQuery
+from mediatheca.stores.db.tx import ReadTx, Row
+
+router = APIRouter(tags=["tasks"])
+
+
+def task_view(row: Row) -> dict[str, Any]:
+    return {
+        "task_id": row["task_id"],
+        "task_type": row["task_type"],
+        "status": row["status"],
+        "inputs": row["inputs"],
+        "outputs": row["outputs"],
+        "additional_data": row["additional_data"],
+        "error": row["error"],
+        "error_message": row["error"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }
+
+
+def _get(tx: ReadTx, task_id: str) -> Row:
+    row = tx.row("tasks", {"task_id": task_id})
+    if row is None:
+        raise NotFoundError("task", task_id)
+    return row
+
+
+def _page(tx: ReadTx, query: ListQuery, where: dict[str, Any]) -> Response:
+    page = tx.page("tasks", where, query)
+    return answer(listed(page, [task_view(row) for row in page.rows]))
+
+
+@router.post("/tasks/list", operation_id="list_tasks", response_model=None)
+async def list_post(request: Request, query: Listed, caller: Reader) -> Response:
+    body = await request.json() if await request.body() else {}
+    where = {key: body[key] for key in ("status", "task_type") if isinstance(body, dict) and body.get(key)}
+    with caller.services.db.read(caller.scope) as tx:
+        return _page(tx, query, where)
+
+
+@router.get("/tasks", operation_id="list_tasks_get", response_model=None)
+def list_get(query: Listed, tx: Read, status: str | None = None) -> Response:
+    return _page(tx, query, {"status": status} if status else {})
+
+
+@router.get("/tasks/{task_id}", operation_id="get_task", response_model=None)
+def get(task_id: str, tx: Read) -> Response:
+    return answer(task_view(_get(tx, task_id)))
+
+
+@router.delete("/tasks/{task_id}", operation_id="kill_task", response_model=None)
+def kill(task_id: str, tx: Delete) -> Response:
+    """Stop what the task stands for; a task that has ended stays as it is."""
+    task = _get(tx, task_id)
+    batch = tx.row("batches", {"task_id": task_id})
+    if batch is not None:
+        cancel_batch(tx, batch, "task canceled")
+    elif task["status"] not in ENDED:
+        change_task(tx, task_id, "CANCELED", {})
+    return answer({"success": True, "message": f"task '{task_id}' is {_get(tx, task_id)['status']}"})

@@ -1,0 +1,146 @@
+"""Retriever stages: one file each, one `Stage` value each. This docstring is the contract.
+
+A stage is an async function from a list of hits to a list of hits, made a `Stage` value by the `stage` decorator; it
+registers nothing, discovery finds it (this package, then the entry-point group `mediatheca.stages`).
+
+* `params` is validated after templates are rendered. A string parameter that mentions `DOC` is left as it is, for the
+  stage to render per document with `ctx.render`.
+* Zero hits in → zero hits out without any outside call, unless the stage can start a pipeline (`starts=True`).
+* A count above what there is (`top_k`, `limit`) returns everything and never errors.
+* A filter parameter is called `filters`, `pre_filters`, `post_filters`, `conditions` or `when`: under these names a
+  condition whose input was not given is dropped and reported. Its type is `FilterParam`, which arrives parsed.
+* What was cut, skipped or degraded is said through `ctx.warn`, `ctx.limit`, `ctx.degrade`; never silently.
+* `hit.score` is the score that defines the order; a scoring stage also writes its own number into `hit.scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, WithJsonSchema
+
+from mediatheca.kernel.documents import Vector, VectorIndex
+from mediatheca.kernel.filters import Filter, parse_filter
+from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+
+ENTRY_POINTS = "mediatheca.stages"
+
+Kind: TypeAlias = Literal["filter", "sort", "reduce", "group", "apply", "enrich"]
+
+
+def _parse(raw: Any) -> Filter | None:
+    return raw if isinstance(raw, Filter) else parse_filter(raw)
+
+
+FilterParam: TypeAlias = Annotated[
+    Any, BeforeValidator(_parse), WithJsonSchema({"type": "object", "description": "A filter tree."})
+]
+"""The type of a filter parameter: a tree on the wire, `Filter | None` in the stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionView:
+    """A collection as stages see it."""
+
+    collection_id: str
+    name: str
+    vectors: tuple[VectorIndex, ...]
+    fields: dict[str, str]
+    """Dotted payload path → type, as declared."""
+
+
+class StageContext(Protocol):
+    """What a stage may use. One per stage and execution."""
+
+    inputs: dict[str, Any]
+    collections: Sequence[CollectionView]
+    """The retriever's collections (stage-level `collection_identifiers` are resolved by `resolve`)."""
+    filter: Filter | None
+    """Request filters, stage pre_filters and mandatory constraints, already AND-ed: pass it with every search."""
+    wanted: int
+    """How many documents the requested page reaches to: a stage whose own limit was not set may return that many."""
+    side: dict[str, Any]
+    """Side channels of the execution: `facets`, `aggregations`, `groups`, `tracked_feature_uris`, …"""
+    metadata: dict[str, Any]
+    """What this stage tells in its statistics."""
+
+    def resolve(self, identifiers: Sequence[str]) -> list[CollectionView]:
+        """Collections by id or name, among the retriever's.
+
+        Raises:
+            ValidationError: one is unknown or not declared on the retriever.
+        """
+
+    async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]:
+        """One query against one collection: the index, or the documents while the index catches up."""
+
+    async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> list[Hit]: ...
+
+    async def count(self, collection_id: str, filter: Filter | None) -> int: ...
+
+    async def facet(self, collection_id: str, key: str, limit: int, filter: Filter | None) -> list[tuple[Any, int]]: ...
+
+    async def documents(self, collection_id: str, ids: Sequence[str], vectors: Sequence[str] = ()) -> list[Hit]: ...
+
+    async def embed(
+        self, index: VectorIndex, *, text: str | None = None, content: str | None = None, query: bool = True
+    ) -> Vector:
+        """The vector for an index of a text, or of `content`: a data URI, an http(s) URL or base64.
+
+        `query=False` embeds a text as a document, for models that tell the two apart.
+
+        Raises:
+            ValidationError: the index cannot be searched with this, or other weights made its vectors.
+            UnavailableError: the model or the source of the content is not there.
+        """
+
+    def render(self, template: str, hit: Hit) -> Any:
+        """Render a per-document template (`DOC`, `INPUT`, …)."""
+
+    def warn(self, message: str) -> None: ...
+
+    def degrade(self, reason: str, next_step: str) -> None:
+        """The result is not what it should be; the execution's status becomes `degraded`."""
+
+    def limit(self, name: str, requested: int, applied: int) -> None:
+        """A cap reduced a requested number."""
+
+
+Prepare: TypeAlias = Callable[[dict[str, Any], Sequence[CollectionView]], dict[str, Any]]
+Run: TypeAlias = Callable[[list[Hit], Any, StageContext], Awaitable[list[Hit]]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A retriever stage: a value, found by discovery."""
+
+    stage_id: str
+    kind: Kind
+    params: type[BaseModel]
+    run: Run
+    description: str
+    starts: bool = False
+    """It may be the first stage: it makes documents."""
+    aliases: tuple[str, ...] = ()
+    """Older stage ids that mean this one."""
+    icon: str = "circle"
+    cost_tier: Literal["cheap", "moderate", "expensive"] = "cheap"
+    example: dict[str, Any] = field(default_factory=dict)
+    hard_timeout_ms: int = 10_000
+    prepare: Prepare | None = None
+    """Called once, when a retriever is made: maps older spellings of the parameters (templates are still in them) and
+    refuses, with ValidationError, what cannot work on these collections."""
+    as_filter: Callable[[Any], Filter | None] | None = None
+    """For a stage that only filters: the filter its params mean. At the start of a pipeline it is then applied inside
+    the search that follows instead of on a list of documents."""
+
+
+def stage(stage_id: str, *, kind: Kind, params: type[BaseModel], **options: Any) -> Callable[[Run], Stage]:
+    """Make a `Stage` of an async function; its docstring becomes the description."""
+
+    def make(run: Run) -> Stage:
+        return Stage(stage_id, kind, params, run, (run.__doc__ or stage_id).strip(), **options)
+
+    return make

@@ -1,0 +1,238 @@
+"""`feature_search` in the spellings of ten years of clients, and what can be checked before the first execution."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mediatheca.kernel.documents import VectorIndex
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.templates import is_template
+from mediatheca.stages import CollectionView
+
+_LISTS = ("searches", "feature_searches", "features", "feature_uris", "queries")
+_URI = ("feature_uri", "uri", "feature_address", "vector_name", "vector_index", "feature")
+_QUERY = ("query", "query_input", "input", "input_mapping", "inputs")
+_COLLECTIONS = ("collection_identifiers", "collections", "collection_ids", "collection_names", "collection_id")
+_VALUE = ("value", "text", "query", "vector", "values", "content", "image", "url", "base64")
+_CONTENT = ("content", "image", "url", "base64", "audio", "video")
+_MODES = {"image": "content", "url": "content", "audio": "content", "video": "content", "embedding": "vector"}
+
+
+def find_index(view: CollectionView, name: str) -> VectorIndex | None:
+    """The index of a collection that a feature URI, index name, output name or model name means."""
+    wanted = name.replace("mediatheca://", "mixpeek://", 1)
+    for index in view.vectors:
+        if index.feature_uri == wanted:
+            return index
+    for index in view.vectors:
+        if wanted in (index.name, index.feature_uri.partition("://")[2], index.feature_uri.rpartition("/")[2]):
+            return index
+    return None
+
+
+def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
+    """The canonical parameters.
+
+    Raises:
+        ValidationError: at the search that cannot work on these collections.
+    """
+    params = dict(raw)
+    entries = _take_searches(params)
+    _rename(params, "fusion", ("fusion", "fusion_method", "fusion_strategy"))
+    _rename(params, "final_top_k", ("final_top_k", "limit", "top_k", "max_results"))
+    _rename(params, "collection_identifiers", _COLLECTIONS)
+    _as_list(params, "collection_identifiers")
+    if params.get("fusion") == "learned":
+        accepted = "accepted here: rrf, dbsf, weighted, max"
+        raise ValidationError.at("fusion", f"learned fusion needs recorded interactions; {accepted}", "not_enabled")
+    if isinstance(params.get("group_by"), dict):
+        params["group_by"] = _group_by(params["group_by"])
+    if params.get("query_preprocessing") is not None:
+        raise ValidationError.at("query_preprocessing", "large queries are not cut into chunks here; leave it out")
+    stage_views = _declared(params.get("collection_identifiers"), collections, "collection_identifiers")
+    searches: list[dict[str, Any]] = []
+    for number, entry in enumerate(entries):
+        searches.extend(_search(entry, f"searches.{number}", stage_views, collections))
+    params["searches"] = searches
+    return params
+
+
+def _take_searches(params: dict[str, Any]) -> list[Any]:
+    """The list of searches, under whatever name; or the one search written at the stage level."""
+    for name in _LISTS:
+        if isinstance(params.get(name), list):
+            return list(params.pop(name))
+        if params.get(name) is not None:
+            raise ValidationError.at(name, f"must be a list of searches, got {params[name]!r}", "list_type")
+    keys = (*_URI, *_QUERY, "vector", "feature_extractor", "min_score", "on_empty", "lexical", "optional")
+    single = {key: params.pop(key) for key in keys if key in params}
+    if not single:
+        return []
+    limit = params.get("final_top_k") or params.get("limit") or params.get("top_k")
+    return [{**single, "top_k": max(100, limit)} if isinstance(limit, int) else single]
+
+
+def _rename(target: dict[str, Any], name: str, aliases: Iterable[str]) -> None:
+    for alias in aliases:
+        value = target.pop(alias, None)
+        if value is not None and value != []:
+            target.setdefault(name, value)
+
+
+def _as_list(target: dict[str, Any], name: str) -> None:
+    if isinstance(target.get(name), str) and not is_template(target[name]):
+        target[name] = [target[name]]
+
+
+def _group_by(raw: dict[str, Any]) -> dict[str, Any]:
+    made = dict(raw)
+    _rename(made, "max_per_group", ("max_per_group", "max_features", "group_size"))
+    return made
+
+
+def _search(
+    raw: Any, path: str, stage_views: Sequence[CollectionView], all_views: Sequence[CollectionView]
+) -> list[dict[str, Any]]:
+    if not isinstance(raw, dict):
+        raise ValidationError.at(path, f"must be an object with feature_uri and query, got {raw!r}", "dict_type")
+    search = dict(raw)
+    _rename(search, "feature_uri", _URI)
+    _rename(search, "top_k", ("top_k", "limit", "k"))
+    _rename(search, "collection_identifiers", _COLLECTIONS)
+    _as_list(search, "collection_identifiers")
+    if "vector" in search and not any(key in search for key in _QUERY):
+        search["query"] = {"input_mode": "vector", "value": search.pop("vector")}
+    _rename(search, "query", _QUERY)
+    own = search.get("collection_identifiers")
+    views = _declared(own, all_views, f"{path}.collection_identifiers") if own else stage_views
+    extractor = _extractor(search.pop("feature_extractor", None))
+    search["query"] = _query(search.get("query"), f"{path}.query", search, views)
+    if search.get("feature_uri") or search.get("lexical") is True:
+        _check_feature(search, path, views)
+        return [search]
+    return [{**search, "feature_uri": uri} for uri in _implied(search, path, views, extractor)]
+
+
+def _extractor(raw: Any) -> str:
+    """`{"type": "text"}` names no extractor; a name or `{feature_extractor_name}` does."""
+    if isinstance(raw, dict):
+        raw = raw.get("feature_extractor_name") or raw.get("name") or raw.get("type")
+    return raw if isinstance(raw, str) and raw not in ("text", "image", "multimodal") else ""
+
+
+def _implied(search: dict[str, Any], path: str, views: Sequence[CollectionView], extractor: str) -> list[str]:
+    """The features a search without a URI means: the first of every collection that takes such a query."""
+    mode = search["query"]["input_mode"]
+    wanted = {"text": ("text",), "content": ("image", "audio", "video", "text")}.get(mode, ())
+    found: dict[str, None] = {}
+    for view in views:
+        fitting = [
+            index
+            for index in view.vectors
+            if (not wanted or set(wanted) & set(index.modalities))
+            and (not extractor or extractor.partition("@")[0] in index.feature_uri)
+        ]
+        if fitting:
+            found.setdefault(fitting[0].feature_uri)
+    if not found:
+        raise ValidationError.at(f"{path}.feature_uri", f"is required; {_available(views)}", "missing")
+    return list(found)
+
+
+def _declared(names: Any, views: Sequence[CollectionView], path: str) -> Sequence[CollectionView]:
+    """The collections named, among the retriever's; those in templates are checked at run time."""
+    if not isinstance(names, list) or any(is_template(name) for name in names):
+        return views
+    known = {view.collection_id: view for view in views} | {view.name: view for view in views}
+    unknown = [str(name) for name in names if name not in known]
+    if unknown:
+        declared = ", ".join(view.name for view in views) or "none"
+        raise ValidationError.at(path, f"'{unknown[0]}' is not a collection of this retriever ({declared})", "unknown")
+    return [known[name] for name in names]
+
+
+def _query(raw: Any, path: str, search: dict[str, Any], views: Sequence[CollectionView]) -> dict[str, Any]:
+    if raw is None:
+        return {"input_mode": "text"}
+    if isinstance(raw, str):
+        mode = "content" if _looks_like_content(raw) and not _takes_text(search, views) else "text"
+        return {"input_mode": mode, "value": raw}
+    if isinstance(raw, list):
+        return {"input_mode": "vector", "value": raw}
+    if not isinstance(raw, dict):
+        raise ValidationError.at(path, f"must be a text, a vector or an object with input_mode, got {raw!r}")
+    query = dict(raw)
+    mode = query.get("input_mode") or query.pop("type", None) or _mode_of(query)
+    mode = _MODES.get(mode, mode)
+    if mode == "multi_content":
+        raise ValidationError.at(f"{path}.input_mode", "no index here takes several contents as one query; use content")
+    query["input_mode"] = mode
+    for name in _VALUE:
+        if name in query and name != "value":
+            query.setdefault("value", query.pop(name))
+    if isinstance(query.get("value"), dict) and mode == "content":
+        query["value"] = _one_content(query["value"], path)
+    if mode == "document" and "document_ref" not in query:
+        query["document_ref"] = {key: query.pop(key) for key in ("collection_id", "document_id") if key in query}
+    return query
+
+
+def _mode_of(query: dict[str, Any]) -> str:
+    if "document_ref" in query or "document_id" in query:
+        return "document"
+    if "vector" in query or isinstance(query.get("value"), list):
+        return "vector"
+    return "content" if any(key in query for key in _CONTENT) else "text"
+
+
+def _one_content(raw: dict[str, Any], path: str) -> Any:
+    given = [raw[key] for key in ("url", "base64", "data") if raw.get(key)]
+    if len(given) != 1:
+        raise ValidationError.at(f"{path}.content", f"give exactly one of url and base64, got {sorted(raw)}")
+    return given[0]
+
+
+def _looks_like_content(text: str) -> bool:
+    return text.startswith(("http://", "https://", "s3://", "data:"))
+
+
+def _takes_text(search: dict[str, Any], views: Sequence[CollectionView]) -> bool:
+    uri = search.get("feature_uri")
+    found = [find_index(view, uri) for view in views] if isinstance(uri, str) else []
+    return any(index is not None and index.modalities == ("text",) for index in found)
+
+
+def _check_feature(search: dict[str, Any], path: str, views: Sequence[CollectionView]) -> None:
+    uri = search.get("feature_uri") or ""
+    if not isinstance(uri, str):
+        raise ValidationError.at(f"{path}.feature_uri", f"must be a text, got {uri!r}", "string_type")
+    if is_template(uri) or search.get("optional") is True or not uri:
+        return
+    indexes = [index for view in views if (index := find_index(view, uri)) is not None]
+    if not indexes:
+        known = {index.feature_uri for view in views for index in view.vectors}
+        close = difflib.get_close_matches(uri, sorted(known), 1, 0.5)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ValidationError.at(
+            f"{path}.feature_uri", f"no collection has '{uri}'; {hint}{_available(views)}", "unknown"
+        )
+    if search["query"].get("input_mode") == "text" and search.get("lexical") is not True:
+        _check_takes_text(indexes, path)
+
+
+def _check_takes_text(indexes: Sequence[VectorIndex], path: str) -> None:
+    for index in indexes:
+        if not index.model:
+            message = f"the vectors of '{index.name}' were written directly, no model makes them; use input_mode vector"
+            raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
+        if "text" not in index.modalities:
+            takes = ", ".join(index.modalities) or "vectors only"
+            message = f"'{index.feature_uri}' cannot be searched with text; it takes {takes} (input_mode content)"
+            raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
+
+
+def _available(views: Sequence[CollectionView]) -> str:
+    found = [f"{view.name}: {', '.join(i.feature_uri for i in view.vectors) or 'no vectors'}" for view in views]
+    return f"available: {'; '.join(found) or 'the retriever has no collections'}"

@@ -1,0 +1,1 @@
+"""Blob stores: raw files and extractor artifacts. Contract in `base.py`."""

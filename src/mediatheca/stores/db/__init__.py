@@ -1,0 +1,1 @@
+"""The control plane: one transaction, one scope, SQLite or PostgreSQL."""

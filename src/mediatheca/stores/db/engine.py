@@ -1,0 +1,178 @@
+"""The control-plane database: SQLite or PostgreSQL behind one small surface.
+
+A transaction is opened with a scope and cannot leave it. SQLite has one writer: writers queue on a lock in the process
+and take `BEGIN IMMEDIATE`; `synchronous=FULL`, so a commit that returned survives a power cut.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db.migrations import migrate
+from mediatheca.stores.db.tx import ReadTx, Tx
+
+log = structlog.get_logger()
+
+Listener = Callable[[set[str]], None]
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+class _Deferred:
+    """A connection in a transaction that is opened when it is first asked for."""
+
+    def __init__(self, opener: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._opener = opener
+        self._stack = ExitStack()
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> _Deferred:
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def __call__(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._stack.enter_context(self._opener())
+        return self._connection
+
+
+class Database:
+    """Opens scoped transactions. Thread-safe."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self.dialect = parsed.get_backend_name()
+        if self.dialect not in ("sqlite", "postgresql"):
+            raise UnavailableError(
+                f"MEDIATHECA_DATABASE_URL: '{self.dialect}' is not supported; sqlite or postgresql is"
+            )
+        self._writer: AbstractContextManager[Any] = threading.Lock() if self.dialect == "sqlite" else nullcontext()
+        self._listeners: list[Listener] = []
+        self.engine = self._sqlite(parsed) if self.dialect == "sqlite" else self._postgresql(parsed)
+
+    @staticmethod
+    def _postgresql(url: Any) -> Engine:
+        return create_engine(
+            url,
+            pool_size=16,
+            max_overflow=16,
+            pool_pre_ping=True,
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+        )
+
+    @staticmethod
+    def _sqlite(url: Any) -> Engine:
+        if url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            url,
+            pool_size=16,
+            max_overflow=48,
+            connect_args={"timeout": 30, "check_same_thread": False, "isolation_level": None},
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+        )
+
+        @event.listens_for(engine, "connect")
+        def _configure(connection: Any, _record: Any) -> None:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "cache_size=-16000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+            connection.exec_driver_sql(f"BEGIN {mode}")
+
+        return engine
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version; safe when several processes start at once."""
+        with self.translate():
+            migrate(self.engine)
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with the topics a transaction touched, after its commit, in the committing thread."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def read(self, scope: Scope) -> Iterator[ReadTx]:
+        """A read-only view of one scope, one snapshot."""
+        with _Deferred(self._reading) as connection:
+            yield ReadTx(connection, scope)
+
+    @contextmanager
+    def begin(self, scope: Scope, actor: str = "system") -> Iterator[Tx]:
+        """One transaction in one scope: commits when the block ends, rolls back when it raises.
+
+        It begins at the first statement. So whoever holds the write lock is running: requests that wait for a thread
+        while they hold it could wait for each other.
+        """
+        with _Deferred(self.system) as connection:
+            tx = Tx(connection, scope, actor)
+            yield tx
+        self.notify(tx.topics)
+        for act in tx.later:
+            try:
+                act()
+            except Exception as error:
+                log.error("transaction.after_failed", organization=scope.organization_id, exc_info=error)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self.translate(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def system(self) -> Iterator[Connection]:
+        """A writing transaction without a scope: for the job queue, leases and start-up only, never for requests."""
+        with self._writer, self.translate(), self.engine.connect() as connection:
+            connection = connection.execution_options(sqlite_begin="IMMEDIATE")
+            with connection.begin():
+                yield connection
+
+    def notify(self, topics: set[str]) -> None:
+        """Tell listeners of this process what changed."""
+        for listener in self._listeners if topics else ():
+            listener(topics)
+
+    @contextmanager
+    def translate(self) -> Iterator[None]:
+        """Database trouble (disk full, no connection) becomes UnavailableError; programming errors pass."""
+        try:
+            yield
+        except OperationalError as error:
+            raise UnavailableError(
+                f"the database does not answer ({self._reason(error)}); check MEDIATHECA_DATABASE_URL and free disk space"
+            ) from error
+
+    @staticmethod
+    def _reason(error: DBAPIError) -> str:
+        return str(error.orig).splitlines()[0] if error.orig else type(error).__name__
+
+    def check(self) -> None:
+        """Write and read back a row. Raises UnavailableError saying what to do."""
+        with self.system() as connection:
+            connection.execute(text("DELETE FROM server_state WHERE key = 'probe'"))
+            connection.execute(text("INSERT INTO server_state (key, value) VALUES ('probe', '1')"))
+
+    def close(self) -> None:
+        self.engine.dispose()

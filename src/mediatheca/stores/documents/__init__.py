@@ -1,0 +1,1 @@
+"""Document stores: the source of truth for documents. Contract in `base.py`."""

@@ -1,0 +1,122 @@
+"""Power loss: Lance writes local files without fsync (seen with strace, pylance 14.0.2), so the adapter does it.
+
+Order of a commit: data and deletion files are forced to disk, then the manifest that names them is written, then the
+manifest is forced. A manifest on disk therefore only names whole files; the one that can be torn is the newest, which
+nobody has been told about yet, and it is set aside when it cannot be read. Object stores need none of this.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+_MAGIC = b"LANC"
+"""Manifests and Lance files end with it."""
+
+
+class Fragment(Protocol):
+    """The part of `lance.FragmentMetadata` used here."""
+
+    id: int
+    files: list[Any]
+    deletion_file: Any
+
+
+def local_root(uri: str) -> Path | None:
+    """The directory behind a plain path or `file://` URI; None for an object store."""
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    return None if "://" in uri else Path(uri)
+
+
+class TableFiles:
+    """The files of one table; every method does nothing for a table in an object store."""
+
+    def __init__(self, uri: str) -> None:
+        self._root = local_root(uri)
+
+    def sync_fragments(self, added: Iterable[Fragment], changed: Iterable[Fragment] = ()) -> None:
+        """Force the files that a commit is about to name: data of added fragments, deletions of changed ones."""
+        if self._root is None:
+            return
+        paths = [self._root / "data" / file.path for fragment in added for file in fragment.files]
+        paths += [
+            self._root / fragment.deletion_file.path(fragment.id)
+            for fragment in changed
+            if fragment.deletion_file is not None
+        ]
+        for path in paths:
+            _fsync(path)
+        for directory in {path.parent for path in paths}:
+            _fsync(directory)
+
+    def sync_manifest(self, version: int) -> None:
+        """Force the manifest of a version that was just committed."""
+        if self._root is not None:
+            _fsync(self._root / "_versions" / f"{(1 << 64) - 1 - version:020d}.manifest")
+            _fsync(self._root / "_versions")
+
+    def index_parts(self) -> set[str]:
+        """The index segments on disk now; what is new after maintenance has to be forced."""
+        directory = self._root / "_indices" if self._root else None
+        return set(os.listdir(directory)) if directory and directory.exists() else set()
+
+    def sync_indexes(self, before: set[str], version: int) -> None:
+        """Force the index segments made since `before`, and the manifest that names them."""
+        if self._root is None:
+            return
+        new = self.index_parts() - before
+        for part in new:
+            for path in (*(self._root / "_indices" / part).iterdir(), self._root / "_indices" / part):
+                _fsync(path)
+        if new:
+            _fsync(self._root / "_indices")
+        self.sync_manifest(version)
+
+    def sync_all(self) -> None:
+        """Force the whole table: for what happens rarely, as its creation."""
+        if self._root is None or not self._root.exists():
+            return
+        for path in (*self._root.rglob("*"), self._root, self._root.parent):
+            _fsync(path)
+
+    def set_aside_torn_manifest(self) -> bool:
+        """Rename the newest manifest when power loss tore it. True when it did: the version before is the truth."""
+        if self._root is None:
+            return False
+        # Names count down, so the newest version sorts first.
+        newest = min((self._root / "_versions").glob("*.manifest"), default=None)
+        if newest is None or _whole(newest):
+            return False
+        newest.rename(newest.with_suffix(".torn"))
+        _fsync(newest.parent)
+        return True
+
+    def torn(self, index_segment: str) -> bool:
+        """Whether a file of this index segment was torn by power loss."""
+        if self._root is None:
+            return False
+        return not all(_whole(path) for path in (self._root / "_indices" / index_segment).glob("*.lance"))
+
+
+def _whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell() < len(_MAGIC):
+            return False
+        file.seek(-len(_MAGIC), os.SEEK_END)
+        return file.read() == _MAGIC
+
+
+def _fsync(path: Path) -> None:
+    """A file that a cleanup removed meanwhile needs no forcing."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Search indexes: derived from the documents, always rebuildable. Contract in `base.py`."""

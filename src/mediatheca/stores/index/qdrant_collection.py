@@ -1,0 +1,151 @@
+"""One collection of a Qdrant server as an `Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mediatheca.kernel.documents import Document, Vector, VectorIndex
+from mediatheca.stores.index.base import IndexSpec
+from mediatheca.stores.index.points import ODD, SLICE, Raw, encode, engine_vectors, point_id, search_ef
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+
+class QdrantCollection:
+    """`name` is a collection or an alias."""
+
+    def __init__(self, client: QdrantClient, models: ModuleType, name: str, spec: IndexSpec) -> None:
+        self._client, self._name = client, name
+        self.models = models
+        self.vectors: dict[str, VectorIndex] = {index.name: index for index in spec.vectors}
+        self.fields: dict[str, str] = dict(spec.fields)
+
+    def vector_settings(self, index: VectorIndex) -> dict[str, Any]:
+        """Size, distance and comparator, as the server's vector parameters name them."""
+        models = self.models
+        distance = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
+        comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+        return {
+            "size": index.dimensions,
+            "distance": distance[index.metric],
+            "multivector_config": comparator if index.multi else None,
+        }
+
+    def write(self, documents: Sequence[Document]) -> None:
+        for start in range(0, len(documents), SLICE):
+            points = [
+                self.models.PointStruct(
+                    id=point_id(d.document_id), vector=engine_vectors(d, self.vectors), payload=encode(d)
+                )
+                for d in documents[start : start + SLICE]
+            ]
+            self._client.upsert(self._name, points, wait=True)
+
+    def may_be_stale(self, write_seq: int) -> bool:
+        """Other nodes write too: always look."""
+        return True
+
+    def has_odd_ids(self) -> bool:
+        models = self.models
+        odd = models.FieldCondition(key=ODD, match=models.MatchValue(value="1"))
+        return self.count(models.Filter(must=[odd])) > 0
+
+    def remove(self, point_ids: Sequence[str]) -> None:
+        self._client.delete(self._name, self.models.PointIdsList(points=list(point_ids)), wait=True)
+
+    def remove_matching(self, filter: Any) -> None:
+        self._client.delete(self._name, self.models.FilterSelector(filter=filter), wait=True)
+
+    def nearest(
+        self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str]
+    ) -> list[Raw]:
+        models = self.models
+        if exact:
+            quantization = models.QuantizationSearchParams(ignore=True)
+            params = models.SearchParams(exact=True, quantization=quantization)
+        else:
+            quantization = models.QuantizationSearchParams(rescore=True, oversampling=2.0)
+            params = models.SearchParams(hnsw_ef=search_ef(0, limit), quantization=quantization)
+        answer = self._client.query_points(
+            self._name,
+            query=vector.tolist(),
+            using=using,
+            query_filter=filter,
+            limit=limit,
+            search_params=params,
+            with_payload=True,
+            with_vectors=list(with_vectors) if with_vectors else False,
+        )
+        return [_raw(point, point.score) for point in answer.points]
+
+    def lexical(
+        self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None
+    ) -> list[Raw]:
+        answer = self._client.query_points(
+            self._name,
+            query=self.models.TextQuery(text=text),
+            using=field,
+            query_filter=filter,
+            limit=limit,
+            with_payload=_select(keys),
+        )
+        return [_raw(point, point.score) for point in answer.points]
+
+    def page(
+        self, filter: Any, limit: int, start: str | None, keys: Sequence[str] | None
+    ) -> tuple[list[Raw], str | None]:
+        found, following = self._client.scroll(
+            self._name, scroll_filter=filter, limit=limit, offset=start, with_payload=_select(keys), with_vectors=False
+        )
+        return [_raw(point, 0.0) for point in found], None if following is None else str(following)
+
+    def retrieve(
+        self, point_ids: Sequence[str], keys: Sequence[str] | None, with_vectors: Collection[str]
+    ) -> list[Raw]:
+        found = self._client.retrieve(
+            self._name,
+            list(point_ids),
+            with_payload=_select(keys),
+            with_vectors=list(with_vectors) if with_vectors else False,
+        )
+        return [_raw(point, 0.0) for point in found]
+
+    def count(self, filter: Any) -> int:
+        return self._client.count(self._name, count_filter=filter, exact=True).count
+
+    def facet(self, path: str, limit: int, filter: Any) -> list[tuple[Any, int]]:
+        answer = self._client.facet(self._name, key=path, facet_filter=filter, limit=limit, exact=True)
+        return [(hit.value, hit.count) for hit in answer.hits]
+
+    def has_ids(self, point_ids: Collection[str]) -> Any:
+        return self.models.HasIdCondition(has_id=list(point_ids))
+
+    def span(self, low: int | None = None, high: int | None = None) -> Any:
+        return self.models.Range(gte=low, lte=high)
+
+    def stats(self) -> dict[str, int]:
+        info = self._client.get_collection(self._name)
+        points = info.points_count or 0
+        vectors = sum(
+            self.count(self.models.Filter(must=[self.models.HasVectorCondition(has_vector=name)]))
+            for name in self.vectors
+        )
+        scanned = min(points, max(0, vectors - (info.indexed_vectors_count or 0)))
+        return {
+            "points": points,
+            "indexed_points": points - scanned,
+            "segments": info.segments_count,
+            "bytes": 0,
+        }
+
+
+def _select(keys: Sequence[str] | None) -> bool | list[str]:
+    return True if keys is None else list(keys)
+
+
+def _raw(point: Any, score: float) -> Raw:
+    vector = point.vector
+    return Raw(dict(point.payload or {}), score, vector if isinstance(vector, dict) else {})

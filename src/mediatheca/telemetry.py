@@ -1,0 +1,73 @@
+"""Logs (structlog), metrics (Prometheus) and, when an exporter is configured, spans (OpenTelemetry)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+
+REQUESTS = Histogram("mediatheca_request_seconds", "HTTP requests.", ["method", "route", "status"], buckets=_BUCKETS)
+JOBS = Gauge("mediatheca_jobs", "Jobs by status.", ["status"])
+DOCUMENTS = Counter("mediatheca_documents_written_total", "Documents committed to the document store.")
+INDEX_LAG = Gauge("mediatheca_index_lag", "Commits the index is behind the documents, all collections.")
+FAILURES = Counter("mediatheca_object_failures_total", "Objects that failed in an extractor.", ["phase"])
+
+_tracer: Any = None
+
+
+def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+    REQUESTS.labels(method, route, str(status)).observe(seconds)
+
+
+def metrics() -> tuple[bytes, str]:
+    """The exposition and its content type."""
+    return generate_latest(), CONTENT_TYPE_LATEST
+
+
+def configure_logs(level: str, *, json: bool) -> None:
+    """Structured logs on standard error."""
+    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def configure_spans(endpoint: str) -> None:
+    """Send spans to an OTLP collector over HTTP. Needs the extra `telemetry`."""
+    global _tracer
+    if not endpoint:
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "mediatheca"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces")))
+    _tracer = provider.get_tracer("mediatheca")
+
+
+@contextmanager
+def span(name: str, **attributes: Any) -> Iterator[None]:
+    """A span, when spans are configured; nothing otherwise."""
+    if _tracer is None:
+        yield
+        return
+    with _tracer.start_as_current_span(name, attributes=attributes):
+        yield

@@ -1,0 +1,67 @@
+"""One real server for all API tests: every backend embedded, one extraction process. Tests own an organization each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from helpers import ok
+from server import Server, Tenant, new_tenant
+
+from mediatheca.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("data")
+    # The link-local test address is allowed so that references can point at a server of the test itself.
+    made = Server(Settings(data_dir=folder, workers=1, fetch_allow="127.0.0.1/32", log_level="error"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tenant(server: Server) -> Tenant:
+    return new_tenant(server)
+
+
+@pytest.fixture
+def stranger(server: Server) -> Tenant:
+    """Another organization, with full rights in its own."""
+    return new_tenant(server)
+
+
+@pytest.fixture
+def admin(tenant: Tenant) -> Iterator[httpx.Client]:
+    """A client without a namespace."""
+    with tenant.client() as client:
+        yield client
+
+
+@pytest.fixture
+def namespace(admin: httpx.Client) -> str:
+    return str(ok(admin.post("/v1/namespaces", json={"namespace_name": "main"}))["namespace_id"])
+
+
+@pytest.fixture
+def client(tenant: Tenant, namespace: str) -> Iterator[httpx.Client]:
+    """A client in the namespace `main`."""
+    with tenant.client(namespace) as made:
+        yield made
+
+
+@pytest.fixture
+def bucket(client: httpx.Client) -> str:
+    """A bucket with a text, an image, a price and tags; returns its id."""
+    schema = {
+        "properties": {
+            "title": {"type": "string"},
+            "text": {"type": "text"},
+            "photo": {"type": "image"},
+            "price": {"type": "float"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+        }
+    }
+    return str(ok(client.post("/v1/buckets", json={"bucket_name": "things", "bucket_schema": schema}))["bucket_id"])

@@ -1,0 +1,1 @@
+"""Extractors for the tests of the runner: one package, found by its name."""

@@ -1,0 +1,118 @@
+"""Worker threads: run, retry, stop, hand back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from mediatheca.jobs.queue import Job, JobQueue
+from mediatheca.jobs.worker import JobCancelledError, PermanentJobError, Run, Worker
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db.engine import Database
+
+SCOPE = Scope("org", "ns")
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def enqueue(db: Database, **payload: object) -> str:
+    with db.begin(SCOPE) as tx:
+        return tx.enqueue("work", payload, group="g")
+
+
+def finish(db: Database, run: Run) -> None:
+    with db.begin(SCOPE) as tx:
+        tx.finish_job(run.job.job_id, run.job.token)
+
+
+def test_a_committed_job_wakes_a_waiting_worker(db: Database) -> None:
+    done = threading.Event()
+
+    def handle(run: Run) -> None:
+        finish(db, run)
+        done.set()
+
+    worker = Worker(JobQueue(db), {"work": handle}, 1, poll_s=60)
+    db.listen(worker.wake)
+    worker.start()
+    enqueue(db)
+    assert done.wait(10)
+    worker.close()
+    assert JobQueue(db).depth() == {"done": 1}
+
+
+def test_a_handler_that_raises_is_retried_and_one_that_cannot_succeed_is_not(db: Database) -> None:
+    dead: list[str] = []
+
+    def handle(run: Run) -> None:
+        raise PermanentJobError("no such thing") if run.job.payload["permanent"] else RuntimeError("boom")
+
+    worker = Worker(JobQueue(db), {"work": handle}, 1, poll_s=0.05, on_dead=lambda job, message: dead.append(message))
+    enqueue(db, permanent=True)
+    enqueue(db, permanent=False)
+    worker.start()
+    until(lambda: JobQueue(db).depth() == {"dead": 1, "ready": 1})
+    worker.close()
+    assert dead == ["PermanentJobError: no such thing"]
+
+
+def test_a_cancelled_job_is_told_to_stop(db: Database) -> None:
+    started, stopped = threading.Event(), threading.Event()
+
+    def handle(run: Run) -> None:
+        started.set()
+        try:
+            while True:
+                run.check()
+                time.sleep(0.01)
+        except JobCancelledError:
+            stopped.set()
+            raise
+
+    worker = Worker(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
+    worker.start()
+    enqueue(db)
+    assert started.wait(10)
+    with db.begin(SCOPE) as tx:
+        tx.cancel_jobs("g")
+    assert stopped.wait(10)
+    worker.close()
+
+
+def test_closing_hands_back_what_does_not_finish_in_time(db: Database) -> None:
+    started = threading.Event()
+
+    def handle(run: Run) -> None:
+        started.set()
+        run.stop.wait(20)
+        run.check()
+
+    worker = Worker(JobQueue(db), {"work": handle}, 1, poll_s=0.05)
+    worker.start()
+    enqueue(db)
+    assert started.wait(10)
+    worker.close(grace_s=0.1)
+    (job,) = JobQueue(db).claim(["work"], "other")
+    assert job.attempts == 1
+
+
+def test_a_worker_that_died_loses_its_jobs_to_another(db: Database) -> None:
+    enqueue(db)
+    JobQueue(db, lease_s=0.1).claim(["work"], "dead worker")
+    done: list[Job] = []
+
+    def handle(run: Run) -> None:
+        finish(db, run)
+        done.append(run.job)
+
+    worker = Worker(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
+    worker.start()
+    until(lambda: len(done) == 1)
+    worker.close()
+    assert done[0].attempts == 2

@@ -1,0 +1,170 @@
+"""Transactions: scope by construction, atomicity, listeners, migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from mediatheca.kernel.errors import ConflictError, NotFoundError, UnavailableError
+from mediatheca.kernel.filters import parse_filter
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.listing import ListQuery
+from mediatheca.stores.db.tables import metadata
+from mediatheca.stores.db.tx import Cmp
+
+A, B = Scope("org_a", "ns_1"), Scope("org_b", "ns_1")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    url = f"sqlite:///{tmp_path / 'm.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    database = Database(url)
+    database.migrate()
+    if database.dialect == "postgresql":
+        with database.system() as connection:
+            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
+    yield database
+    database.close()
+
+
+def put(db: Database, scope: Scope, name: str, **body: object) -> str:
+    with db.begin(scope) as tx:
+        return tx.put("bucket", "bkt", name, dict(body)).id
+
+
+def test_nothing_of_another_scope_can_be_read_changed_or_deleted(db: Database) -> None:
+    ident = put(db, A, "mine")
+    for scope in (B, Scope("org_a", "ns_2"), Scope("org_a")):
+        with db.begin(scope) as tx:
+            assert tx.find("bucket", ident) is None
+            assert tx.find("bucket", "mine") is None
+            assert tx.rows("resources", {}) == []
+            assert tx.update("resources", {"id": ident}, {"name": "stolen"}) == 0
+            assert tx.delete("resources", {"id": ident}) == 0
+            assert tx.page("resources", {}, ListQuery()).total == 0
+    with db.read(A) as tx:
+        assert tx.get("bucket", ident).name == "mine"
+
+
+def test_an_insert_cannot_choose_its_scope(db: Database) -> None:
+    with db.begin(A) as tx:
+        tx.insert("tombstones", [{"collection_id": "c", "kind": "object", "key": "k", "seq": 1, "organization_id": "org_b"}])
+    with db.read(B) as tx:
+        assert tx.count("tombstones", {}) == 0
+    with db.read(A) as tx:
+        assert tx.count("tombstones", {}) == 1
+
+
+def test_a_read_transaction_cannot_write(db: Database) -> None:
+    with db.read(A) as tx:
+        assert not hasattr(tx, "insert")
+        assert not hasattr(tx, "update")
+        assert not hasattr(tx, "put")
+
+
+def test_an_error_rolls_everything_back(db: Database) -> None:
+    with pytest.raises(RuntimeError), db.begin(A) as tx:
+        tx.put("bucket", "bkt", "half", {})
+        tx.emit("bucket.created", "x")
+        raise RuntimeError
+    with db.read(A) as tx:
+        assert tx.find("bucket", "half") is None
+        assert tx.count("events", {}) == 0
+
+
+def test_a_name_is_unique_per_namespace_and_the_conflict_names_its_holder(db: Database) -> None:
+    ident = put(db, A, "name")
+    put(db, B, "name")
+    put(db, Scope("org_a", "ns_2"), "name")
+    with pytest.raises(ConflictError) as caught:
+        put(db, A, "name")
+    assert caught.value.details["existing_id"] == ident
+
+
+def test_a_lost_update_is_a_conflict(db: Database) -> None:
+    ident = put(db, A, "n", value=1)
+    with db.read(A) as tx:
+        stale = tx.get("bucket", ident)
+    with db.begin(A) as tx:
+        tx.change(tx.get("bucket", ident), {"value": 2})
+    with pytest.raises(ConflictError), db.begin(A) as tx:
+        tx.change(stale, {"value": 3})
+
+
+def test_listeners_hear_of_a_transaction_after_its_commit_only(db: Database) -> None:
+    heard: list[tuple[set[str], bool]] = []
+
+    def listen(topics: set[str]) -> None:
+        with db.read(A) as tx:
+            heard.append((topics, tx.find("bucket", "heard") is not None))
+
+    db.listen(listen)
+    put(db, A, "heard")
+    with pytest.raises(RuntimeError), db.begin(A) as tx:
+        tx.put("bucket", "bkt", "never", {})
+        raise RuntimeError
+    assert len(heard) == 1
+    assert "resource:bucket" in heard[0][0]
+    assert heard[0][1]
+
+
+def test_pages_cover_everything_once_while_rows_are_added(db: Database) -> None:
+    for number in range(7):
+        put(db, A, f"b{number}", number=number)
+    seen: list[str] = []
+    cursor = None
+    for round_ in range(10):
+        with db.read(A) as tx:
+            page = tx.page("resources", {"kind": "bucket"}, ListQuery(limit=3, cursor=cursor))
+        seen += [row["name"] for row in page.rows]
+        cursor = page.next_cursor
+        put(db, A, f"later{round_}")
+        if cursor is None:
+            break
+    assert seen == [f"b{number}" for number in reversed(range(7))]
+
+
+def test_lists_filter_search_and_sort_on_body_fields(db: Database) -> None:
+    for number in range(5):
+        put(db, A, f"Bucket {number}", number=number, deep={"kind": "odd" if number % 2 else "even"})
+    with db.read(A) as tx:
+        tree = parse_filter({"AND": [{"field": "deep.kind", "operator": "eq", "value": "even"}]})
+        page = tx.page("resources", {"kind": "bucket"}, ListQuery(filter=tree, sort=(("name", False),)))
+        assert [row["name"] for row in page.rows] == ["Bucket 0", "Bucket 2", "Bucket 4"]
+        assert page.total == 3
+        found = tx.page("resources", {"kind": "bucket"}, ListQuery(search="ket 3"))
+        assert [row["name"] for row in found.rows] == ["Bucket 3"]
+        none = tx.page("resources", {"kind": "bucket"}, ListQuery(search="100%"))
+        assert none.rows == []
+
+
+def test_comparisons_and_missing_rows(db: Database) -> None:
+    with db.begin(A) as tx:
+        tx.insert("document_tables", [{"collection_id": "c", "write_seq": 3}])
+        assert tx.next_seq("c") == 4
+        assert tx.count("document_tables", {"write_seq": Cmp(">=", 4)}) == 1
+        assert tx.count("document_tables", {"write_seq": Cmp("!=", 4)}) == 0
+        with pytest.raises(NotFoundError):
+            tx.next_seq("unknown")
+        with pytest.raises(NotFoundError):
+            tx.get("bucket", "unknown")
+
+
+def test_the_migrated_schema_is_the_declared_one(db: Database) -> None:
+    with db.engine.connect() as connection, connection.begin():
+        context = MigrationContext.configure(connection, opts={"include_name": lambda name, kind, _: name != "alembic_version"})
+        differences = [d for d in compare_metadata(context, metadata) if "ux_jobs_lock" not in str(d)]
+    assert differences == []
+
+
+def test_an_unreachable_database_says_what_to_check() -> None:
+    database = Database("postgresql://nobody:secret@127.0.0.1:1/none")
+    with pytest.raises(UnavailableError, match="MEDIATHECA_DATABASE_URL") as caught:
+        database.check()
+    assert "secret" not in caught.value.message
