@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from mediatheca.extractors import ENTRY_POINTS as EXTRACTORS
 from mediatheca.extractors import Extractor
+from mediatheca.flows.documents import DocumentWriter
 from mediatheca.flows.executions import ExecutionLog
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.ingest.chunk import chunk_died, process_chunk
 from mediatheca.flows.ingest.settle import settle_batches
-from mediatheca.flows.searching import build_engine
 from mediatheca.flows.retrievers import RetrieverPlans
-from mediatheca.flows.services import Services
+from mediatheca.flows.searching import build_engine
+from mediatheca.flows.services import JobServices, Services
 from mediatheca.flows.tables import TableLeases
 from mediatheca.jobs.queue import Job, JobQueue
 from mediatheca.jobs.runner import LocalRunner
 from mediatheca.jobs.schedule import Scheduler
-from mediatheca.jobs.worker import Run, Worker
+from mediatheca.jobs.worker import Handler, Run, WorkerPool
 from mediatheca.kernel import clock
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import UnavailableError
-from mediatheca.kernel.scope import Scope
 from mediatheca.providers import ENTRY_POINTS as PROVIDERS
 from mediatheca.providers import ModelSettings, Provider
 from mediatheca.providers._catalog import ModelCatalog
@@ -120,14 +120,30 @@ def _runner(settings: Settings, processes: int) -> LocalRunner:
 
 
 @dataclass
+class Worker:
+    """A composed process that runs jobs. `close` hands back what is unfinished."""
+
+    services: JobServices
+    pool: WorkerPool
+
+    def start(self) -> None:
+        self.pool.start()
+
+    def close(self, grace_s: float = 10) -> None:
+        self.pool.close(grace_s)
+        self.services.runner.close()
+        self.services.documents.close()
+        self.services.db.close()
+
+
+@dataclass
 class App:
-    """A composed process. `start` begins background work; `close` ends it and hands back what is unfinished."""
+    """A composed server: API, indexer, scheduler, workers."""
 
     services: Services
-    worker: Worker
+    pool: WorkerPool
     scheduler: Scheduler
     query_runner: LocalRunner
-    serves: bool
     api: FastAPI | None = None
 
     @property
@@ -140,71 +156,92 @@ class App:
         return self.api
 
     def start(self) -> None:
-        if self.serves:
-            self.services.indexer.start()
-            self.scheduler.start()
-            self.services.executions.start()
-        self.worker.start()
+        self.services.indexer.start()
+        self.services.executions.start()
+        self.scheduler.start()
+        self.pool.start()
 
     def close(self, grace_s: float = 10) -> None:
-        self.worker.close(grace_s)
+        self.pool.close(grace_s)
         self.scheduler.close()
         self.services.executions.close()
         self.services.runner.close()
         self.query_runner.close()
-        if self.serves:
-            self.services.indexer.close()
-            self.services.indexer.index.close()
+        self.services.indexer.close()
+        self.services.indexer.index.close()
         self.services.documents.close()
         self.services.db.close()
 
 
-def build(settings: Settings, *, serves: bool = True) -> App:
-    """Compose a server (`serves`), or a worker process that only runs jobs.
+def _common(settings: Settings) -> tuple[JobServices, bytes]:
+    database = Database(settings.database)
+    database.migrate()
+    secret = server_secret(database)
+    extractors = {e.extractor_id: e for e in find_plugins(settings, "extractors", Extractor, EXTRACTORS)}
+    services = JobServices(
+        settings=settings,
+        db=database,
+        documents=make_documents(settings),
+        blobs=make_blobs(settings, secret),
+        fetcher=Fetcher(allow=settings.fetch_allow),
+        models=make_models(settings),
+        extractors=extractors,
+        runner=_runner(settings, max(1, settings.workers)),
+        queue=JobQueue(database, settings.lease_s),
+        leases=TableLeases(database, settings.lease_s),
+    )
+    return services, secret
+
+
+def build(settings: Settings) -> App:
+    """Compose a server.
 
     Raises:
         UnavailableError: a backend cannot be used; the message names the setting.
     """
-    if not serves and settings.database.startswith("sqlite"):
-        raise UnavailableError("a second process needs PostgreSQL: set MEDIATHECA_DATABASE_URL=postgresql://…")
-    database = Database(settings.database)
-    database.migrate()
-    secret = server_secret(database)
-    documents, blobs = make_documents(settings), make_blobs(settings, secret)
-    leases = TableLeases(database, settings.lease_s)
-    indexer = Indexer(database, documents, make_index(settings) if serves else None, leases)
-    extractors = {e.extractor_id: e for e in find_plugins(settings, "extractors", Extractor, EXTRACTORS)}
-    runner, query_runner = _runner(settings, max(1, settings.workers)), _runner(settings, 1)
-    models, queue = make_models(settings), JobQueue(database, settings.lease_s)
-    fetcher = Fetcher(allow=settings.fetch_allow)
+    common, secret = _common(settings)
+    indexer = Indexer(common.db, common.documents, make_index(settings), common.leases)
+    query_runner = _runner(settings, 1)
     stages = find_plugins(settings, "stages", Stage, STAGES)
-    retrieve = build_engine(settings, indexer, models, fetcher, blobs, query_runner, extractors, secret, stages)
+    retrieve = build_engine(common, indexer, query_runner, secret, stages)
+    plans, executions = RetrieverPlans(common.db, retrieve), ExecutionLog(common.db)
+    writer = DocumentWriter(common.db, common.documents, common.leases, indexer)
     services = Services(
-        settings, database, documents, indexer, blobs, fetcher, models, extractors, runner, queue, leases, retrieve,
-        RetrieverPlans(database, retrieve), ExecutionLog(database),
-    )  # fmt: skip
+        **vars(common), indexer=indexer, retrieve=retrieve, plans=plans, executions=executions, writer=writer
+    )
     indexer.on_advance = lambda: settle_batches(services)
-    worker = make_worker(services, drops=serves)
-    scheduler = Scheduler(database, clock.now)
-    return App(services, worker, scheduler, query_runner, serves)
-
-
-def make_worker(services: Services, *, drops: bool) -> Worker:
-    """The worker of this process. Only the process that owns the index drops collections."""
 
     def drop(run: Run) -> None:
-        services.indexer.drop(run.job.payload["collection_id"])
-        with services.db.begin(Scope(run.job.scope.organization_id, run.job.scope.namespace_id)) as tx:
+        indexer.drop(run.job.payload["collection_id"])
+        with services.db.begin(run.job.scope) as tx:
             tx.finish_job(run.job.job_id, run.job.token)
+
+    pool = _worker_pool(services, {"collection.drop": drop})
+    return App(services, pool, Scheduler(common.db, clock.now), query_runner)
+
+
+def build_worker(settings: Settings) -> Worker:
+    """Compose a process that only runs jobs.
+
+    Raises:
+        UnavailableError: the database is SQLite, which one process owns, or a backend cannot be used.
+    """
+    if settings.database.startswith("sqlite"):
+        raise UnavailableError("a second process needs PostgreSQL: set MEDIATHECA_DATABASE_URL=postgresql://…")
+    services, _ = _common(settings)
+    return Worker(services, _worker_pool(services, {}))
+
+
+def _worker_pool(services: JobServices, handlers: dict[str, Handler]) -> WorkerPool:
+    """The job threads of a process: its own handlers, and chunks when it has extraction processes."""
 
     def died(job: Job, message: str) -> None:
         if job.kind == "ingest.chunk":
             chunk_died(services, job, message)
 
-    handlers = {"ingest.chunk": lambda run: process_chunk(services, run)} if services.settings.workers else {}
-    if drops:
-        handlers["collection.drop"] = drop
+    if services.settings.workers:
+        handlers = {**handlers, "ingest.chunk": lambda run: process_chunk(services, run)}
     # One thread more than processes: one commits while the others extract.
-    worker = Worker(services.queue, handlers, services.settings.workers + 1, on_dead=died)
-    services.db.listen(worker.wake)
-    return worker
+    pool = WorkerPool(services.queue, handlers, services.settings.workers + 1, on_dead=died)
+    services.db.listen(pool.wake)
+    return pool

@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Mediatheca: a self-hosted multimodal data warehouse.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Mediatheca: a self-hosted multimodal data warehouse."
+)
 
 
 def main() -> None:
@@ -39,7 +41,7 @@ def serve(
     from mediatheca.settings import Settings
     from mediatheca.telemetry import configure_logs, configure_spans
 
-    settings = Settings(**({"data_dir": data} if data else {}))
+    settings = Settings() if data is None else Settings(data_dir=data)
     configure_logs(settings.log_level, json=settings.log_json)
     configure_spans(settings.otlp_endpoint)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -60,26 +62,38 @@ def serve(
         composed.asgi, loop="uvloop", http="httptools", access_log=False, log_level="warning", lifespan="off",
         timeout_graceful_shutdown=10, server_header=False,
     )  # fmt: skip
+    _stop_on_sigterm()  # uvicorn raises the signal again when it has stopped
     try:
         uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
     finally:
         composed.close()
+
+
+def _stop_on_sigterm() -> None:
+    """SIGTERM ends the process like Ctrl-C does: what is open is closed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 @app.command()
 def worker() -> None:
     """Run jobs in a process of their own; needs PostgreSQL and stores that both processes reach."""
-    from mediatheca.app import build
+    from mediatheca.app import build_worker
     from mediatheca.settings import Settings
     from mediatheca.telemetry import configure_logs, configure_spans
 
     settings = Settings()
     configure_logs(settings.log_level, json=settings.log_json)
     configure_spans(settings.otlp_endpoint)
-    composed = build(settings, serves=False)
+    composed = build_worker(settings)
     composed.start()
-    print(f"Mediatheca worker {composed.worker.name}", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    print(f"Mediatheca worker {composed.pool.name}", flush=True)
+    _stop_on_sigterm()
     try:
         signal.pause()
     except KeyboardInterrupt:

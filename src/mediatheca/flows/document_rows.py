@@ -174,7 +174,8 @@ def _draft(collection: Record, data: dict[str, Any], where: Loc) -> Document:
     if source not in SOURCE_TYPES:
         accepted = ", ".join(SOURCE_TYPES)
         raise ValidationError.at((*where, "source_type"), f"must be one of {accepted}, got '{source}'", "enum")
-    steps = data.pop("lineage_chain", None) or []
+    steps = data.pop("lineage_chain", None)
+    steps = [] if steps is None else steps
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ValidationError.at((*where, "lineage_chain"), "must be a list of objects", "list_type")
     if steps:
@@ -187,7 +188,9 @@ def _draft(collection: Record, data: dict[str, Any], where: Loc) -> Document:
 
 def _features(collection: Record, data: dict[str, Any], where: Loc) -> dict[str, Vector]:
     """`features: [{feature_extractor_id, payload, vectors}]`, the long form of payload and vectors."""
-    features = data.pop("features", None) or []
+    features = data.pop("features", None)
+    if features is None:
+        return {}
     if not isinstance(features, list):
         raise ValidationError.at((*where, "features"), f"must be a list, got {_short(features)}", "list_type")
     found: dict[str, Vector] = {}

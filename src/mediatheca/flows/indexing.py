@@ -70,9 +70,7 @@ def stored_vectors(body: dict[str, Any]) -> tuple[VectorIndex, ...]:
 class Indexer:
     """Runs in the server process. Other threads may call every public method."""
 
-    def __init__(
-        self, database: Database, documents: DocumentStore, index: SearchIndex, leases: TableLeases
-    ) -> None:
+    def __init__(self, database: Database, documents: DocumentStore, index: SearchIndex, leases: TableLeases) -> None:
         self.index = index
         self.documents = documents
         self.on_advance: Callable[[], None] = lambda: None
@@ -262,7 +260,7 @@ class Indexer:
             table.ready = True
 
     def _replay_deletes(self, collection_id: str, dead: Tombstones) -> None:
-        stale = [hit for hit in self.index.get(collection_id, list(dead.documents))]
+        stale = self.index.get(collection_id, list(dead.documents))
         gone = [hit.document_id for hit in stale if hit.system.get("write_seq", 0) <= dead.documents[hit.document_id]]
         if gone:
             self.index.delete(collection_id, gone)
@@ -278,6 +276,8 @@ class Indexer:
     # ---- housekeeping
 
     def _keep_house(self, table: _Table, row: dict[str, Any]) -> None:
+        if not row["committed_seq"]:
+            return  # never written: there is no table of documents to purge
         moment = time.monotonic()
         if table.dirty and moment - table.flushed_at > FLUSH_S:
             self._flush(table)
@@ -291,6 +291,10 @@ class Indexer:
             if stats["points"] - stats["indexed_points"] > REBUILD_POINTS:
                 self._start_rebuild(table)
 
+    def _has_tombstones(self, table: _Table) -> bool:
+        with self._db.read(table.scope) as tx:
+            return tx.count("tombstones", {"collection_id": table.spec.collection_id}) > 0
+
     def _flush(self, table: _Table) -> None:
         with table.lock:
             table.dirty = False
@@ -299,7 +303,7 @@ class Indexer:
             table.flushed_at = time.monotonic()
 
     def _purge(self, table: _Table, *, maintain: bool) -> None:
-        """Remove dead rows for good. Under the lease no commit is in flight, so everything up to our number is known."""
+        """Remove dead rows for good. Under the lease no commit is in flight: all up to our number is known."""
         collection_id = table.spec.collection_id
         with self._leases.acquire(table.scope, collection_id, wait_s=5) as lease:
             self._apply(table, lease.seq)

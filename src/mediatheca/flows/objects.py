@@ -254,6 +254,7 @@ class _Writer:
         self._moment = clock.now()
         self._objects: list[Row] = []
         self._blobs: list[Row] = []
+        self._gone: list[Row] = []
         self._by: dict[str, dict[str, Outcome]] = {"idempotency_key": {}, "unique_key": {}, "content_hash": {}}
 
     def write(self, tx: Tx, drafts: Mapping[int, Draft]) -> None:
@@ -268,6 +269,7 @@ class _Writer:
                 outcome.error = error
         tx.insert("objects", self._objects)
         tx.insert("blobs", self._blobs)
+        release_files(tx, self._author.services, self._gone)  # now that new references to the same files are there
         payload = {"bucket_id": self._bucket.id}
         tx.emit_many("object.created", [(row["object_id"], payload) for row in self._objects])
         if self._options.auto_process:
@@ -347,7 +349,8 @@ class _Writer:
             self._blobs = [blob for blob in self._blobs if not any(blob is other for other in gone)] + new
             return
         tx.update("objects", {"object_id": row["object_id"]}, changed)
-        _drop_blobs(tx, self._author.services, {"blob_id": [blob["blob_id"] for blob in gone]}, gone)
+        tx.delete("blobs", {"blob_id": [blob["blob_id"] for blob in gone]})
+        self._gone += gone
         self._blobs += new
         tx.emit("object.updated", row["object_id"], {"bucket_id": self._bucket.id, "version": row["version"]})
 
@@ -505,7 +508,8 @@ def delete_objects(tx: Tx, services: Services, bucket_id: str, object_ids: Seque
             continue
         hide_documents(tx, services, bucket_id, ids)
         blobs = tx.rows("blobs", {"object_id": ids}, columns=("store_key",))
-        _drop_blobs(tx, services, {"object_id": ids}, blobs)
+        tx.delete("blobs", {"object_id": ids})
+        release_files(tx, services, blobs)
         tx.delete("objects", {"object_id": ids})
         tx.emit_many("object.deleted", [(object_id, {"bucket_id": bucket_id}) for object_id in ids])
         existing += ids
@@ -527,9 +531,8 @@ def hide_documents(tx: Tx, services: Services, bucket_id: str, object_ids: Seque
     return collections
 
 
-def _drop_blobs(tx: Tx, services: Services, where: Row, blobs: Sequence[Row]) -> None:
-    """Delete blob rows, and after the commit the files that nobody refers to any more."""
-    tx.delete("blobs", where)
+def release_files(tx: Tx, services: Services, blobs: Sequence[Row]) -> None:
+    """After the commit, delete the files of removed blob rows that no row refers to any more."""
     keys = sorted({blob["store_key"] for blob in blobs if blob["store_key"]})
     for cut in _cuts(keys):
         used = {row["store_key"] for row in tx.rows("blobs", {"store_key": cut}, columns=("store_key",))}

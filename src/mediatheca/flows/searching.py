@@ -12,15 +12,15 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from mediatheca.extractors import Extractor, Item, Source
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.retrieve import RetrieveEngine
+from mediatheca.flows.services import JobServices
 from mediatheca.jobs.runner import ItemFailure, LocalRunner
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filter_values import at_path
 from mediatheca.kernel.filters import Filter, document_view
-from mediatheca.kernel.models import Models
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.kernel.uris import parse_feature_uri
-from mediatheca.settings import Settings
+from mediatheca.stages import Stage
 from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.documents.base import Scan, Tombstones
 from mediatheca.stores.fetch import Fetcher
@@ -158,26 +158,19 @@ class QueryEmbedder:
 
 
 def build_engine(
-    settings: Settings,
-    indexer: Indexer,
-    models: Models,
-    fetcher: Fetcher,
-    blobs: BlobStore,
-    runner: LocalRunner,
-    extractors: Mapping[str, Extractor],
-    secret: bytes,
-    stages: Sequence[Any] | None,
+    services: JobServices, indexer: Indexer, runner: LocalRunner, secret: bytes, stages: Sequence[Stage]
 ) -> RetrieveEngine:
-    """The engine of this process."""
+    """The engine of this process. `runner`: its own, so that a query does not wait behind a batch."""
 
     def sign(key: str) -> str:
-        return blobs.sign("GET", key, expires_s=SIGNED_S, content_type=content_type(key))
+        return services.blobs.sign("GET", key, expires_s=SIGNED_S, content_type=content_type(key))
 
+    settings = services.settings
     return RetrieveEngine(
         searcher=IndexSearcher(indexer),
-        models=models,
-        fetch=QueryFiles(fetcher, blobs, settings.fetch_max_mb << 20),
-        decode=QueryEmbedder(runner, extractors),
+        models=services.models,
+        fetch=QueryFiles(services.fetcher, services.blobs, settings.fetch_max_mb << 20),
+        decode=QueryEmbedder(runner, services.extractors),
         sign=sign,
         cursor_key=secret,
         stages=stages,
@@ -191,5 +184,3 @@ _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".we
 def content_type(key: str) -> str:
     """What a signed URL of an artifact answers with."""
     return _TYPES.get(PurePosixPath(key).suffix.lower(), "application/octet-stream")
-
-

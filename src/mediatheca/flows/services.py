@@ -1,9 +1,9 @@
-"""Everything a request or a job may use, made once by `mediatheca.app`."""
+"""Everything a job or a request may use, made once by `mediatheca.app`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mediatheca.extractors import Extractor
 from mediatheca.flows.documents import DocumentWriter
@@ -23,13 +23,12 @@ from mediatheca.stores.fetch import Fetcher
 
 
 @dataclass(frozen=True)
-class Services:
-    """The implementations chosen for this process."""
+class JobServices:
+    """What a job may use; all there is in a worker process, which owns no index."""
 
     settings: Settings
     db: Database
     documents: DocumentStore
-    indexer: Indexer
     blobs: BlobStore
     fetcher: Fetcher
     models: Models
@@ -37,11 +36,15 @@ class Services:
     runner: LocalRunner
     queue: JobQueue
     leases: TableLeases
+
+
+@dataclass(frozen=True)
+class Services(JobServices):
+    """What a request may use besides: the index, and the retrievers over it."""
+
+    indexer: Indexer
     retrieve: RetrieveEngine
     plans: RetrieverPlans
     executions: ExecutionLog
-    writer: DocumentWriter = field(init=False)
-    """Made from the others: group commit needs one per process."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "writer", DocumentWriter(self.db, self.documents, self.leases, self.indexer))
+    writer: DocumentWriter
+    """Groups the commits of concurrent requests: one per process."""

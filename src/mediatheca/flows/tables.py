@@ -1,7 +1,7 @@
 """Who may write a collection's documents: one leased writer per table, and the sequence number of its commit.
 
-The lease lives in the database (another process may hold it); inside this process a lock keeps writers from polling it.
-A commit is: take the lease and a sequence number → write → in one transaction record the result and give the lease back.
+The lease lives in the database (another process may hold it); inside this process a lock keeps writers from polling.
+A commit is: take the lease and a sequence number → write → in one transaction record the result and return the lease.
 """
 
 from __future__ import annotations
@@ -140,5 +140,3 @@ class TableLeases:
 
     def forget(self, collection_id: str) -> None:
         self._locks.pop(collection_id, None)
-
-

@@ -33,7 +33,8 @@ _CLAIM = """
 WITH candidates AS {materialized} (
     SELECT job_id, priority, run_at,
            row_number() OVER (PARTITION BY organization_id ORDER BY priority DESC, run_at, job_id)
-             + (SELECT count(*) FROM jobs r WHERE r.status = 'running' AND r.organization_id = j.organization_id) AS turn,
+             + (SELECT count(*) FROM jobs r WHERE r.status = 'running' AND r.organization_id = j.organization_id)
+             AS turn,
            CASE WHEN lock_key IS NULL THEN 1
                 ELSE row_number() OVER (PARTITION BY lock_key ORDER BY priority DESC, run_at, job_id) END AS place
     FROM jobs j
@@ -140,8 +141,9 @@ class JobQueue:
 
     def _end(self, connection: Connection, job: Job, status: str, error: str | None, delay_us: int = 0) -> bool:
         statement = text(
-            f"UPDATE jobs SET status = CAST(:status AS VARCHAR), error = :error, run_at = {self._now} + :delay, lease_token = NULL, "  # noqa: S608
-            f"lease_until = NULL, finished_at = CASE WHEN CAST(:status AS VARCHAR) = 'ready' THEN NULL ELSE {self._now} END "
+            "UPDATE jobs SET status = CAST(:status AS VARCHAR), error = :error, lease_token = NULL, "  # noqa: S608
+            f"lease_until = NULL, run_at = {self._now} + :delay, "
+            f"finished_at = CASE WHEN CAST(:status AS VARCHAR) = 'ready' THEN NULL ELSE {self._now} END "
             "WHERE job_id = :job AND lease_token = :token AND status = 'running'"
         )
         values = {"status": status, "error": error, "delay": delay_us, "job": job.job_id, "token": job.token}

@@ -47,7 +47,13 @@ def add_schedule(
 ) -> datetime:  # fmt: skip
     """Store a schedule that enqueues `kind` jobs; returns the first due time."""
     due = next_time(after, cron, timezone, interval_s)
-    row = {"schedule_id": schedule_id, "kind": kind, "payload": payload, "cron": cron, "timezone": timezone}
+    row: dict[str, Any] = {
+        "schedule_id": schedule_id,
+        "kind": kind,
+        "payload": payload,
+        "cron": cron,
+        "timezone": timezone,
+    }
     row |= {"interval_s": interval_s, "enabled": True, "next_at": _us(due)}
     tx.insert("schedules", [row])
     return due
@@ -102,5 +108,3 @@ class Scheduler:
                 return False
             tx.enqueue(row["kind"], {**row["payload"], "schedule_id": row["schedule_id"]})
         return True
-
-

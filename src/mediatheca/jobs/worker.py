@@ -41,7 +41,7 @@ Handler = Callable[[Run], None]
 """Does the work and finishes the job inside its last transaction (`Tx.finish_job`)."""
 
 
-class Worker:
+class WorkerPool:
     """Runs jobs of the kinds in `handlers` on `threads` threads until `close`."""
 
     def __init__(
@@ -83,7 +83,8 @@ class Worker:
         with self._wake:
             self._wake.notify_all()
         for thread in self._threads:
-            thread.join(grace_s)
+            if thread.is_alive():
+                thread.join(grace_s)
         with self._lock:
             left = list(self._runs.values())
         for run in left:

@@ -13,9 +13,7 @@ import re2
 
 from mediatheca.kernel.errors import ValidationError
 
-_DATE = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}:\d{2})(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})?)?", re.ASCII
-)
+_DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}:\d{2})(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})?)?", re.ASCII)
 _WORD = re.compile(r"\w+")
 _EARTH_M = 6_371_000.0
 _SCALARS = (str, int, float, bool)
@@ -48,7 +46,7 @@ def _shadow(value: Any) -> Any:
 
 
 def parse_date(value: Any) -> datetime | None:
-    """`YYYY-MM-DD`, optionally with `T` or a space, `HH:MM:SS`, up to six decimals and `Z` or `±HH:MM`; naive is UTC."""
+    """`YYYY-MM-DD`, optionally `T` or a space, `HH:MM:SS`, up to six decimals and `Z` or `±HH:MM`; naive is UTC."""
     if not isinstance(value, str):
         return None
     match = _DATE.fullmatch(value)
@@ -221,7 +219,10 @@ def check_geo(operator: str, value: Any, path: str) -> Any:
     """Raises ValidationError: corners, radius or ring are missing or wrong."""
     good = isinstance(value, Mapping)
     if good and operator == "geo_radius":
-        good = point(value.get("center", value)) is not None and (number(value.get("radius_m", value.get("radius"))) or -1) >= 0
+        good = (
+            point(value.get("center", value)) is not None
+            and (number(value.get("radius_m", value.get("radius"))) or -1) >= 0
+        )
     elif good and operator == "geo_bounding_box":
         good = all(point(value.get(corner)) is not None for corner in ("top_left", "bottom_right"))
     elif good:

@@ -22,9 +22,9 @@ OPERATORS = (
     "is_null", "text", "phrase", "words", "geo_radius", "geo_bounding_box", "geo_polygon",
 )  # fmt: skip
 _ALIASES = {
-    "=": "eq", "==": "eq", "equals": "eq", "!=": "ne", "<>": "ne", "not_equals": "ne", "neq": "ne", ">": "gt", ">=": "gte",
-    "<": "lt", "<=": "lte", "not_in": "nin", "startswith": "starts_with", "endswith": "ends_with", "isnull": "is_null",
-    "match": "eq", "like": "contains",
+    "=": "eq", "==": "eq", "equals": "eq", "match": "eq", "!=": "ne", "<>": "ne", "not_equals": "ne", "neq": "ne",
+    ">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "not_in": "nin", "startswith": "starts_with",
+    "endswith": "ends_with", "isnull": "is_null", "like": "contains",
 }  # fmt: skip
 _LOGIC = {
     "and": "and", "or": "or", "not": "not", "must": "and", "should": "or", "must_not": "not",
@@ -156,7 +156,9 @@ class _Parser:
             if logic is None:
                 raise ValidationError.at(f"{path}.operator", f"must be and, or, not; got {raw['operator']!r}", "filter")
             return self._logic(logic, raw["conditions"], sensitive, f"{path}.conditions", depth)
-        parts = [self._entry(key, value, sensitive, path, depth) for key, value in raw.items() if key != "case_sensitive"]
+        parts = [
+            self._entry(key, value, sensitive, path, depth) for key, value in raw.items() if key != "case_sensitive"
+        ]
         return all_of(*parts)
 
     def _entry(self, key: Any, value: Any, sensitive: bool, path: str, depth: int) -> Filter | None:

@@ -77,7 +77,7 @@ def parse_passthrough(raw: Any) -> list[Passthrough]:
             where = ("feature_extractor", "field_passthrough", number)
             errors.append(FieldError(where, f"must be a name or {{source_path, target_path}}, got {entry!r}"))
             continue
-        source = clean_path(entry.get("source_path", entry.get("field")))
+        source = clean_path(str(entry.get("source_path", entry.get("field"))))
         target = entry.get("target_path") or source.rsplit(".", 1)[-1]
         found.append(Passthrough(source, target, entry.get("default"), bool(entry.get("required", False))))
     if errors:

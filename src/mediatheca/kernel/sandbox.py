@@ -7,11 +7,8 @@ of allowed nodes, every loop, filter and call is charged to a `Budget`, and attr
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
-from math import ceil, floor
 from typing import Any
 
 from jinja2 import ChainableUndefined, Undefined, nodes, pass_context
@@ -20,13 +17,19 @@ from jinja2.filters import FILTERS
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mediatheca.kernel import clock
+from mediatheca.kernel.template_functions import (
+    FUNCTIONS,
+    MAX_ITEMS,
+    MAX_OUTPUT,
+    as_text,
+    check_size,
+    slugify,
+    to_bool,
+)
 
 MAX_TEMPLATE = 64 * 1024
-MAX_OUTPUT = 1024 * 1024
 MAX_STEPS = 100_000
 MAX_SECONDS = 0.5
-MAX_ITEMS = 10_000
 BUDGET = "__budget"
 
 NAMESPACES = {
@@ -77,21 +80,6 @@ class Budget:
             raise SecurityError(f"the template takes longer than {MAX_SECONDS} s")
 
 
-def check_size(value: Any, limit: int = MAX_OUTPUT) -> None:
-    """Refuse a value whose text would be larger than `limit`, without making the text."""
-    left, stack = limit, [value]
-    while stack:
-        item = stack.pop()
-        left -= len(item) if isinstance(item, (str, bytes)) else 2
-        if isinstance(item, Mapping):
-            stack.extend(item.keys())
-            stack.extend(item.values())
-        elif isinstance(item, (list, tuple, set, frozenset)):
-            stack.extend(item)
-        if left - len(stack) < 0:
-            raise SecurityError(f"the template makes more than {limit:,} characters")
-
-
 class Missing(ChainableUndefined):
     """An absent value: chains through attributes, prints as nothing, and is recorded by the renderer."""
 
@@ -131,7 +119,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return Missing(obj=obj, name=name)
 
     def is_safe_callable(self, obj: Any) -> bool:
-        if any(obj is function for function in _FUNCTIONS.values()):
+        if any(obj is function for function in FUNCTIONS.values()):
             return True
         owner = getattr(obj, "__self__", None)
         names = _STRING_METHODS if isinstance(owner, str) else _MAPPING_METHODS if isinstance(owner, Mapping) else ()
@@ -213,11 +201,7 @@ def _concat(context: Context, parts: list[Any]) -> str:
     for part in parts:
         note_missing(context, part)
     check_size(parts)
-    return "".join(_text(part) for part in parts)
-
-
-def _text(value: Any) -> str:
-    return "" if value is None or isinstance(value, Undefined) else str(value)
+    return "".join(as_text(part) for part in parts)
 
 
 def note_missing(context: Context, value: Any) -> None:
@@ -255,11 +239,11 @@ def _join(context: Context, values: Iterable[Any], separator: str = "", attribut
     check_size([*parts, str(separator) * min(len(parts), 2)])
     if len(separator) * len(parts) > MAX_OUTPUT:
         raise SecurityError(f"the template makes more than {MAX_OUTPUT:,} characters")
-    return str(separator).join(_text(part) for part in parts)
+    return str(separator).join(as_text(part) for part in parts)
 
 
 def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
-    text = _text(text)
+    text = as_text(text)
     if len(text) + text.count(old) * max(0, len(new) - len(old)) > MAX_OUTPUT:
         raise SecurityError(f"the template makes more than {MAX_OUTPUT:,} characters")
     return str(text.replace(old, new, count))
@@ -272,49 +256,7 @@ def _tojson(value: Any) -> str:
 
 def _string(value: Any) -> str:
     check_size(value)
-    return _text(value)
-
-
-def slugify(value: Any) -> str:
-    """`Hello, World!` → `hello-world`."""
-    return re.sub(r"[\W_]+", "-", _text(value).lower()).strip("-")
-
-
-def to_bool(value: Any) -> bool:
-    """`"false"`, `"no"`, `"off"`, `"0"` and `""` are false, as is everything Python calls false."""
-    if isinstance(value, str):
-        return value.strip().lower() not in ("", "0", "false", "no", "off", "null", "none")
-    return bool(value)
-
-
-def limited_range(*bounds: int) -> range:
-    values = range(*bounds)
-    if len(values) > MAX_ITEMS:
-        raise SecurityError(f"range() is limited to {MAX_ITEMS:,} items")
-    return values
-
-
-def utc_now() -> str:
-    """The current time, ISO-8601 with `Z`."""
-    return clock.wire_time(clock.now())
-
-
-def time_ago(*, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> str:
-    """The time that long ago, ISO-8601 with `Z`."""
-    return clock.wire_time(clock.now() - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "max": max,
-    "min": min,
-    "abs": abs,
-    "round": round,
-    "ceil": ceil,
-    "floor": floor,
-    "range": limited_range,
-    "utc_now": utc_now,
-    "time_ago": time_ago,
-}
+    return as_text(value)
 
 
 def make_environment() -> TemplateEnvironment:
@@ -330,7 +272,7 @@ def make_environment() -> TemplateEnvironment:
     environment.filters |= {name: _metered(function) for name, function in own.items()}
     environment.filters |= {"join": _join, "_steps": _steps, "_concat": _concat}
     environment.tests = {name: environment.tests[name] for name in _TESTS}
-    environment.globals = dict(_FUNCTIONS)
+    environment.globals = dict(FUNCTIONS)
     return environment
 
 

@@ -58,17 +58,22 @@ def load(info: ModelInfo, settings: ModelSettings) -> TextEmbedder | ImageEmbedd
     model = HUB[info.name]
     home = _home(info.name, settings)
     resolved = _resolve(info.name, model, settings)
+    if any(not (home / relative).is_file() for relative in (*resolved.files, CARD)):
+        _fetch(resolved, model.card, home)
+    what, hint = f"{resolved.repository}@{resolved.commit[:12]}", f"delete {home} and start again"
+    for relative, expected in resolved.files.items():
+        verify(home / relative, expected, what, hint, settings.models_dir)
+    return load_folder(info, home, settings.threads)
+
+
+def _fetch(resolved: Resolved, card: Card, home: Path) -> None:
+    """Download what is missing, one process at a time; the card is written last."""
     with exclusive(home / ".lock"):
-        for relative, expected in resolved.files.items():
+        for relative in resolved.files:
             if not (home / relative).is_file():
                 _download(resolved, relative, home)
-            hint = f"delete {home} and start again"
-            verify(
-                home / relative, expected, f"{resolved.repository}@{resolved.commit[:12]}", hint, settings.models_dir
-            )
-        with replacing(home / CARD) as card:
-            card.write_text(model.card.model_dump_json(indent=2))
-    return load_folder(info, home, settings.threads)
+        with replacing(home / CARD) as temporary:
+            temporary.write_text(card.model_dump_json(indent=2))
 
 
 def names(settings: ModelSettings) -> Sequence[str]:

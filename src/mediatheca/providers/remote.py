@@ -14,7 +14,7 @@ from mediatheca.kernel.errors import BadRequestError, UnavailableError
 from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
 from mediatheca.providers import ModelSettings, Provider
 from mediatheca.providers._files import digest
-from mediatheca.providers._known import prefixes
+from mediatheca.providers._known import HUB, WIRE_NAMES, prefixes
 from mediatheca.providers._texts import clean, unit
 
 if TYPE_CHECKING:
@@ -147,8 +147,10 @@ def _plain(name: str) -> str:
 def _served(name: str, endpoint: Endpoint) -> str | None:
     """The endpoint's own id of a logical name. `…_v1` of the wire names may be missing there."""
     ids = endpoint.models()
-    if ids is None:
-        return name
+    return name if ids is None else _match(name, ids)
+
+
+def _match(name: str, ids: Sequence[str]) -> str | None:
     wanted = (_plain(name), re.sub(r"_v\d+$", "", _plain(name)))
     return next((ident for want in wanted for ident in ids if _plain(ident) == want), None)
 
@@ -183,10 +185,12 @@ def load(info: ModelInfo, settings: ModelSettings) -> TextEmbedder | ImageEmbedd
 
 
 def names(settings: ModelSettings) -> Sequence[str]:
-    """The ids the endpoint lists."""
+    """The known names it serves, and what is an embedding model by its name: asking every model would load them all."""
     if not settings.remote_url:
         return []
-    return Endpoint(settings.remote_url, settings.remote_key).models() or []
+    ids = Endpoint(settings.remote_url, settings.remote_key).models() or []
+    known = [name for name in (*WIRE_NAMES, *HUB) if _match(name, ids) is not None]
+    return list(dict.fromkeys([*known, *(ident for ident in ids if "embed" in ident.lower())]))
 
 
 remote = Provider("remote", 30, find, load, names)

@@ -49,7 +49,9 @@ def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
         close = difflib.get_close_matches(name, known, 1)
         note = "unknown key is ignored" + (f"; did you mean '{close[0]}'?" if close else "")
         notes.append(f"{name}: {note}")
-        errors.append(FieldError(("body", *name.split(".")), note.replace("is ignored", "is refused"), "extra_forbidden"))
+        errors.append(
+            FieldError(("body", *name.split(".")), note.replace("is ignored", "is refused"), "extra_forbidden")
+        )
     if strict and errors:
         raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
     return notes

@@ -71,7 +71,9 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
     """A batch with live counters; `brief` leaves out the object ids."""
     body, where = batch["body"], {"batch_id": batch["batch_id"]}
     counts = progress(tx, batch)
-    failures = [] if brief or not counts["failed"] else tx.rows("failures", where, order=("object_id",), limit=SHOWN_FAILURES)
+    failures = (
+        [] if brief or not counts["failed"] else tx.rows("failures", where, order=("object_id",), limit=SHOWN_FAILURES)
+    )
     objects = [] if brief else tx.rows("batch_objects", where, columns=("object_id",), order=("object_id",))
     tiers = body.get("dag_tiers", [])
     return {
@@ -221,7 +223,11 @@ def submit(
 def _task(tx: ReadTx, batch: Row) -> dict[str, Any]:
     row = tx.row("tasks", {"task_id": batch["task_id"]})
     if row is None:
-        view = {"task_id": batch["task_id"] or "", "task_type": "api_buckets_batches_process", "status": batch["status"]}
+        view = {
+            "task_id": batch["task_id"] or "",
+            "task_type": "api_buckets_batches_process",
+            "status": batch["status"],
+        }
         return {**view, "batch_id": batch["batch_id"]}
     return {**task_view(row), "batch_id": batch["batch_id"], "batch_status": batch["status"]}
 

@@ -136,7 +136,9 @@ def created(tx: Tx, record: Record) -> None:
 def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> tuple[str, dict[str, Any]]:
     fixed = sorted({"source", "feature_extractor", "feature_extractors"} & set(patch.model_extra or {}))
     if fixed:
-        raise ConflictError(f"{', '.join(fixed)} of a collection cannot change; clone it with other values and trigger it")
+        raise ConflictError(
+            f"{', '.join(fixed)} of a collection cannot change; clone it with other values and trigger it"
+        )
     return merge(record, patch, "collection_name")
 
 
@@ -213,7 +215,9 @@ routes = APIRouter()
 def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Response:
     original = tx.get("collection", identifier)
     body = original.body
-    config = {key: value for key, value in body["feature_extractor"].items() if key not in ("inputs", "feature_extractor_id")}
+    config = {
+        key: value for key, value in body["feature_extractor"].items() if key not in ("inputs", "feature_extractor_id")
+    }
     merged = CollectionSpec(
         collection_name=spec.collection_name,
         description=spec.description if spec.description is not None else body["description"],
@@ -230,10 +234,10 @@ def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Respon
     return answer({"collection": present(tx, [made], context)[0], "source_collection_id": original.id})
 
 
-@routes.post("/collections/{identifier}/trigger", operation_id="trigger_collection", response_model=None, status_code=202)
-def trigger(
-    identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerSpec | None, Body()] = None
-) -> Response:
+@routes.post(
+    "/collections/{identifier}/trigger", operation_id="trigger_collection", response_model=None, status_code=202
+)
+def trigger(identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerSpec | None, Body()] = None) -> Response:
     """Process the objects of the sources: one batch per bucket, submitted at once."""
     spec = spec or TriggerSpec()
     collection = tx.get("collection", identifier)
@@ -251,7 +255,9 @@ def trigger(
             batches.append(submit_batch(tx, batch, caller.services.settings.chunk_size))
             count += len(ids)
     if not batches:
-        raise BadRequestError(f"the sources of collection '{collection.id}' have no objects to process; upload some first")
+        raise BadRequestError(
+            f"the sources of collection '{collection.id}' have no objects to process; upload some first"
+        )
     tx.emit("collection.triggered", collection.id, {"batch_ids": [batch["batch_id"] for batch in batches]})
     return answer(
         {

@@ -61,7 +61,9 @@ def list_extractors(caller: OrgReader) -> Response:
     return answer(_all(caller))
 
 
-@router.get("/collections/features/extractors/{extractor_id}", operation_id="get_feature_extractor", response_model=None)
+@router.get(
+    "/collections/features/extractors/{extractor_id}", operation_id="get_feature_extractor", response_model=None
+)
 def get_extractor(extractor_id: str, caller: OrgReader) -> Response:
     found = caller.services.extractors.get(extractor_id)
     if found is None:

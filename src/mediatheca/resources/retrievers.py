@@ -124,7 +124,16 @@ def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dic
 
 def _view(record: Record) -> dict[str, Any]:
     body = record.body
-    kept = ("description", "tags", "metadata", "display_config", "visibility", "fusion", "budget_limits", "cache_config")
+    kept = (
+        "description",
+        "tags",
+        "metadata",
+        "display_config",
+        "visibility",
+        "fusion",
+        "budget_limits",
+        "cache_config",
+    )
     return {
         "retriever_id": record.id,
         "retriever_name": record.name,

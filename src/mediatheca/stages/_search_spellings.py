@@ -157,8 +157,7 @@ def _query(raw: Any, path: str, search: dict[str, Any], views: Sequence[Collecti
     if raw is None:
         return {"input_mode": "text"}
     if isinstance(raw, str):
-        mode = "content" if _looks_like_content(raw) and not _takes_text(search, views) else "text"
-        return {"input_mode": mode, "value": raw}
+        return {"input_mode": _mode_of_text(raw, search, views), "value": raw}
     if isinstance(raw, list):
         return {"input_mode": "vector", "value": raw}
     if not isinstance(raw, dict):
@@ -194,14 +193,15 @@ def _one_content(raw: dict[str, Any], path: str) -> Any:
     return given[0]
 
 
-def _looks_like_content(text: str) -> bool:
-    return text.startswith(("http://", "https://", "s3://", "data:"))
-
-
-def _takes_text(search: dict[str, Any], views: Sequence[CollectionView]) -> bool:
+def _mode_of_text(text: str, search: dict[str, Any], views: Sequence[CollectionView]) -> str:
+    """A bare string is a text; it is content where the index takes no text, or where it is a URL and the index takes
+    more than text."""
     uri = search.get("feature_uri")
     found = [find_index(view, uri) for view in views] if isinstance(uri, str) else []
-    return any(index is not None and index.modalities == ("text",) for index in found)
+    taken = {modality for index in found if index is not None for modality in index.modalities}
+    if text.startswith(("http://", "https://", "s3://", "data:")):
+        return "text" if taken == {"text"} else "content"
+    return "content" if taken and "text" not in taken else "text"
 
 
 def _check_feature(search: dict[str, Any], path: str, views: Sequence[CollectionView]) -> None:

@@ -233,8 +233,11 @@ async def _nearest(
     keep: Filter | None,
     ctx: StageContext,
 ) -> list[Hit]:
-    runs = [_nearest_in(search, view, index, depth, keep, ctx) for view, index in targets]
-    pages = await _together(runs)
+    queries = []
+    for view, index in targets:  # one after the other: the second index of a model finds the vector in the cache
+        vector, exclude = await _query_vector(search, index, ctx)
+        queries.append((view, VectorQuery(index.name, vector, depth, keep, search.min_score, exclude=exclude)))
+    pages = await _together([ctx.search(view.collection_id, query) for view, query in queries])
     spaces = {(index.weights, index.model, index.metric) for _, index in targets}
     if len(spaces) > 1:
         ctx.warn(f"'{search.feature_uri}' has vectors of different models or metrics; results were merged by rank")
@@ -258,14 +261,6 @@ def _merge_by_rank(pages: Sequence[list[Hit]]) -> list[Hit]:
             merged.append(hit)
     merged.sort(key=lambda hit: (-hit.score, -hit.scores["raw"], hit.document_id, hit.collection_id))
     return merged
-
-
-async def _nearest_in(
-    search: Search, view: CollectionView, index: VectorIndex, depth: int, keep: Filter | None, ctx: StageContext
-) -> list[Hit]:
-    vector, exclude = await _query_vector(search, index, ctx)
-    query = VectorQuery(index.name, vector, depth, keep, search.min_score, exclude=exclude)
-    return await ctx.search(view.collection_id, query)
 
 
 async def _query_vector(search: Search, index: VectorIndex, ctx: StageContext) -> tuple[Vector, tuple[str, ...]]:

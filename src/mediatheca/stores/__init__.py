@@ -1,1 +1,1 @@
-"""Where things are kept: database, documents, index, blobs. Each family has one contract (`base.py`) and its adapters."""
+"""Where things are kept: database, documents, index, blobs. A family has one contract (`base.py`) and its adapters."""

@@ -162,6 +162,7 @@ def test_a_chunk_size_that_makes_millions_of_chunks_is_refused(models: ModelCata
         ({"embedding_model": "../../etc/passwd"}, "embedding_model"),
         ({"embedding_model": ""}, "embedding_model"),
         ({"embedding_task": "translate"}, "embedding_task"),
+        ({"response_shape": {"properties": {"mood": {"type": "string"}}}}, "response_shape"),
     ],
 )
 def test_bad_parameters_are_refused_and_named(given: dict[str, Any], field: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mediatheca.kernel.errors import UnavailableError
-from mediatheca.providers import ModelSettings, Provider, _bridge, _e5, _efficientnet, _minilm
+from mediatheca.providers import ModelSettings, Provider, _bridge, _e5, _efficientnet, _files, _minilm
 from mediatheca.providers._checkpoint import CheckpointError, load_checkpoint
 from mediatheca.providers._files import DATA, sha256_of
 from mediatheca.providers.bundled import bundled
@@ -159,6 +159,17 @@ def test_several_processes_build_the_weights_once_and_see_the_same_file(tmp_path
     assert len(set(hashes)) == 1
     leftovers = [path.name for path in (tmp_path / "bundled").iterdir() if path.name.startswith(".")]
     assert leftovers == []
+
+
+def test_prepared_weights_are_used_without_writing_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _efficientnet.ensure(tmp_path)
+
+    def read_only(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(_files, "exclusive", read_only)
+    monkeypatch.setattr(_files, "replacing", read_only)
+    assert _efficientnet.ensure(tmp_path) == path
 
 
 def test_a_torn_built_file_is_built_again(tmp_path: Path) -> None:

@@ -135,6 +135,13 @@ def test_names_match_whatever_the_endpoint_calls_them(script: Script, settings: 
         assert (info.weights_name, info.dimensions, info.source) == (ident, DIMENSIONS, "remote")
 
 
+def test_only_embedding_models_are_listed_so_that_the_doctor_does_not_load_every_model(
+    script: Script, settings: ModelSettings
+) -> None:
+    script.models = ["llama:70b", "nomic-embed-text", "all-MiniLM-L6-v2"]
+    assert set(remote.names(settings)) == {"nomic-embed-text", "all_minilm_l6_v2", "all_minilm_l6_v2_v1"}
+
+
 def test_an_endpoint_that_lists_nothing_is_asked_for_the_name_itself(script: Script, settings: ModelSettings) -> None:
     script.models = None
     info = remote.find("my-model", settings)

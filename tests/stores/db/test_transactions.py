@@ -54,7 +54,9 @@ def test_nothing_of_another_scope_can_be_read_changed_or_deleted(db: Database) -
 
 def test_an_insert_cannot_choose_its_scope(db: Database) -> None:
     with db.begin(A) as tx:
-        tx.insert("tombstones", [{"collection_id": "c", "kind": "object", "key": "k", "seq": 1, "organization_id": "org_b"}])
+        tx.insert(
+            "tombstones", [{"collection_id": "c", "kind": "object", "key": "k", "seq": 1, "organization_id": "org_b"}]
+        )
     with db.read(B) as tx:
         assert tx.count("tombstones", {}) == 0
     with db.read(A) as tx:
@@ -158,7 +160,9 @@ def test_comparisons_and_missing_rows(db: Database) -> None:
 
 def test_the_migrated_schema_is_the_declared_one(db: Database) -> None:
     with db.engine.connect() as connection, connection.begin():
-        context = MigrationContext.configure(connection, opts={"include_name": lambda name, kind, _: name != "alembic_version"})
+        context = MigrationContext.configure(
+            connection, opts={"include_name": lambda name, kind, _: name != "alembic_version"}
+        )
         differences = [d for d in compare_metadata(context, metadata) if "ux_jobs_lock" not in str(d)]
     assert differences == []
 

@@ -16,7 +16,7 @@ from mediatheca.extractors import Artifact, Extractor, Row
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.ingest.items import Failure, ItemBuilder, SourceObject, gather
 from mediatheca.flows.ingest.plan import ENDED, change_task
-from mediatheca.flows.services import Services
+from mediatheca.flows.services import JobServices
 from mediatheca.flows.tables import Lease
 from mediatheca.jobs.queue import Job
 from mediatheca.jobs.runner import ItemFailure
@@ -53,7 +53,7 @@ class _Result:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
 
-def process_chunk(services: Services, run: Run) -> None:
+def process_chunk(services: JobServices, run: Run) -> None:
     """The handler of `ingest.chunk` jobs.
 
     Raises:
@@ -73,7 +73,7 @@ def process_chunk(services: Services, run: Run) -> None:
         FAILURES.labels(failure.phase).inc()
 
 
-def _begin(services: Services, job: Job) -> _Work | None:
+def _begin(services: JobServices, job: Job) -> _Work | None:
     """Read the work and mark the batch as processing; None when there is nothing to do any more."""
     with services.db.read(job.scope) as tx:
         work = _read(tx, job)
@@ -116,7 +116,7 @@ def _read(tx: db.ReadTx, job: Job) -> _Work:
     return _Work(chunk, batch, collection, gather(rows, blobs), skipped)
 
 
-def _extract(services: Services, work: _Work, run: Run) -> _Result:
+def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
     config = work.collection.body["feature_extractor"]
     extractor = services.extractors.get(config["feature_extractor_id"])
     if extractor is None:
@@ -200,7 +200,7 @@ def lineage(work: _Work, extractor: Extractor, source: SourceObject) -> dict[str
     }
 
 
-def _commit(services: Services, work: _Work, result: _Result, run: Run) -> None:
+def _commit(services: JobServices, work: _Work, result: _Result, run: Run) -> None:
     """Write the documents and record the chunk; skipping the store when there is nothing to write."""
     if not result.done:
         with services.db.begin(run.job.scope) as tx:
@@ -217,7 +217,7 @@ def _commit(services: Services, work: _Work, result: _Result, run: Run) -> None:
         services.leases.commit(lease, lambda tx: _record(tx, work, result, run, lease.seq, replaced))
 
 
-def _alive(services: Services, lease: Lease, object_ids: set[str]) -> set[str]:
+def _alive(services: JobServices, lease: Lease, object_ids: set[str]) -> set[str]:
     """The objects that still exist: a late chunk must not bring a deleted one back."""
     with services.db.read(lease.scope) as tx:
         rows = tx.rows("objects", {"object_id": sorted(object_ids)}, columns=("object_id",))
@@ -252,9 +252,7 @@ def _record(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, replace
     tx.finish_job(run.job.job_id, run.job.token)
 
 
-def record_failures(
-    tx: db.Tx, chunk: db.Row, failures: list[Failure], collection: db.Record, attempt: int
-) -> None:
+def record_failures(tx: db.Tx, chunk: db.Row, failures: list[Failure], collection: db.Record, attempt: int) -> None:
     """Put objects on the failed-object list of their batch."""
     config = collection.body["feature_extractor"]
     where = {"batch_id": chunk["batch_id"], "collection_id": collection.id}
@@ -270,7 +268,7 @@ def record_failures(
     )
 
 
-def chunk_died(services: Services, job: Job, message: str) -> None:
+def chunk_died(services: JobServices, job: Job, message: str) -> None:
     """A chunk out of attempts: its objects fail with the reason, the rest of the batch goes on."""
     with services.db.begin(job.scope) as tx:
         chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"]})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mediatheca.extractors import Extractor, Item, Source
-from mediatheca.flows.services import Services
+from mediatheca.flows.services import JobServices
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.mapping import MISSING, Passthrough, parse_passthrough, read_path, write_path
 from mediatheca.stores.db.tx import Row
@@ -52,7 +52,14 @@ def gather(rows: Sequence[Row], blobs: Sequence[Row]) -> list[SourceObject]:
         for blob in reversed(own):
             promoted |= blob["metadata"]
         metadata = row["metadata"] or {}
-        view = {**promoted, **inline, **metadata, **row["fields"], "metadata": metadata, "key_prefix": row["key_prefix"]}
+        view = {
+            **promoted,
+            **inline,
+            **metadata,
+            **row["fields"],
+            "metadata": metadata,
+            "key_prefix": row["key_prefix"],
+        }
         found.append(SourceObject(row, own, view))
     return found
 
@@ -60,7 +67,7 @@ def gather(rows: Sequence[Row], blobs: Sequence[Row]) -> list[SourceObject]:
 class ItemBuilder:
     """Builds items for one collection."""
 
-    def __init__(self, services: Services, extractor: Extractor, config: Mapping[str, Any]) -> None:
+    def __init__(self, services: JobServices, extractor: Extractor, config: Mapping[str, Any]) -> None:
         self._services = services
         self._extractor = extractor
         self._inputs: dict[str, list[str]] = config["inputs"]
@@ -79,8 +86,8 @@ class ItemBuilder:
                 inputs[name] = found
         missing = [name for name in self._extractor.required if name not in inputs]
         if missing or (self._inputs and not inputs):
-            paths = ", ".join(p for name in (missing or self._inputs) for p in self._inputs.get(name, [name]))
-            return Failure(source.object_id, "input", f"the object has no value for the mapped input field: {paths}")
+            wanted = ", ".join(p for name in (missing or self._inputs) for p in self._inputs.get(name, [name]))
+            return Failure(source.object_id, "input", f"the object has no value for the mapped input field: {wanted}")
         absent = [p.source_path for p in self._passthrough if p.required and self._value(source, p) is MISSING]
         if absent:
             return Failure(source.object_id, "input", f"required passthrough field is missing: {', '.join(absent)}")

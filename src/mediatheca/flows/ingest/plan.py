@@ -30,7 +30,7 @@ def create_batch(tx: Tx, bucket_id: str, object_ids: Sequence[str], **options: A
     wanted = list(dict.fromkeys(object_ids))
     check_objects(tx, bucket_id, wanted)
     moment = clock.now()
-    row = {
+    row: Row = {
         "batch_id": new_id("btch"), "bucket_id": bucket_id, "status": "DRAFT", "task_id": None,
         "object_count": len(wanted), "current_tier": 0, "body": {key: v for key, v in options.items() if v is not None},
         "created_at": moment, "updated_at": moment,
@@ -76,7 +76,9 @@ def submit_batch(tx: Tx, batch: Row, chunk_size: int, collection_ids: Sequence[s
     if batch["status"] != "DRAFT":
         return batch
     where = {"batch_id": batch["batch_id"]}
-    objects = [row["object_id"] for row in tx.rows("batch_objects", where, columns=("object_id",), order=("object_id",))]
+    objects = [
+        row["object_id"] for row in tx.rows("batch_objects", where, columns=("object_id",), order=("object_id",))
+    ]
     if not objects:
         raise BadRequestError(f"batch '{batch['batch_id']}' has no objects; add some before submitting it")
     collections = _targets(tx, batch, collection_ids)
@@ -127,7 +129,9 @@ def cancel_batch(tx: Tx, batch: Row, reason: str) -> Row:
         return batch
     where = {"batch_id": batch["batch_id"]}
     tx.cancel_jobs(batch["batch_id"])
-    tx.update("chunks", {**where, "status": ["PENDING", "PROCESSING"]}, {"status": "CANCELED", "updated_at": clock.now()})
+    tx.update(
+        "chunks", {**where, "status": ["PENDING", "PROCESSING"]}, {"status": "CANCELED", "updated_at": clock.now()}
+    )
     end_batch(tx, batch, "CANCELED", {"cancel_reason": reason})
     return get_batch(tx, batch["batch_id"])
 

@@ -1,4 +1,4 @@
-"""A batch is complete when its last chunk is done and the index has passed its last commit: completed means searchable."""
+"""A batch is complete when its last chunk is done and the index has passed its last commit: then it is searchable."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def progress(tx: ReadTx, batch: Row) -> dict[str, Any]:
     total = tx.sums("chunks", {"batch_id": batch["batch_id"]}, sums)
     counts = {name: int(total[0][name]) if total else 0 for name in sums}
     counts["failed"] = tx.count("failures", {"batch_id": batch["batch_id"]})  # a retried success is no failure
-    by_status = {r["status"]: r["count"] for r in tx.sums("chunks", {"batch_id": batch["batch_id"]}, (), by=("status",))}
+    by_status = {
+        r["status"]: r["count"] for r in tx.sums("chunks", {"batch_id": batch["batch_id"]}, (), by=("status",))
+    }
     targets = max(1, len(batch["body"].get("collection_ids", [])))
     everything = batch["object_count"] * targets
     started = batch.get("started_at") or batch["created_at"]

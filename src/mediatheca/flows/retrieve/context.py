@@ -11,8 +11,9 @@ from mediatheca.flows.retrieve.seams import Searcher
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import Filter, all_of, document_view
+from mediatheca.kernel.relaxation import Absent
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
-from mediatheca.kernel.templates import Absent, compile_string
+from mediatheca.kernel.templates import compile_string
 from mediatheca.stages import CollectionView
 
 

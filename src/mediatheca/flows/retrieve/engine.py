@@ -197,6 +197,11 @@ class _Answer:
         body = self._frame(run)
         body["facets"] = snapshot.extra["facets"]
         if snapshot.hits is not None:
+            grouped = self.request.group_by is not None
+            # Groups are cut out of the whole ranking, plain pages out of their own part of it.
+            part = slice(None) if grouped else slice(position, position + limit)
+            snapshot.hits[part] = kept = await self._still_there(snapshot.hits[part])
+            body["warnings"] += [] if grouped or len(kept) == limit else []
             return await self._show(body, snapshot.hits, position, limit, ident)
         page = await self._read_again(snapshot, position, limit)
         gone = len(snapshot.references[position : position + limit]) - len(page)
@@ -206,13 +211,7 @@ class _Answer:
 
     async def _read_again(self, snapshot: Snapshot, position: int, limit: int) -> list[Hit]:
         wanted = snapshot.references[position : position + limit]
-        by_collection: dict[str, list[str]] = {}
-        for collection_id, document_id, _, _ in wanted:
-            by_collection.setdefault(collection_id, []).append(document_id)
-        found: dict[tuple[str, str], Hit] = {}
-        for collection_id, ids in by_collection.items():
-            hits, _ = await self.searcher.get(collection_id, ids)
-            found |= {(collection_id, hit.document_id): hit for hit in visible(hits, self.context.filter)}
+        found = await self._readable([(collection_id, ident) for collection_id, ident, _, _ in wanted])
         page = []
         for collection_id, document_id, score, scores in wanted:
             hit = found.get((collection_id, document_id))
@@ -220,6 +219,23 @@ class _Answer:
                 hit.score, hit.scores = score, scores
                 page.append(hit)
         return page
+
+    async def _readable(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Hit]:
+        """The documents among these that are there and may be seen, by collection and id."""
+        by_collection: dict[str, list[str]] = {}
+        for collection_id, document_id in keys:
+            by_collection.setdefault(collection_id, []).append(document_id)
+        found: dict[tuple[str, str], Hit] = {}
+        for collection_id, ids in by_collection.items():
+            hits, _ = await self.searcher.get(collection_id, ids)
+            found |= {(collection_id, hit.document_id): hit for hit in visible(hits, self.context.filter)}
+        return found
+
+    async def _still_there(self, hits: list[Hit]) -> list[Hit]:
+        """Without the documents that were deleted meanwhile; rows that stages made have no collection and stay."""
+        ours = {view.collection_id for view in self.plan.collections}
+        found = await self._readable((h.collection_id, h.document_id) for h in hits if h.collection_id in ours)
+        return [h for h in hits if h.collection_id not in ours or (h.collection_id, h.document_id) in found]
 
     async def _show(
         self, body: dict[str, Any], hits: list[Hit], offset: int, limit: int, ident: str | None

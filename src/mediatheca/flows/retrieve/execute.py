@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -16,8 +17,8 @@ from mediatheca.flows.retrieve.plan import Plan, PlannedStage, stage_failure
 from mediatheca.flows.retrieve.seams import ExecutionContext, Searcher
 from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of
+from mediatheca.kernel.relaxation import Relaxation
 from mediatheca.kernel.search import Hit
-from mediatheca.kernel.templates import Relaxation
 
 MAX_STAGE_MS = 60_000
 RETRY_FACTOR = 2
@@ -129,9 +130,11 @@ class Execution:
     def _hint(self, error: MediathecaError) -> MediathecaError:
         """A query that came out empty is most often an input that was not given."""
         absent = sorted(self.plan.inputs - set(self.scope["INPUT"]) - {"*"})
-        if isinstance(error, ValidationError) and absent and any(e.type in ("empty", "missing") for e in error.errors):
-            return ValidationError(f"{error.message} (inputs not given: {', '.join(absent)})", error.errors)
-        return error
+        if not isinstance(error, ValidationError) or not absent:
+            return error
+        hint = f" (inputs not given: {', '.join(absent)})"
+        errors = [replace(e, msg=e.msg + hint) if e.type in ("empty", "missing") else e for e in error.errors]
+        return ValidationError(error.message, errors)
 
     def _redact(self, text: str) -> str:
         for secret in self.caller.secrets.values():

@@ -18,11 +18,11 @@ from mediatheca.flows.retrieve.request import field_errors
 from mediatheca.kernel.errors import FieldError, MediathecaError, ValidationError
 from mediatheca.kernel.filters import Filter, parse_filter
 from mediatheca.kernel.inputs import InputSchema
+from mediatheca.kernel.relaxation import Relaxation
 from mediatheca.kernel.templates import (
     BLANK,
     DOCUMENT_NAMES,
     CompiledTree,
-    Relaxation,
     Scope,
     compile_tree,
     translate_ternary,
@@ -174,7 +174,7 @@ class Compiler:
             fusion=next((raw["fusion"] for raw in self.prepared if isinstance(raw.get("fusion"), str)), None),
             key=self._key(done),
             page_stage=pages[-1] if pages else None,
-            keeps_documents=all(s.stage.kind in ("filter", "sort") or s.stage.stage_id == "limit" for s in done),
+            keeps_documents=all(s.stage.kind in ("filter", "sort") for s in done),
         )
 
     def _key(self, stages: Sequence[PlannedStage]) -> str:

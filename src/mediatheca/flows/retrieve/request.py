@@ -14,6 +14,8 @@ from mediatheca.kernel.inputs import InputSchema
 from mediatheca.kernel.ordering import SortKey, parse_sort
 
 MAX_PAGE = 500
+_ADHOC = ("collection_ids", "collection_names", "stages", "input_schema", "budget_limits")
+"""Keys of an ad-hoc body that are read elsewhere."""
 
 
 class GroupBy(BaseModel):
@@ -81,7 +83,7 @@ class ExecuteRequest(BaseModel):
 
     def warnings(self) -> list[str]:
         """What was given and has no effect."""
-        unknown = [key for key in (self.model_extra or {}) if key not in ("collection_ids", "stages", "input_schema")]
+        unknown = [key for key in (self.model_extra or {}) if key not in _ADHOC]
         found = [f"the request key '{key}' is not known and was ignored" for key in unknown]
         if self.stream:
             found.append("stream is not available on this route; the whole answer was sent at once")

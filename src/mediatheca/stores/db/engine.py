@@ -161,7 +161,7 @@ class Database:
             yield
         except OperationalError as error:
             raise UnavailableError(
-                f"the database does not answer ({self._reason(error)}); check MEDIATHECA_DATABASE_URL and free disk space"
+                f"the database does not answer ({self._reason(error)}); check MEDIATHECA_DATABASE_URL and disk space"
             ) from error
 
     @staticmethod

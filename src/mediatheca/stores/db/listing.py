@@ -70,9 +70,7 @@ def decode_cursor(cursor: str) -> dict[str, Any]:
     return state
 
 
-def fetch_page(
-    connection: Connection, listing: Listing, where: list[ColumnElement[bool]], query: ListQuery
-) -> Page:
+def fetch_page(connection: Connection, listing: Listing, where: list[ColumnElement[bool]], query: ListQuery) -> Page:
     """One page of `listing` under `where`."""
     table, id_column = listing.table, listing.table.c[listing.id]
     conditions = list(where)

@@ -48,6 +48,7 @@ from mediatheca.stores.documents.lance_schema import (
 from mediatheca.stores.documents.lance_table import STORAGE_VERSION, LanceTable, row_filter
 
 _COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
+_LINEAGE = ["document_id", "object_id", "root_object_id", "created_at"]
 _CACHE_BYTES = 128 << 20
 """Each of the two caches (indexes, file metadata), shared by all tables."""
 
@@ -230,15 +231,16 @@ def _present(
     """What a commit meets: ids that have a row already, with the creation time to keep (microseconds, 0 for a dead
     row), and the dead rows to write for every other live document of the replaced objects."""
     existing: dict[str, int] = {}
-    for page in _look_up(handle, "document_id", [document.document_id for document in batch], None):
+    ids = [document.document_id for document in batch]
+    for page in _look_up(handle, "document_id", ids, None, ["document_id", "deleted", "created_at"]):
         times = (
             created * (not deleted) for created, deleted in zip(_micros(page), page["deleted"].to_pylist(), strict=True)
         )
         existing.update(zip(page["document_id"].to_pylist(), times, strict=True))
-    fresh = existing.keys() | {document.document_id for document in batch}
+    fresh = existing.keys() | set(ids)
     gone: dict[str, Document] = {}
     for column in ("object_id", "root_object_id"):
-        for page in _look_up(handle, column, sorted(set(replace_objects)), ALIVE):
+        for page in _look_up(handle, column, sorted(set(replace_objects)), ALIVE, _LINEAGE):
             for ident, object_id, root_id, created in zip(
                 *(page[name].to_pylist() for name in ("document_id", "object_id", "root_object_id")),
                 _micros(page),
@@ -250,8 +252,9 @@ def _present(
     return existing, list(gone.values())
 
 
-def _look_up(handle: Any, column: str, values: Sequence[str], condition: str | None) -> Iterator[pa.Table]:
-    columns = ["document_id", "object_id", "root_object_id", "deleted", "created_at"]
+def _look_up(
+    handle: Any, column: str, values: Sequence[str], condition: str | None, columns: list[str]
+) -> Iterator[pa.Table]:
     for start in range(0, len(values), IDS):
         yield rows(handle, row_filter(in_list(column, values[start : start + IDS]), condition), columns)
 

@@ -8,6 +8,7 @@ nobody has been told about yet, and it is set aside when it cannot be read. Obje
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,16 +83,24 @@ class TableFiles:
         for path in (*self._root.rglob("*"), self._root, self._root.parent):
             _fsync(path)
 
-    def set_aside_torn_manifest(self) -> bool:
-        """Rename the newest manifest when power loss tore it. True when it did: the version before is the truth."""
+    def set_aside_torn_manifests(self) -> None:
+        """Rename the newest manifests that power loss tore: no caller was told of them."""
+        if self._root is None:
+            return
+        # Names count down, so the newest version sorts first.
+        for manifest in sorted((self._root / "_versions").glob("*.manifest")):
+            if _whole(manifest):
+                return
+            manifest.rename(manifest.with_suffix(".torn"))
+            _fsync(manifest.parent)
+
+    def remove(self) -> bool:
+        """Delete the table's directory, whatever its state. False for an object store, where Lance has to do it."""
         if self._root is None:
             return False
-        # Names count down, so the newest version sorts first.
-        newest = min((self._root / "_versions").glob("*.manifest"), default=None)
-        if newest is None or _whole(newest):
-            return False
-        newest.rename(newest.with_suffix(".torn"))
-        _fsync(newest.parent)
+        if self._root.exists():
+            shutil.rmtree(self._root)
+            _fsync(self._root.parent)
         return True
 
     def torn(self, index_segment: str) -> bool:

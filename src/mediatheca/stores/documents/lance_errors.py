@@ -10,6 +10,7 @@ import pyarrow as pa
 from mediatheca.kernel.errors import MediathecaError, UnavailableError
 
 _NEXT_STEPS = (
+    (("commit conflict",), "another writer commits to this table: retry while holding its lease"),
     (("os error 28", "no space left", "os error 122", "quota"), "the disk is full: free space, then retry"),
     (("os error 27", "file too large"), "a file-size limit was hit: raise it (ulimit -f), then retry"),
     (("os error 13", "os error 1)", "permission denied", "accessdenied", "forbidden"), "give the server access to it"),

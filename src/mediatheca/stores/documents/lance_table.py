@@ -78,21 +78,15 @@ class LanceTable:
             return None
 
     def _open(self) -> Any:
-        try:
-            return self._dataset()
-        except (OSError, ValueError) as error:
-            if is_missing(error) or not self.files.set_aside_torn_manifest():
-                raise
-            return self._open()
+        # Not after a failure: Lance opens a manifest of zeros as a table without columns.
+        self.files.set_aside_torn_manifests()
+        return lance.dataset(self.uri, storage_options=self.storage_options, session=self.session)
 
     def _refreshed(self, handle: Any) -> Any:
         """A new handle at the latest version; one that went backwards belongs to a dropped table of the same name."""
         if handle.latest_version < handle.version:
             return self._open()
         return handle.checkout_version((None, None))
-
-    def _dataset(self) -> Any:
-        return lance.dataset(self.uri, storage_options=self.storage_options, session=self.session)
 
     def last_seq(self, handle: Any) -> int:
         """The highest `write_seq` that `handle` sees."""
@@ -197,9 +191,10 @@ class LanceTable:
             columns=["document_id", "write_seq"], filter=f"document_id IN ({quote(document_ids)})"
         ).to_table()
         newest = rows.group_by("document_id").aggregate([("write_seq", "max"), ("write_seq", "count")])
-        doubled = newest.filter(pc.greater(newest["write_seq_count"], 1)).to_pylist()
-        for row in doubled:
-            handle.delete(f"document_id = {quote([row['document_id']])} AND write_seq < {row['write_seq_max']}")
+        doubled = newest.filter(pc.greater(newest["write_seq_count"], 1))
+        for seq in pc.unique(doubled["write_seq_max"]).to_pylist():
+            ids = doubled.filter(pc.equal(doubled["write_seq_max"], seq))["document_id"].to_pylist()
+            handle.delete(f"document_id IN ({quote(ids)}) AND write_seq < {seq}")
         self.files.sync_all()
 
     # -- care
@@ -207,6 +202,8 @@ class LanceTable:
     def maintain(self) -> None:
         """Compact, bring the scalar indexes up to date in one piece each, remove old versions that no tag holds."""
         with self.writing() as handle:
+            # Indexes first: compaction does not join fragments that different parts of an index cover.
+            self._index(handle, _MERGE_ALL)
             before = self.files.index_parts()
             plan = Compaction.plan(handle, {"target_rows_per_fragment": ROWS_PER_FRAGMENT})
             rewritten = [task.execute(handle) for task in plan.tasks]
@@ -214,7 +211,6 @@ class LanceTable:
                 self.files.sync_fragments(fragment for result in rewritten for fragment in result.new_fragments)
                 Compaction.commit(handle, rewritten)
                 self.files.sync_indexes(before, handle.version)
-            self._index(handle, _MERGE_ALL)
             handle.cleanup_old_versions(older_than=self.keep_versions, error_if_tagged_old_versions=False)
 
     def _index(self, handle: Any, merge: int) -> None:
@@ -239,8 +235,8 @@ class LanceTable:
 
     def drop(self) -> None:
         with self._lock, lance_errors("drop the table", self.uri):
-            self.files.set_aside_torn_manifest()
-            lance.LanceDataset.drop(self.uri, storage_options=self.storage_options, ignore_not_found=True)
+            if not self.files.remove():
+                lance.LanceDataset.drop(self.uri, storage_options=self.storage_options, ignore_not_found=True)
             self._reader, self._writer, self._last, self.checked = None, None, (-1, 0), False
 
     def restart(self, failed: Any) -> bool:

@@ -25,7 +25,7 @@ class EdgeIndex:
 
     Args:
         root: directory, made when missing.
-        max_open: shards kept open; one costs about 0.4 MB and two threads, opening it again some 10 ms and more.
+        max_open: shards kept open; one costs about 0.3 MB and a thread, opening it again 50 ms and more (5 a field).
 
     Raises:
         UnavailableError: the directory is in use or cannot be written.

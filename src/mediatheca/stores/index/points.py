@@ -171,4 +171,4 @@ def _next_uuid(prefix: str, form: str) -> str | None:
 
 def search_ef(points: int, limit: int) -> int:
     """Width of a graph search: at a fixed one recall falls with the number of points (0.94 at 100k, 0.90 at 500k)."""
-    return int(max(min(1024.0, 256 * (points / 100_000) ** 0.5), 256, 2 * limit))
+    return int(max(min(1024.0, 400 * (points / 100_000) ** 0.5), 320, 2 * limit))

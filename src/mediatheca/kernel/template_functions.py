@@ -1,0 +1,78 @@
+"""What templates can call, and the caps on what they make."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from math import ceil, floor
+from typing import Any
+
+from jinja2 import Undefined
+from jinja2.exceptions import SecurityError
+
+from mediatheca.kernel import clock
+
+MAX_OUTPUT = 1024 * 1024
+MAX_ITEMS = 10_000
+
+
+def check_size(value: Any, limit: int = MAX_OUTPUT) -> None:
+    """Refuse a value whose text would be larger than `limit`, without making the text."""
+    left, stack = limit, [value]
+    while stack:
+        item = stack.pop()
+        left -= len(item) if isinstance(item, (str, bytes)) else 2
+        if isinstance(item, Mapping):
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            stack.extend(item)
+        if left - len(stack) < 0:
+            raise SecurityError(f"the template makes more than {limit:,} characters")
+
+
+def as_text(value: Any) -> str:
+    return "" if value is None or isinstance(value, Undefined) else str(value)
+
+
+def slugify(value: Any) -> str:
+    """`Hello, World!` → `hello-world`."""
+    return re.sub(r"[\W_]+", "-", as_text(value).lower()).strip("-")
+
+
+def to_bool(value: Any) -> bool:
+    """`"false"`, `"no"`, `"off"`, `"0"` and `""` are false, as is everything Python calls false."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "0", "false", "no", "off", "null", "none")
+    return bool(value)
+
+
+def limited_range(*bounds: int) -> range:
+    values = range(*bounds)
+    if len(values) > MAX_ITEMS:
+        raise SecurityError(f"range() is limited to {MAX_ITEMS:,} items")
+    return values
+
+
+def utc_now() -> str:
+    """The current time, ISO-8601 with `Z`."""
+    return clock.wire_time(clock.now())
+
+
+def time_ago(*, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> str:
+    """The time that long ago, ISO-8601 with `Z`."""
+    return clock.wire_time(clock.now() - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "max": max,
+    "min": min,
+    "abs": abs,
+    "round": round,
+    "ceil": ceil,
+    "floor": floor,
+    "range": limited_range,
+    "utc_now": utc_now,
+    "time_ago": time_ago,
+}

@@ -1,0 +1,1 @@
+"""A provider package, found through `MEDIATHECA_PLUGINS` like anybody's."""
