@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mediatheca.api.auth import Auth
 from mediatheca.extractors import ENTRY_POINTS as EXTRACTORS
 from mediatheca.extractors import Extractor
 from mediatheca.flows.documents import DocumentWriter
@@ -110,6 +111,11 @@ def server_secret(database: Database) -> bytes:
 
 
 def _runner(settings: Settings, processes: int) -> LocalRunner:
+    if settings.runner_url not in ("", "local"):
+        raise UnavailableError(
+            f"MEDIATHECA_RUNNER_URL: '{settings.runner_url}' is not supported; leave it empty to use this machine's "
+            "processes, and start 'mediatheca worker' on other machines for more of them"
+        )
     return LocalRunner(
         processes=processes,
         memory_limit_mb=settings.worker_memory_mb,
@@ -144,6 +150,7 @@ class App:
     pool: WorkerPool
     scheduler: Scheduler
     query_runner: LocalRunner
+    auth: Auth
     api: FastAPI | None = None
 
     @property
@@ -152,10 +159,15 @@ class App:
         if self.api is None:
             from mediatheca.api.app import build_api
 
-            self.api = build_api(self.services)
+            self.api = build_api(self.services, self.auth)
+            self.api.state.scheduler = self.scheduler
         return self.api
 
     def start(self) -> None:
+        if self.services.db.dialect == "sqlite":
+            # One process owns it: whatever is running in it belongs to an earlier one that died.
+            self.services.queue.reap(everything=True)
+            self.services.leases.expire()
         self.services.indexer.start()
         self.services.executions.start()
         self.scheduler.start()
@@ -215,9 +227,15 @@ def build(settings: Settings) -> App:
         indexer.drop(run.job.payload["collection_id"])
         with services.db.begin(run.job.scope) as tx:
             tx.finish_job(run.job.job_id, run.job.token)
+            if services.db.dialect == "postgresql" and not run.job.payload.get("again"):
+                # A writer of another process may have been at work: once more when its lease is over.
+                again = {**run.job.payload, "again": True}
+                tx.enqueue("collection.drop", again, delay_s=2 * services.settings.lease_s)
 
     pool = _worker_pool(services, {"collection.drop": drop})
-    return App(services, pool, Scheduler(common.db, clock.now), query_runner)
+    auth = Auth(common.db)
+    chores = ((5.0, auth.flush_usage), (3600.0, common.queue.clean))
+    return App(services, pool, Scheduler(common.db, clock.now, chores), query_runner, auth)
 
 
 def build_worker(settings: Settings) -> Worker:

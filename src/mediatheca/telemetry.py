@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
@@ -63,11 +62,9 @@ def configure_spans(endpoint: str) -> None:
     _tracer = provider.get_tracer("mediatheca")
 
 
-@contextmanager
-def span(name: str, **attributes: Any) -> Iterator[None]:
+def span(name: str, /, **attributes: Any) -> AbstractContextManager[Any]:
     """A span, when spans are configured; nothing otherwise."""
-    if _tracer is None:
-        yield
-        return
-    with _tracer.start_as_current_span(name, attributes=attributes):
-        yield
+    return _NO_SPAN if _tracer is None else _tracer.start_as_current_span(name, attributes=attributes)
+
+
+_NO_SPAN = nullcontext()

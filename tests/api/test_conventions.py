@@ -164,6 +164,19 @@ def test_times_are_utc_with_z(client: httpx.Client, bucket: str) -> None:
     assert ok(client.get(f"/v1/buckets/{bucket}"))["created_at"].endswith("Z")
 
 
+@pytest.mark.parametrize(
+    "raw", [b'{"description":"\\ud800"}', b'{"metadata":{"a":"\\ud800"}}', b'{"metadata":{"a":1e400}}']
+)
+def test_a_value_that_no_database_takes_is_a_client_error(client: httpx.Client, bucket: str, raw: bytes) -> None:
+    before = ok(client.get(f"/v1/buckets/{bucket}"))
+    answer = client.patch(f"/v1/buckets/{bucket}", content=raw, headers={"Content-Type": "application/json"})
+    if b"1e400" in raw:
+        assert ok(answer)["metadata"] == {"a": None}
+        return
+    failed(answer, 422)
+    assert ok(client.get(f"/v1/buckets/{bucket}")) == before
+
+
 @pytest.mark.parametrize("text", ["nul \u0000 inside", "\U0001f600 ünï 漢字"])
 def test_any_text_is_stored_and_comes_back(client: httpx.Client, bucket: str, text: str) -> None:
     made = ok(client.post(f"/v1/buckets/{bucket}/objects", json={"title": text}))

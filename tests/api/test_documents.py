@@ -386,3 +386,52 @@ def test_writes_leave_events_in_the_name_of_the_key(home: Tenant, path: str) -> 
     home.call("DELETE", f"{path}/d")
     for kind in ("document.created", "document.updated", "document.deleted"):
         assert home.events(kind) == [("d", home.key_id)]
+
+
+def test_broken_unicode_and_huge_numbers_are_refused_wherever_they_stand(home: Tenant, path: str) -> None:
+    home.call("POST", path, {"document_id": "d"})
+    half = '"\\ud800"'
+    upsert, batch = "/namespaces/shop/documents/upsert", f"{path}/batch"
+    for target, body in (
+        (path, f'{{"a": {half}}}'),
+        (path, f"{{{half}: 1}}"),
+        (path, '{"__\\ud800": 1}'),
+        (path, f'{{"document_id": {half}}}'),
+        (path, f'{{"root_object_id": {half}}}'),
+        (path, f'{{"vectors": {{{half}: [1]}}}}'),
+        (path, f'{{"metadata": {{"deep": [{{{half}: 1}}]}}}}'),
+        (path, '{"n": 123456789012345678901234567890}'),
+        (
+            upsert,
+            f'{{"documents": [{{"document_id": {half}, "vectors": {{}}}}], "options": {{"idempotency_key": "k"}}}}',
+        ),
+        (
+            upsert,
+            '{"documents": [{"payload": {"n": 123456789012345678901234567890}}], "options": {"idempotency_key": "l"}}',
+        ),
+    ):
+        answer = home.client.post(f"/v1{target}", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, (body, answer.text)
+    body = (
+        f'{{"updates": [{{"document_id": {half}, "update_data": {{}}}}, {{"document_id": {half}, "update_data": 5}}]}}'
+    )
+    answer = home.client.post(f"/v1{batch}", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["failed_count"]) == (200, 2)
+    for ident in ("%00", "a%0ab", "x" * 600):
+        home.call("GET", f"{path}/{ident}", status=404)
+        home.call("DELETE", f"{path}/{ident}", status=404)
+        home.call("PATCH", f"{path}/{ident}", {"a": 1}, status=422)
+    body = f'{{"document_ids": ["d", {half}]}}'
+    answer = home.client.post("/v1/documents/batch-get", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    home.call("PATCH", f"{path}/d", deep, status=422)
+    assert home.call("GET", f"{path}/count")["count"] == 1
+
+
+def test_unknown_keys_of_a_request_are_reported(home: Tenant, path: str) -> None:
+    home.call("POST", path, {"document_id": "d"})
+    assert "colour" in home.call("POST", f"{path}/list", {"colour": 1})["warnings"][0]
+    assert "reson" in home.call("DELETE", f"{path}/batch", {"document_ids": ["d"], "reson": "x"})["warnings"][0]

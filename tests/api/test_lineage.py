@@ -164,7 +164,13 @@ def test_diagnostics_show_the_failures_of_the_source(home: Tenant) -> None:
     collection = home.collection()
     put_object(home, "obj_broken", error="the object was refused")
     home.derive(collection, [derived(collection, "d", "obj_broken")])
-    row = {"batch_id": "btch_1", "collection_id": collection, "object_id": "obj_broken", "phase": "extract", "attempt": 1}
+    row = {
+        "batch_id": "btch_1",
+        "collection_id": collection,
+        "object_id": "obj_broken",
+        "phase": "extract",
+        "attempt": 1,
+    }
     with home.world.db.begin(home.scope) as tx:
         why = {"reason": "broken file", "error_type": "permanent", "extractor": "x", "created_at": clock.now()}
         tx.insert("failures", [{**row, **why}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture
 def namespace(served: Served, request: pytest.FixtureRequest) -> str:
     """A namespace of the test's own; gives its id."""
-    name = request.node.name.replace("[", "-").replace("]", "")[:60]
+    name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60]
     extractors = [{"feature_extractor_name": n, "version": "v1"} for n in ("text_extractor", "image_extractor")]
     body = {"namespace_name": name, "feature_extractors": extractors}
     made = httpx.post(f"{served.url}/v1/namespaces", json=body, headers={"Authorization": f"Bearer {KEY}"})

@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import KEY, Served
 from PIL import Image
+
+from conftest import KEY, Served
 
 TEXT_URI = "mixpeek://text_extractor@v1/multilingual_e5_large_instruct_v1"
 IMAGE_URI = "mixpeek://image_extractor@v1/google_siglip_base_v1"
@@ -158,7 +159,7 @@ def test_the_setup_wizard_runs_from_namespace_to_search(http: httpx.Client) -> N
 
     body = {"inputs": {"query": "something to drink from"}, "settings": {"limit": 2}}
     found = post(http, f"/v1/retrievers/{retriever_id}/execute", body, headers)
-    assert [document["name"] for document in found["results"]][0] == "Mug"
+    assert found["results"][0]["name"] == "Mug"
     assert len(found["results"]) == 2
     found = post(http, f"/v1/retrievers/{multimodal_id}/execute", body, headers)
     assert {document["collection_id"] for document in found["documents"]} <= set(both)

@@ -26,7 +26,7 @@ def routers() -> list[APIRouter]:
     return [*plain, *(crud_router(resource) for resource in resources)]
 
 
-def build_api(services: Services) -> FastAPI:
+def build_api(services: Services, auth: Auth) -> FastAPI:
     """The application over these services. `app.state.services` and `app.state.auth` are what dependencies read."""
     app = FastAPI(
         title="Mediatheca",
@@ -36,7 +36,7 @@ def build_api(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    app.state.auth = Auth(services.db)
+    app.state.auth = auth
     for router in routers():
         app.include_router(router, prefix="/v1")
     app.include_router(metrics_router)

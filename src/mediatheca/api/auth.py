@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from datetime import UTC, datetime
 
+from mediatheca.flows.tenancy import key_hash
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import NotFoundError, UnauthorizedError, ValidationError
 from mediatheca.kernel.scope import Actor, Scope
@@ -16,11 +16,6 @@ TTL_S = 5.0
 """How long a key revoked by another process may still work."""
 _MAX = 10_000
 _NEVER = datetime.max.replace(tzinfo=UTC)
-
-
-def key_hash(key: str) -> str:
-    """What is stored of a key. Keys are 256 random bits, so a plain hash is enough."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 class Auth:

@@ -19,6 +19,8 @@ _LEVELS: dict[str, tuple[Any, Any, Any, Any, Any, Any]] = {
     ),
 }  # fmt: skip
 
+_UPDATES = {"PATCH": "patch", "PUT": "update"}
+
 
 class ListRequest(BaseModel):
     """Paging, filter, search and sort of a list; every key may stand in the query string instead."""
@@ -68,7 +70,7 @@ def _create(router: APIRouter, resource: Resource) -> None:
         notes = unknown_keys(spec, strict=caller.services.settings.strict)  # type: ignore[attr-defined]
         name, body = resource.create(tx, spec, context(caller))
         made = tx.put(resource.name, resource.prefix, check_name(resource.name_field, name, resource.prefix), body)  # type: ignore[attr-defined]
-        resource.created(tx, made)  # type: ignore[arg-type]
+        resource.created(tx, made)
         tx.emit(f"{resource.name}.created", made.id, {"name": name})  # type: ignore[attr-defined]
         return answer(_with_warnings(present_one(resource, tx, made, caller), notes))
 
@@ -121,7 +123,7 @@ def _update(router: APIRouter, resource: Resource) -> None:
         tx.emit(f"{resource.name}.updated", made.id, {"version": made.version})
         return answer(_with_warnings(present_one(resource, tx, made, caller), notes))
 
-    for method in ("PATCH", "PUT"):
+    for method in _UPDATES:
 
         def update(
             identifier: str,
@@ -132,7 +134,7 @@ def _update(router: APIRouter, resource: Resource) -> None:
         ) -> Response:
             return change(identifier, patch, request, tx, caller)
 
-        _route(router, resource, update, method, "/{identifier}", f"{method.lower()}_{resource.name}")
+        _route(router, resource, update, method, "/{identifier}", f"{_UPDATES[method]}_{resource.name}")
 
 
 def _delete(router: APIRouter, resource: Resource) -> None:

@@ -60,12 +60,12 @@ def install(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        request_id = getattr(request.state, "request_id", "")
-        log.error("request.crashed", path=request.url.path, request_id=request_id, exc_info=error)
-        message = f"an unexpected error; the server's log has it under request id {request_id}"
-        return envelope(500, "InternalServerError", message, {"error_id": request_id, "retryable": False})
+
+def crash_response(error: Exception, path: str, request_id: str) -> Response:
+    """The envelope of an error nobody foresaw: the log has it under the request id, the caller only the id."""
+    log.error("request.crashed", path=path, request_id=request_id, exc_info=error)
+    message = f"an unexpected error; the server's log has it under request id {request_id}"
+    return envelope(500, "InternalServerError", message, {"error_id": request_id, "retryable": False})
 
 
 def request_errors(error: RequestValidationError) -> ValidationError:

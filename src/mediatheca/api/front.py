@@ -13,11 +13,11 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mediatheca.api.errors import error_response
+from mediatheca.api.errors import crash_response, error_response
 from mediatheca.api.limits import RateLimiter
 from mediatheca.kernel.errors import MediathecaError, PayloadTooLargeError
 from mediatheca.kernel.ids import new_id
-from mediatheca.telemetry import observe_request
+from mediatheca.telemetry import observe_request, span
 
 log = structlog.get_logger()
 
@@ -61,9 +61,14 @@ class Front:
         try:
             if self._limiter is not None:
                 answer.extra += self._limiter.take(headers.get(b"authorization", b""))
-            await self._app(scope, self._body(scope, headers, receive), answer.send)
+            with span("request", method=scope["method"], path=path, request_id=request_id):
+                await self._app(scope, self._body(scope, headers, receive), answer.send)
         except MediathecaError as error:  # raised before routing
             await error_response(error)(scope, receive, answer.send)
+        except Exception as error:
+            if answer.started:  # too late for an envelope: the client sees a broken answer
+                raise
+            await crash_response(error, path, request_id)(scope, receive, answer.send)
         finally:
             elapsed = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
@@ -126,11 +131,12 @@ class _Answer:
         self._tagged = scope["method"] == "GET"
         self.extra: list[tuple[bytes, bytes]] = [(b"x-request-id", request_id.encode("latin-1", "replace"))]
         self.status = 500
+        self.started = False
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.started = message["status"], True
             headers: list[Any] = [*message["headers"], *self.extra]
             message = {**message, "headers": headers}
             is_json = any(name == b"content-type" and value.startswith(_JSON) for name, value in headers)

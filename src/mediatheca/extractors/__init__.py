@@ -100,7 +100,8 @@ class Description:
 
     vectors: tuple[VectorIndex, ...] = ()
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Field name → schema property, e.g. `{"type": "integer"}`."""
+    """Field name → schema property, e.g. `{"type": "integer"}`. A declared `content_url` that a row leaves out is
+    filled with the address of the object's stored file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from mediatheca.flows.documents import has_documents
+from mediatheca.flows.documents import has_documents, possible_id
 from mediatheca.flows.services import Services
 from mediatheca.flows.tables import tombstones
 from mediatheca.kernel.errors import NotFoundError, ValidationError
@@ -100,7 +100,8 @@ class DocumentReader:
         dead = self._tombstones(collection_id)
         if dead is None:
             return []
-        found = self._services.documents.get(collection_id, document_ids, tombstones=dead, vectors=vectors)
+        asked = [ident for ident in document_ids if possible_id(ident)]
+        found = self._services.documents.get(collection_id, asked, tombstones=dead, vectors=vectors)
         return [as_hit(document) for document in found]
 
     def one(self, collection_id: str, document_id: str, vectors: Vectors = False) -> Hit:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mediatheca.flows.documents import Change
+from mediatheca.flows.documents import MAX_ID, Change, possible_id
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.kernel import clock
 from mediatheca.kernel.documents import RESERVED_PREFIX, Document, Vector, VectorIndex
@@ -37,7 +37,6 @@ _SYSTEM = frozenset(
         "document_blobs", "searchable_at", "vector_hydration_incomplete",
     )
 )  # fmt: skip
-_MAX_ID = 512
 
 
 def is_system_key(name: str) -> bool:
@@ -49,16 +48,18 @@ def check_keys(payload: Mapping[str, Any], where: Loc) -> None:
     """Raises ValidationError naming every key of the system."""
     bad = [name for name in payload if is_system_key(name)]
     if bad:
-        errors = [FieldError((*where, name), "is set by the system and cannot be written", "reserved") for name in bad]
+        errors = [
+            FieldError((*where, clean_text(name)), "is set by the system and cannot be written", "reserved")
+            for name in bad
+        ]
         raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in errors), errors)
 
 
 def check_document_id(raw: Any, where: Loc) -> str:
     """Raises ValidationError unless it is a text of 1 to 512 characters that fits into a path."""
-    if not isinstance(raw, str) or not 1 <= len(raw) <= _MAX_ID:
-        raise ValidationError.at(where, f"must be a string of 1 to {_MAX_ID} characters, got {_short(raw)}", "string")
-    if any(ord(char) < 32 or char == "/" or "\ud800" <= char <= "\udfff" for char in raw):
-        raise ValidationError.at(where, "must not hold '/', control characters or broken Unicode", "string")
+    if not isinstance(raw, str) or not possible_id(raw):
+        rule = f"must be a string of 1 to {MAX_ID} characters without '/', control characters or broken Unicode"
+        raise ValidationError.at(where, f"{rule}, got {_short(raw)}", "string")
     return raw
 
 
@@ -75,8 +76,9 @@ def parse_vectors(indexes: tuple[VectorIndex, ...], raw: Any, where: Loc) -> dic
     found, errors = {}, []
     for name, values in raw.items():
         try:
-            index = _index(indexes, name, (*where, name))
-            found[index.name] = _vector(index, values, (*where, name))
+            at = (*where, clean_text(name))
+            index = _index(indexes, name, at)
+            found[index.name] = _vector(index, values, at)
         except ValidationError as error:
             errors += error.errors
     if errors:
@@ -213,6 +215,7 @@ def patching(collection: Record, document_id: str, raw: Mapping[str, Any], where
     Raises:
         ValidationError: naming the offending field.
     """
+    check_document_id(document_id, (*where, "document_id"))
     data, vectors = _split(collection, raw, where)
     metadata = data.get("metadata")
 
@@ -233,6 +236,7 @@ def replacement(collection: Record, document_id: str, raw: Mapping[str, Any], wh
     Raises:
         ValidationError: naming the offending field.
     """
+    check_document_id(document_id, (*where, "document_id"))
     data, vectors = _split(collection, raw, where)
 
     def apply(held: Document | None) -> Document:
@@ -282,17 +286,28 @@ def _checked(document: Document, where: Loc) -> Document:
         try:
             encode_json(value, document.document_id, column)
         except ValidationError as error:
-            found = [FieldError((*where, *e.loc[3:]), e.msg, e.type) for e in error.errors]
+            found = [
+                FieldError((*where, *map(_clean_part, e.loc[3:])), clean_text(e.msg), e.type) for e in error.errors
+            ]
             raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in found), found) from error
     return document
 
 
 def _text(data: dict[str, Any], name: str, where: Loc) -> str | None:
     value = data.pop(name, None)
-    if value is not None and (not isinstance(value, str) or len(value) > _MAX_ID):
-        message = f"must be a string of at most {_MAX_ID} characters, got {_short(value)}"
+    if value is not None and (not isinstance(value, str) or len(value) > MAX_ID):
+        message = f"must be a string of at most {MAX_ID} characters, got {_short(value)}"
         raise ValidationError.at((*where, name), message, "string_type")
     return value
+
+
+def clean_text(text: str) -> str:
+    """Text that can be sent: JSON may hold half of a surrogate pair, UTF-8 may not."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _clean_part(part: str | int) -> str | int:
+    return clean_text(part) if isinstance(part, str) else part
 
 
 def _dotted(loc: Loc) -> str:

@@ -30,6 +30,8 @@ MAX_ROWS = 1000
 """Rows of one request."""
 GROUP_ROWS = 2000
 """Rows of one commit; what is over waits for the next."""
+MAX_ID = 512
+"""Characters of a document id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +233,9 @@ class DocumentWriter:
         with self._db.read(scope) as tx:
             if not has_documents(tx, collection_id):
                 return set()
-        stored = self._documents.get(
-            collection_id, list(dict.fromkeys(document_ids)), tombstones=self._indexer.tombstones(scope, collection_id)
-        )
+        asked = [ident for ident in dict.fromkeys(document_ids) if possible_id(ident)]
+        dead = self._indexer.tombstones(scope, collection_id)
+        stored = self._documents.get(collection_id, asked, tombstones=dead)
         with self._db.begin(scope, actor) as tx:
             tx.next_seq(collection_id)  # takes the row's lock: two deletes of one document count it once
             where = {"collection_id": collection_id, "kind": "document", "key": [d.document_id for d in stored]}
@@ -249,6 +251,13 @@ class DocumentWriter:
         if ids:
             self._indexer.documents_deleted(scope, collection_id, ids)
         return set(ids)
+
+
+def possible_id(ident: str) -> bool:
+    """Whether a document could have this id; what cannot be an id never reaches the store."""
+    return 1 <= len(ident) <= MAX_ID and not any(
+        ord(char) < 32 or char == "/" or "\ud800" <= char <= "\udfff" for char in ident
+    )
 
 
 def has_documents(tx: ReadTx, collection_id: str) -> bool:

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 FLUSH_S = 0.5
 _MEMORY = 1_000
 _BUFFER = 20_000
+ADHOC = ""
+"""The retriever id of an execution of stages that are not stored."""
 _KEPT = ("status", "execution_time", "stage_statistics", "budget", "warnings", "degraded", "error")
 
 
@@ -31,6 +33,7 @@ class ExecutionLog:
         self._db = database
         self._buffer: deque[tuple[Scope, dict[str, Any]]] = deque(maxlen=_BUFFER)
         self._recent: OrderedDict[tuple[Scope, str], dict[str, Any]] = OrderedDict()
+        self._flushing = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="executions", daemon=True)
 
@@ -43,9 +46,11 @@ class ExecutionLog:
             self._thread.join(5)
         self.flush()
 
-    def add(self, scope: Scope, retriever_id: str, inputs: dict[str, Any], answer: dict[str, Any]) -> None:
-        """Remember an execution. Inputs are kept for replay; long ones (files) are cut."""
-        body = {name: answer[name] for name in _KEPT if name in answer}
+    def add(
+        self, scope: Scope, retriever_id: str, inputs: dict[str, Any], answer: dict[str, Any], **extra: Any
+    ) -> None:
+        """Remember an execution, with `extra` in its body. Inputs are kept for replay; long ones (files) are cut."""
+        body = {name: answer[name] for name in _KEPT if name in answer} | extra
         body["inputs"] = {name: v if len(str(v)) <= 2_000 else f"{str(v)[:100]}…" for name, v in inputs.items()}
         body["returned"] = len(answer["documents"])
         row = {"execution_id": answer["execution_id"], "retriever_id": retriever_id, "status": answer["status"]}
@@ -63,15 +68,21 @@ class ExecutionLog:
                 row = tx.row("executions", {"execution_id": execution_id})
         return row
 
+    def recent(self, scope: Scope, retriever_id: str | None = None) -> list[dict[str, Any]]:
+        """The records of a scope that are still in memory, newest first; of one retriever where it is named."""
+        rows = [row for (held, _), row in list(self._recent.items()) if held == scope]
+        return [row for row in reversed(rows) if retriever_id in (None, row["retriever_id"])]
+
     def flush(self) -> None:
         """Store what has been collected."""
         by_scope: dict[Scope, list[dict[str, Any]]] = {}
-        while self._buffer:
-            scope, row = self._buffer.popleft()
-            by_scope.setdefault(scope, []).append(row)
-        for scope, rows in by_scope.items():
-            with self._db.begin(scope) as tx:
-                tx.insert("executions", rows)
+        with self._flushing:
+            while self._buffer:
+                scope, row = self._buffer.popleft()
+                by_scope.setdefault(scope, []).append(row)
+            for scope, rows in by_scope.items():
+                with self._db.begin(scope) as tx:
+                    tx.insert("executions", rows)
 
     def _loop(self) -> None:
         while not self._closing.wait(FLUSH_S):

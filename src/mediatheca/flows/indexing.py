@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +19,11 @@ from sqlalchemy import select
 
 from mediatheca.flows.tables import TableLeases, tombstones
 from mediatheca.kernel.documents import Document, VectorIndex
-from mediatheca.kernel.errors import MediathecaError, NotFoundError
+from mediatheca.kernel.errors import MediathecaError, NotFoundError, UnavailableError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db import tables
 from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.tx import LeaseLostError
 from mediatheca.stores.documents.base import DocumentStore, Tombstones
 from mediatheca.stores.index.base import IndexSpec, SearchIndex
 from mediatheca.telemetry import INDEX_LAG
@@ -52,7 +54,9 @@ class _Table:
     touched: float = field(default_factory=time.monotonic)
     flushed_at: float = field(default_factory=time.monotonic)
     rebuilding: bool = False
+    dropped: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
+    rebuild_lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def index_spec(collection_id: str, body: dict[str, Any]) -> IndexSpec:
@@ -94,8 +98,8 @@ class Indexer:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(30)
-        for thread in self._rebuilds:
-            thread.join(60)
+        for thread in self._rebuilds:  # a rebuild that is sending documents stops; one that optimises is left to itself
+            thread.join(2)
         for table in list(self._tables.values()):
             if table.dirty:
                 self._flush(table)
@@ -139,12 +143,12 @@ class Indexer:
     def drop(self, collection_id: str) -> None:
         """Forget a deleted collection and remove its index and documents."""
         table = self._tables.pop(collection_id, None)
-        if table is not None:
-            with table.lock:
-                table.ready = False
-        self.index.drop(collection_id)
-        self.documents.drop(collection_id)
-        self._leases.forget(collection_id)
+        with table.lock if table is not None else nullcontext():
+            if table is not None:
+                table.ready, table.dropped = False, True
+            self.index.drop(collection_id)
+        with self._leases.excluded(collection_id):
+            self.documents.drop(collection_id)
 
     def tombstones_of(self, collection_id: str) -> Tombstones:
         """The same for a caller that knows only the collection: its scope is that of its table."""
@@ -176,9 +180,13 @@ class Indexer:
         except NotFoundError:
             return
         with table.lock:
-            act(table, self.tombstones(scope, collection_id))
             table.dirty = table.buried = True
             table.touched = time.monotonic()
+            try:
+                act(table, self.tombstones(scope, collection_id))
+            except Exception:
+                table.ready = False  # what is deleted must not be found: the documents answer until it is replayed
+                raise
 
     def _drop_documents(self, table: _Table, dead: Tombstones, document_ids: Sequence[str]) -> None:
         """Only what the tombstones cover: a document may have been written again since."""
@@ -187,7 +195,7 @@ class Indexer:
             self._replay_deletes(table.spec.collection_id, Tombstones(seqs))
 
     def _drop_objects(self, table: _Table, dead: Tombstones, object_ids: Sequence[str]) -> None:
-        for object_id in object_ids:
+        for object_id in object_ids if table.ready else ():
             if object_id in dead.objects:
                 self.index.delete_objects(table.spec.collection_id, [object_id], dead.objects[object_id])
 
@@ -220,13 +228,25 @@ class Indexer:
             scope = Scope(row["organization_id"], row["namespace_id"])
             try:
                 table = self._table(scope, row["collection_id"])
-                self._apply(table, row["committed_seq"])
+                self._apply(table, self._committed(table, row))
                 self._keep_house(table, row)
             except MediathecaError as error:
                 lag += 1
                 log.error("indexer.collection_failed", collection=row["collection_id"], error=error.message)
+            except Exception as error:  # one collection must not stop the others
+                lag += 1
+                log.error("indexer.collection_failed", collection=row["collection_id"], exc_info=error)
         INDEX_LAG.set(lag)
         self.on_advance()
+
+    def _committed(self, table: _Table, row: dict[str, Any]) -> int:
+        """The number up to which documents count. What a writer that died has left behind counts from now on."""
+        if not self._leases.abandoned(row):
+            return int(row["committed_seq"])
+        with self._leases.acquire(table.scope, table.spec.collection_id, wait_s=0) as lease:
+            self.documents.ensure(table.spec.collection_id, table.spec.vectors)
+            self._leases.commit(lease)
+        return lease.seq
 
     def _table(self, scope: Scope, collection_id: str) -> _Table:
         table = self._tables.get(collection_id)
@@ -244,6 +264,8 @@ class Indexer:
             return
         collection_id = table.spec.collection_id
         with table.lock:
+            if table.dropped:
+                raise NotFoundError("collection", collection_id)
             if not table.ready:
                 self.index.ensure(table.spec)
             dead = self.tombstones(table.scope, collection_id)
@@ -253,6 +275,9 @@ class Indexer:
                 for page in self.documents.changes(collection_id, table.applied, target):
                     self._apply_page(collection_id, page, dead)
                     table.applied = max(table.applied, page[-1].write_seq - 1)
+                    table.dirty = True
+                    if self._closing.is_set():
+                        return
                 table.applied = target
                 table.dirty = True
                 table.touched = time.monotonic()
@@ -284,7 +309,7 @@ class Indexer:
         idle = moment - table.touched > PURGE_S
         maintain = row["commits"] >= MAINTAIN_COMMITS
         if not table.rebuilding and (maintain or (idle and table.buried)):
-            self._purge(table, maintain=maintain)
+            self._purge_unless_busy(table, maintain=maintain)
         if idle and not table.rebuilding and not table.measured:
             table.measured = True
             stats = self.index.stats(table.spec.collection_id)
@@ -302,13 +327,22 @@ class Indexer:
             table.flushed = table.applied
             table.flushed_at = time.monotonic()
 
+    def _purge_unless_busy(self, table: _Table, *, maintain: bool) -> None:
+        """Other collections must not wait for a writer of this one."""
+        try:
+            self._purge(table, maintain=maintain)
+        except (UnavailableError, LeaseLostError) as error:
+            log.info("indexer.purge_put_off", collection=table.spec.collection_id, reason=str(error))
+            table.touched = time.monotonic()
+
     def _purge(self, table: _Table, *, maintain: bool) -> None:
         """Remove dead rows for good. Under the lease no commit is in flight: all up to our number is known."""
         collection_id = table.spec.collection_id
-        with self._leases.acquire(table.scope, collection_id, wait_s=5) as lease:
+        with self._leases.acquire(table.scope, collection_id, wait_s=1) as lease:
+            # Only deletes that the index has applied and flushed: those that come later wait for the next purge.
+            dead = self.tombstones(table.scope, collection_id)
             self._apply(table, lease.seq)
             self._flush(table)
-            dead = self.tombstones(table.scope, collection_id)
             self.documents.purge(collection_id, dead, table.flushed)
             if maintain:
                 self.documents.maintain(collection_id)
@@ -342,20 +376,25 @@ class Indexer:
     def rebuild(self, scope: Scope, collection_id: str) -> None:
         """Build a fresh index from the documents aside, swap it in, catch it up. The old one answers meanwhile."""
         table = self._table(scope, collection_id)
-        table.rebuilding = True
-        try:
+        with table.rebuild_lock, ExitStack() as swapping:
+            table.rebuilding = True
+            swapping.callback(setattr, table, "rebuilding", False)
+
+            def hide() -> None:
+                # The fresh index knows nothing of what came after `upto`: nobody may see it before the replay.
+                swapping.enter_context(table.lock)
+                table.ready = False
+
             with table.lock:
                 upto = table.applied
-            self.index.rebuild(table.spec, self._live_pages(table, upto), upto)
-            with table.lock:
-                table.ready = False
-                table.applied = table.flushed = upto
-                self.catch_up(scope, collection_id)
-                table.touched = time.monotonic()
-        finally:
-            table.rebuilding = False
+            self.index.rebuild(table.spec, self._live_pages(table, upto), upto, before_swap=hide)
+            table.applied = table.flushed = upto
+            self.catch_up(scope, collection_id)
+            table.touched = time.monotonic()
 
     def _live_pages(self, table: _Table, upto: int) -> Iterator[list[Document]]:
         dead = self.tombstones(table.scope, table.spec.collection_id)
         for page in self.documents.changes(table.spec.collection_id, 0, upto):
+            if self._closing.is_set():
+                raise UnavailableError("the server is stopping; the index is rebuilt after the next start")
             yield [document for document in page if not document.deleted and not dead.cover(document)]

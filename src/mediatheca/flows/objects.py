@@ -17,8 +17,8 @@ import orjson
 from mediatheca.flows._content import Content, fetch_into
 from mediatheca.flows._drafts import Draft, read_draft
 from mediatheca.flows.ingest.plan import create_batch, submit_batch
+from mediatheca.flows.removal import cuts, release_files
 from mediatheca.flows.services import Services
-from mediatheca.flows.tables import bury
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import (
     BadRequestError,
@@ -36,7 +36,6 @@ from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 MAX_OBJECTS = 1000
 POLICIES = ("insert", "update", "upsert")
-_CHUNK = 500
 _ATTEMPTS = 5
 
 
@@ -187,6 +186,7 @@ def _store(author: Author, bucket: Record, drafts: dict[int, Draft], outcomes: l
         writer = _Writer(author, bucket, outcomes, options)
         try:
             with author.services.db.begin(author.scope, author.actor) as tx:
+                writer.look_up(tx, drafts.values())
                 files.hold(tx)
                 writer.write(tx, drafts)
             break
@@ -231,7 +231,11 @@ class _Files:
     def hold(self, tx: Tx) -> None:
         """Keep the references we share alive until our own are committed. Raises _PutAgain when one is gone."""
         keys = set(self._shared.values())
-        held = tx.rows("blobs", {"store_key": keys}, columns=("store_key",), hold=True) if keys else []
+        held = (
+            tx.rows("blobs", {"store_key": keys}, columns=("store_key",), order=("blob_id",), hold="share")
+            if keys
+            else []
+        )
         if keys - {row["store_key"] for row in held}:
             raise _PutAgain
 
@@ -258,8 +262,7 @@ class _Writer:
         self._by: dict[str, dict[str, Outcome]] = {"idempotency_key": {}, "unique_key": {}, "content_hash": {}}
 
     def write(self, tx: Tx, drafts: Mapping[int, Draft]) -> None:
-        """Fill in the outcome of every draft."""
-        self._look_up(tx, drafts.values())
+        """Fill in the outcome of every draft, after `look_up`."""
         for index, draft in drafts.items():
             outcome = self._outcomes[index]
             outcome.row, outcome.blobs, outcome.replayed_by, outcome.error = None, [], None, None
@@ -275,13 +278,15 @@ class _Writer:
         if self._options.auto_process:
             self._process(tx)
 
-    def _look_up(self, tx: Tx, drafts: Iterable[Draft]) -> None:
+    def look_up(self, tx: Tx, drafts: Iterable[Draft]) -> None:
+        """Find the objects that drafts may mean, and keep others from changing them."""
         for column, found in self._by.items():
             keys = {key for draft in drafts if (key := getattr(draft, column)) is not None}
             if column == "content_hash":
                 keys = {draft.content_hash for draft in drafts if draft.skip_duplicates and draft.content_hash}
-            for cut in _cuts(sorted(keys)):
-                for row in tx.rows("objects", {"bucket_id": self._bucket.id, column: cut}):
+            for cut in cuts(sorted(keys)):
+                where = {"bucket_id": self._bucket.id, column: cut}
+                for row in tx.rows("objects", where, order=("object_id",), hold="update"):
                     found[row[column]] = Outcome(-1, row)
         ids = [o.row["object_id"] for found in self._by.values() for o in found.values() if o.row]
         blobs = blobs_of(tx, ids)
@@ -376,10 +381,6 @@ def _blob_row(row: Row, position: int, content: Content) -> Row:
     }  # fmt: skip
 
 
-def _cuts(keys: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK))
-
-
 # ---- reading
 
 
@@ -394,7 +395,7 @@ def get_object(tx: ReadTx, bucket_id: str, object_id: str) -> Row:
 def blobs_of(tx: ReadTx, object_ids: Sequence[str]) -> dict[str, list[Row]]:
     """Blobs by object id, in their order."""
     found: dict[str, list[Row]] = {}
-    for cut in _cuts(object_ids):
+    for cut in cuts(object_ids):
         for row in tx.rows("blobs", {"object_id": cut}, order=("object_id", "position")):
             found.setdefault(row["object_id"], []).append(row)
     return found
@@ -474,83 +475,3 @@ def _free_key(tx: Tx, bucket: Record, row: Row, key: str) -> str:
         details = {"existing_id": taken["object_id"]}
         raise ConflictError(f"an object with this unique key exists already: {taken['object_id']}", details=details)
     return key
-
-
-# ---- deleting
-
-
-def fed_by(tx: ReadTx, bucket_id: str) -> list[str]:
-    """Ids of the collections that may hold documents of a bucket's objects, directly or through other collections."""
-    sources = {record.id: record.body.get("source") or {} for record in tx.resources("collection")}
-    found = {c for c, source in sources.items() if bucket_id in (source.get("bucket_ids") or [])}
-    while True:
-        more = {c for c, source in sources.items() if found & _upstream(source)} - found
-        if not more:
-            return sorted(found)
-        found |= more
-
-
-def _upstream(source: Mapping[str, Any]) -> set[str]:
-    single = source.get("collection_id")
-    return {*(source.get("collection_ids") or []), *([single] if single else [])}
-
-
-def delete_objects(tx: Tx, services: Services, bucket_id: str, object_ids: Sequence[str]) -> list[str]:
-    """Delete objects with blobs, files and derived documents; gone for every reader once the transaction commits.
-
-    Returns the ids that existed.
-    """
-    existing: list[str] = []
-    for cut in _cuts(object_ids):
-        where = {"bucket_id": bucket_id, "object_id": cut}
-        ids = [row["object_id"] for row in tx.rows("objects", where, columns=("object_id",))]
-        if not ids:
-            continue
-        hide_documents(tx, services, bucket_id, ids)
-        blobs = tx.rows("blobs", {"object_id": ids}, columns=("store_key",))
-        tx.delete("blobs", {"object_id": ids})
-        release_files(tx, services, blobs)
-        tx.delete("objects", {"object_id": ids})
-        tx.emit_many("object.deleted", [(object_id, {"bucket_id": bucket_id}) for object_id in ids])
-        existing += ids
-    return existing
-
-
-def hide_documents(tx: Tx, services: Services, bucket_id: str, object_ids: Sequence[str]) -> list[str]:
-    """Bury the documents of these objects. Returns the collections that may have held some."""
-    derived = {
-        row["collection_id"] for row in tx.sums("derivations", {"object_id": object_ids}, (), by=("collection_id",))
-    }
-    collections = sorted(derived | set(fed_by(tx, bucket_id)))
-    tx.delete("derivations", {"object_id": object_ids})
-    for collection_id in collections:
-        bury(tx, collection_id, "object", list(object_ids))
-    if collections:
-        scope, ids = tx.scope, list(object_ids)
-        tx.after(lambda: services.indexer.object_deleted(scope, collections, ids))
-    return collections
-
-
-def release_files(tx: Tx, services: Services, blobs: Sequence[Row]) -> None:
-    """After the commit, delete the files of removed blob rows that no row refers to any more."""
-    keys = sorted({blob["store_key"] for blob in blobs if blob["store_key"]})
-    for cut in _cuts(keys):
-        used = {row["store_key"] for row in tx.rows("blobs", {"store_key": cut}, columns=("store_key",))}
-        for key in set(cut) - used:
-            tx.after(lambda key=key: services.blobs.delete(key))  # type: ignore[misc]
-
-
-def switch_off(tx: Tx, services: Services, bucket_id: str, object_ids: Sequence[str], event: Row) -> tuple[int, int]:
-    """Keep the objects but hide them: their documents leave every search. Returns (objects, collections)."""
-    count, collections = 0, 0
-    for cut in _cuts(list(dict.fromkeys(object_ids))):
-        where = {"bucket_id": bucket_id, "object_id": cut}
-        rows = tx.rows("objects", where, columns=("object_id", "status"))
-        ids = [row["object_id"] for row in rows if row["status"] != "DEACTIVATED"]
-        if ids:
-            values = {"status": "DEACTIVATED", "document_count": 0, "updated_at": clock.now()}
-            tx.update("objects", {"object_id": ids}, values)
-            collections = max(collections, len(hide_documents(tx, services, bucket_id, ids)))
-            tx.emit_many("object.soft_deleted", [(object_id, event) for object_id in ids])
-            count += len(ids)
-    return count, collections

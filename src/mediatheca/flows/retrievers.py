@@ -34,12 +34,12 @@ class Compiled:
 
 
 def views(tx: ReadTx, identifiers: Sequence[str]) -> list[CollectionView]:
-    """Collections as stages see them.
+    """Collections as stages see them; with no identifiers, all of the namespace.
 
     Raises:
         NotFoundError: one is unknown in this namespace.
     """
-    found = [tx.get("collection", ident) for ident in identifiers]
+    found = [tx.get("collection", ident) for ident in identifiers] or tx.resources("collection")
     return [
         CollectionView(record.id, record.name, stored_vectors(record.body), dict(record.body["indexed_fields"]))
         for record in {record.id: record for record in found}.values()

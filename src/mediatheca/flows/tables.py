@@ -2,6 +2,10 @@
 
 The lease lives in the database (another process may hold it); inside this process a lock keeps writers from polling.
 A commit is: take the lease and a sequence number → write → in one transaction record the result and return the lease.
+
+Between the write and the record anything may happen: the process dies, the job is cancelled, the record is refused. The
+rows are there all the same, so their number always becomes the committed one: by whoever wrote them, if it is alive,
+else by the indexer, which finds the lease that ran out (`abandoned`).
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import update
+
 from mediatheca.kernel.clock import now
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
 from mediatheca.kernel.ids import new_uuid
 from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db import tables
 from mediatheca.stores.db.engine import Database
-from mediatheca.stores.db.tx import LeaseLostError, ReadTx, Tx
+from mediatheca.stores.db.tx import LeaseLostError, ReadTx, Row, Tx
 from mediatheca.stores.documents.base import Tombstones
 
 _POLL_S = 0.05
@@ -53,6 +60,10 @@ class Lease:
     collection_id: str
     seq: int
     token: str
+    inherited: bool = False
+    """The holder before us died with it, maybe between its write and its record."""
+    wrote: bool = False
+    """Rows with our number may be in the table."""
     ended: bool = False
 
 
@@ -102,10 +113,11 @@ class TableLeases:
             held = {"collection_id": collection_id, "lease_token": row["lease_token"]}
             if not tx.update("document_tables", held, {"lease_token": token, "lease_until": moment + self._lease_us}):
                 return None
-            return Lease(scope, collection_id, tx.next_seq(collection_id), token)
+            inherited = row["lease_token"] is not None
+            return Lease(scope, collection_id, tx.next_seq(collection_id), token, inherited)
 
     def check(self, lease: Lease) -> None:
-        """Call right before the write.
+        """Call right before the write, when the table exists: from here on its rows count, whatever happens.
 
         Raises:
             LeaseLostError: it ran out, and somebody else may be writing.
@@ -114,6 +126,7 @@ class TableLeases:
             row = tx.row("document_tables", {"collection_id": lease.collection_id, "lease_token": lease.token})
         if row is None or row["lease_until"] <= _us():
             raise LeaseLostError(lease.collection_id)
+        lease.wrote = True
 
     def commit(self, lease: Lease, record: Callable[[Tx], Any] | None = None) -> None:
         """The write is durable: say so, run `record` in the same transaction, and give the lease back.
@@ -126,17 +139,39 @@ class TableLeases:
             row = tx.row("document_tables", where)
             if row is None:
                 raise LeaseLostError(lease.collection_id)
-            done = {"committed_seq": lease.seq, "commits": row["commits"] + 1, "lease_token": None}
-            tx.update("document_tables", where, done)
+            # First the record: rows of objects and jobs are locked before the table's by everybody, so nobody waits
+            # in a circle.
             if record is not None:
                 record(tx)
+            done = {"committed_seq": lease.seq, "commits": row["commits"] + 1, "lease_token": None}
+            if not tx.update("document_tables", where, done):
+                raise LeaseLostError(lease.collection_id)
         lease.ended = True
 
     def _give_back(self, lease: Lease) -> None:
         with self._db.begin(lease.scope) as tx:
             where = {"collection_id": lease.collection_id, "lease_token": lease.token}
-            tx.update("document_tables", where, {"lease_token": None})
+            if lease.wrote:
+                values: Row = {"lease_token": None, "committed_seq": lease.seq}
+            else:  # what we inherited stays to be seen to
+                values = {"lease_until": 0} if lease.inherited else {"lease_token": None}
+            tx.update("document_tables", where, values)
         lease.ended = True
 
-    def forget(self, collection_id: str) -> None:
+    @staticmethod
+    def abandoned(row: Row) -> bool:
+        """Whether the holder of this table's lease died with it."""
+        return row["lease_token"] is not None and row["lease_until"] <= _us()
+
+    def expire(self) -> None:
+        """End every lease: for the start of the only process that writes."""
+        table = tables.document_tables
+        with self._db.system() as connection:
+            connection.execute(update(table).where(table.c.lease_token.is_not(None)).values(lease_until=0))
+
+    @contextmanager
+    def excluded(self, collection_id: str) -> Iterator[None]:
+        """No writer of this process is inside; for removing the table of a collection that is gone."""
+        with self._locks[collection_id]:
+            yield
         self._locks.pop(collection_id, None)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, RowMapping, bindparam, text
 from sqlalchemy.exc import IntegrityError
 
 from mediatheca.kernel.ids import new_uuid
@@ -96,13 +96,7 @@ class JobQueue:
                 rows = connection.execute(self._claim, values).mappings().all()
         except IntegrityError:  # another worker took the same lock between our look and our write
             return []
-        return [
-            Job(
-                row["job_id"], Scope(row["organization_id"], row["namespace_id"]), row["kind"], row["payload"],
-                row["attempts"], row["max_attempts"], row["group_key"], token,
-            )
-            for row in rows
-        ]  # fmt: skip
+        return [_job(row, token) for row in rows]
 
     def heartbeat(self, jobs: Sequence[Job]) -> set[str]:
         """Renew leases. Returns the ids still ours; the others were cancelled or taken over."""
@@ -123,12 +117,29 @@ class JobQueue:
             return self._end(connection, job, "done", None)
 
     def fail(self, job: Job, error: str, *, permanent: bool = False) -> str:
-        """Retry later with back-off, or give up. Returns the new status: `ready` or `dead`."""
+        """Retry later with back-off, or give up. Returns the new status: `ready`, `dead` or, if it is no longer ours,
+        `lost`. A dead job stays `unburied` until somebody has seen to what it leaves behind."""
         status = "dead" if permanent or job.attempts >= job.max_attempts else "ready"
         delay = BACKOFF_S[min(job.attempts, len(BACKOFF_S)) - 1]
         with self._db.system() as connection:
-            self._end(connection, job, status, error, int(delay * 1e6))
-        return status
+            ours = self._end(connection, job, status, error, int(delay * 1e6))
+        return status if ours else "lost"
+
+    def unburied(self, limit: int = 100) -> list[tuple[Job, str]]:
+        """Dead jobs, with the reason, that nobody has seen to: whoever gave up on them may have died itself."""
+        statement = text(
+            "SELECT job_id, organization_id, namespace_id, kind, payload, attempts, max_attempts, group_key, error "
+            "FROM jobs WHERE status = 'dead' AND finished_at IS NULL ORDER BY job_id LIMIT :limit"
+        ).columns(payload=Json)
+        with self._db.translate(), self._db.engine.connect() as connection, connection.begin():
+            rows = connection.execute(statement, {"limit": limit}).mappings().all()
+        return [(_job(row, ""), row["error"] or "") for row in rows]
+
+    def bury(self, job: Job) -> None:
+        """A dead job has been seen to."""
+        statement = text(f"UPDATE jobs SET finished_at = {self._now} WHERE job_id = :job AND status = 'dead'")  # noqa: S608
+        with self._db.system() as connection:
+            connection.execute(statement, {"job": job.job_id})
 
     def release(self, job: Job) -> None:
         """Hand back an unfinished job at once (shutdown); the attempt does not count."""
@@ -143,21 +154,24 @@ class JobQueue:
         statement = text(
             "UPDATE jobs SET status = CAST(:status AS VARCHAR), error = :error, lease_token = NULL, "  # noqa: S608
             f"lease_until = NULL, run_at = {self._now} + :delay, "
-            f"finished_at = CASE WHEN CAST(:status AS VARCHAR) = 'ready' THEN NULL ELSE {self._now} END "
+            f"finished_at = CASE WHEN CAST(:status AS VARCHAR) = 'done' THEN {self._now} END "
             "WHERE job_id = :job AND lease_token = :token AND status = 'running'"
         )
         values = {"status": status, "error": error, "delay": delay_us, "job": job.job_id, "token": job.token}
         return connection.execute(statement, values).rowcount > 0
 
-    def reap(self) -> int:
-        """Make jobs whose lease ran out ready again; give up on those out of attempts. Returns how many."""
+    def reap(self, *, everything: bool = False) -> int:
+        """Make jobs whose lease ran out ready again; give up on those out of attempts. Returns how many.
+
+        `everything`: leases that still run too, for the start of the only process that works.
+        """
         statement = text(
             "UPDATE jobs SET status = CASE WHEN attempts >= max_attempts THEN 'dead' ELSE 'ready' END, "  # noqa: S608
             f"error = 'the worker stopped answering', lease_token = NULL, lease_until = NULL, run_at = {self._now} "
-            f"WHERE status = 'running' AND lease_until < {self._now}"
+            f"WHERE status = 'running' AND (lease_until < {self._now} OR :everything = 1)"
         )
         with self._db.system() as connection:
-            count = connection.execute(statement).rowcount
+            count = connection.execute(statement, {"everything": int(everything)}).rowcount
         if count:
             self._db.notify({"jobs"})
         return count
@@ -174,3 +188,10 @@ class JobQueue:
         with self._db.engine.connect() as connection, connection.begin():
             rows = connection.execute(text("SELECT status, count(*) FROM jobs GROUP BY status"))
             return {status: int(count) for status, count in rows}
+
+
+def _job(row: RowMapping, token: str) -> Job:
+    return Job(
+        row["job_id"], Scope(row["organization_id"], row["namespace_id"]), row["kind"], row["payload"],
+        row["attempts"], row["max_attempts"], row["group_key"], token,
+    )  # fmt: skip

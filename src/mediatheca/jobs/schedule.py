@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -64,11 +64,21 @@ def _us(moment: datetime) -> int:
 
 
 class Scheduler:
-    """Turns due schedules into jobs. Several may run at once: the due time is moved on by compare-and-set."""
+    """Turns due schedules into jobs. Several may run at once: the due time is moved on by compare-and-set.
 
-    def __init__(self, database: Database, now: Callable[[], datetime], tick_s: float = 1) -> None:
+    `chores` are (seconds, what) pairs of this process's own housekeeping, run in the same thread.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], datetime],
+        chores: Sequence[tuple[float, Callable[[], object]]] = (),
+        tick_s: float = 1,
+    ) -> None:
         self._db = database
         self._now = now
+        self._chores: list[list[Any]] = [[time.monotonic() + seconds, seconds, chore] for seconds, chore in chores]
         self._tick_s = tick_s
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
@@ -86,8 +96,16 @@ class Scheduler:
         while not self._closing.wait(self._tick_s):
             try:
                 self.tick()
+                self._do_chores()
             except MediathecaError as error:
                 log.error("scheduler.tick_failed", error=error.message)
+
+    def _do_chores(self) -> None:
+        for entry in self._chores:
+            due, seconds, chore = entry
+            if due <= time.monotonic():
+                entry[0] = time.monotonic() + seconds
+                chore()
 
     def tick(self) -> int:
         """Enqueue everything due now; returns how many. A schedule that missed several times runs once."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -61,6 +62,7 @@ class WorkerPool:
         self._wake = threading.Condition()
         self._pending = False
         self._closing = threading.Event()
+        self._ended = threading.Event()
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._loop, name=f"worker-{n}", daemon=True) for n in range(threads)]
@@ -82,16 +84,20 @@ class WorkerPool:
         self._closing.set()
         with self._wake:
             self._wake.notify_all()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(grace_s)
+        _join(self._threads, grace_s)
         with self._lock:
             left = list(self._runs.values())
         for run in left:
             run.stop.set()
-            self._queue.release(run.job)
-        if self._keeper.is_alive():
-            self._keeper.join(1)
+            self._hand_back(run.job)
+        self._ended.set()
+        _join([*self._threads, self._keeper], 1)
+
+    def _hand_back(self, job: Job) -> None:
+        try:
+            self._queue.release(job)
+        except MediathecaError as error:  # it comes back when its lease has run out
+            log.error("job.not_handed_back", job=job.job_id, error=error.message)
 
     def _loop(self) -> None:
         while not self._closing.is_set():
@@ -99,8 +105,8 @@ class WorkerPool:
                 self._pending = False
             try:
                 jobs = self._queue.claim(list(self._handlers), self.name)
-            except MediathecaError as error:
-                log.error("jobs.claim_failed", error=error.message)
+            except Exception as error:  # this thread must outlive whatever the database does
+                log.error("jobs.claim_failed", error=_message(error))
                 jobs = []
                 self._closing.wait(2)
             for job in jobs:
@@ -125,26 +131,46 @@ class WorkerPool:
                 self._runs.pop(job.job_id, None)
 
     def _failed(self, job: Job, error: Exception) -> None:
-        message = error.message if isinstance(error, MediathecaError) else f"{type(error).__name__}: {error}"
+        message = _message(error)
         log.error("job.failed", job=job.job_id, kind=job.kind, attempt=job.attempts, error=message, exc_info=error)
         try:
-            status = self._queue.fail(job, message, permanent=isinstance(error, PermanentJobError))
-            if status == "dead" and self._on_dead is not None:
-                self._on_dead(job, message)
-        except MediathecaError as trouble:  # the lease will run out and the job comes back by itself
-            log.error("job.fail_not_recorded", job=job.job_id, error=trouble.message)
+            if self._queue.fail(job, message, permanent=isinstance(error, PermanentJobError)) == "dead":
+                self._bury()
+        except Exception as trouble:  # the lease will run out and the job comes back by itself
+            log.error("job.fail_not_recorded", job=job.job_id, error=_message(trouble))
+
+    def _bury(self) -> None:
+        """See to what dead jobs leave behind, also those that other processes left dead."""
+        if self._on_dead is None:
+            return
+        for job, message in self._queue.unburied():
+            self._on_dead(job, message)
+            self._queue.bury(job)
 
     def _keep(self) -> None:
-        """Renew leases three times per lease; stop runs whose job was cancelled or taken over."""
-        while not self._closing.wait(self._queue.lease_us / 3e6):
+        """Renew leases three times per lease, also while closing; stop runs whose job was cancelled or taken over."""
+        while not self._ended.wait(self._queue.lease_us / 3e6):
             with self._lock:
                 runs = dict(self._runs)
             try:
                 self._queue.reap()
+                self._bury()
                 alive = self._queue.heartbeat([run.job for run in runs.values()]) if runs else set()
-            except MediathecaError as error:
-                log.error("jobs.heartbeat_failed", error=error.message)
+            except Exception as error:
+                log.error("jobs.heartbeat_failed", error=_message(error))
                 continue
             for job_id, run in runs.items():
                 if job_id not in alive and job_id in self._runs:
                     run.stop.set()
+
+
+def _message(error: Exception) -> str:
+    return error.message if isinstance(error, MediathecaError) else f"{type(error).__name__}: {error}"
+
+
+def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
+    """Wait for all of them, so long in all."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        if thread.is_alive():
+            thread.join(max(0.0, deadline - time.monotonic()))

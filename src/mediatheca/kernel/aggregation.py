@@ -87,7 +87,7 @@ def aggregate(
         if held is None:
             held = groups[ident] = (group, [_Fold() for _ in metrics])
         for metric, fold in zip(metrics, held[1], strict=True):
-            _add(fold, metric, read(record, metric.field) if metric.field else True)
+            _add(fold, metric.function, read(record, metric.field) if metric.field else True)
     rows = [
         {"group": group, "metrics": {m.alias: _result(m.function, f) for m, f in zip(metrics, folds, strict=True)}}
         for group, folds in groups.values()
@@ -109,26 +109,33 @@ def sort_rows(rows: Sequence[dict[str, Any]], alias: str, *, descending: bool) -
     return ordered + absent
 
 
-def _add(fold: _Fold, metric: Metric, value: Any) -> None:
+def _add(fold: _Fold, function: Function, value: Any) -> None:
     if value is None:
         return
-    function = metric.function
     if function in ("sum", "avg"):
         if _is_number(value):
             fold.count, fold.total = fold.count + 1, fold.total + value
-    elif function == "count":
-        fold.count += 1
-    elif function in ("min", "max"):
-        fold.low = value if fold.low is None or _less(value, fold.low) else fold.low
-        fold.high = value if fold.high is None or _less(fold.high, value) else fold.high
+        return
+    fold.count += 1
+    if function in ("min", "max"):
+        _widen(fold, value)
     elif function in ("first", "last"):
-        fold.first, fold.last = value if fold.first is None else fold.first, value
-    elif function == "push":
-        if len(fold.values) < MAX_LISTED:
-            fold.values.append(value)
-    else:
-        for element in value if isinstance(value, list) else [value]:
-            fold.distinct.setdefault(orjson.dumps(element), element)
+        fold.first, fold.last = (value if fold.count == 1 else fold.first), value
+    elif function != "count":
+        _keep(fold, function, value)
+
+
+def _keep(fold: _Fold, function: Function, value: Any) -> None:
+    if function == "push":
+        fold.values += [value][: MAX_LISTED - len(fold.values)]
+        return
+    for element in value if isinstance(value, list) else [value]:
+        fold.distinct.setdefault(orjson.dumps(element), element)
+
+
+def _widen(fold: _Fold, value: Any) -> None:
+    fold.low = value if fold.count == 1 or _less(value, fold.low) else fold.low
+    fold.high = value if fold.count == 1 or _less(fold.high, value) else fold.high
 
 
 def _result(function: Function, fold: _Fold) -> Any:

@@ -14,27 +14,28 @@ from datetime import UTC, date, datetime, timedelta
 _STRICT = re.compile(
     r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
     r"(?:[Tt ](?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.(?P<fraction>\d{1,9}))?)?"
-    r"(?P<zone>[Zz]|[+-]\d{2}:?\d{2})?)?",
+    r"(?:[Zz]|(?P<behind>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2}))?)?",
     re.ASCII,
 )
-# The engine's parser skips blanks before numbers and takes one digit for two. `*+` and `{1,2}+`: it never backtracks.
-_BLANK = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*+"
-_NUMBER = _BLANK + r"{name}[0-9]{{1,2}}+)"
-_DAY = (
-    rf"(?P<year>{_BLANK}(?:[+-][0-9]++|[0-9]{{1,4}}+))-"
-    rf"{_NUMBER.format(name='(?P<month>')}-{_NUMBER.format(name='(?P<day>')}"
+# The engine tries these forms in turn. It skips blanks before numbers, takes one digit for two, never backtracks.
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_BLANK = f"[{_SPACES}]*+"
+_YEAR = rf"{_BLANK}(?P<year>[+-][0-9]++|[0-9]{{1,4}}+)"
+_MONTH, _DAY, _HOUR, _MINUTE, _SECOND = (
+    rf"{_BLANK}(?P<{name}>[0-9]{{1,2}}+)" for name in ("month", "day", "hour", "minute", "second")
 )
-_CLOCK = rf"{_NUMBER.format(name='(?P<hour>')}:{_NUMBER.format(name='(?P<minute>')}"
-_SECOND = _NUMBER.format(name="(?P<second>")
-_OFFSET = r"(?P<zone>[Zz]|[+\-\u2212][0-9]{2}[:\s]*+(?:[0-9]{2})?)"
-_LENIENT = re.compile(
-    rf"{_DAY}(?:(?:T|{_BLANK}){_CLOCK}(?::{_SECOND}(?:{_BLANK}{_OFFSET}|\.(?P<fraction>[0-9]++))?)?)?"
+_FRACTION = r"(?:\.(?P<fraction>[0-9]++))?"
+_HOURS = rf"(?P<behind>[+\-\u2212])(?P<hours>[0-9]{{2}})[:{_SPACES}]*+"
+_FORMS = tuple(
+    re.compile(form)
+    for form in (
+        rf"{_YEAR}{_BLANK}-{_MONTH}{_BLANK}-{_DAY}[Tt ]{_HOUR}{_BLANK}:{_MINUTE}{_BLANK}:{_SECOND}{_FRACTION}"
+        rf"{_BLANK}(?:[Uu][Tt][Cc]|[Zz]|{_HOURS}(?P<minutes>[0-9]{{2}})){_BLANK}",
+        rf"{_YEAR}-{_MONTH}-{_DAY}(?:(?:T|{_BLANK}){_HOUR}:{_MINUTE}"
+        rf"(?::{_SECOND}{_FRACTION}(?:{_BLANK}(?:[Zz]|{_HOURS}(?P<minutes>[0-9]{{2}})?))?)?)?",
+    )
 )
-_RFC3339 = re.compile(
-    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})[Tt ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})"
-    r":(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]+))?(?P<zone>[Zz]|[+\-\u2212][0-9]{2}:[0-9]{2})"
-)
-_MOST_DIGITS = 64
+_LONGEST = 200
 _YEARS = range(-262_143, 262_143)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -50,10 +51,14 @@ def filter_date(value: str) -> int | None:
 
 def document_date(value: str) -> int | None:
     """The moment a document's string names; None when it is not a date."""
-    if "-" not in value or len(value) > _MOST_DIGITS:
+    if "-" not in value or len(value) > _LONGEST:
         return None
-    found = _RFC3339.fullmatch(value) or _LENIENT.fullmatch(value)
-    return None if found is None else _micros(found)
+    for form in _FORMS:
+        found = form.fullmatch(value)
+        micros = None if found is None else _micros(found)
+        if micros is not None:
+            return micros
+    return None
 
 
 def as_datetime(micros: int) -> datetime | None:
@@ -68,11 +73,12 @@ def _micros(found: re.Match[str]) -> int | None:
     part = found.groupdict()
     day = _day_number(int(part["year"]), int(part["month"]), int(part["day"]))
     hour, minute, second = (int(part[name] or 0) for name in ("hour", "minute", "second"))
-    offset = _offset_minutes(part["zone"])
-    # 60 is a leap second: the moment after second 59.
+    offset = _offset_minutes(part)
     if day is None or offset is None or hour > 23 or minute > 59 or second > 60:
         return None
     fraction = int((part["fraction"] or "0")[:6].ljust(6, "0"))
+    if second == 60:  # a leap second lies before the next minute, as in the engine
+        second, fraction = 59, 999_999
     return (((day * 24 + hour) * 60 + minute - offset) * 60 + second) * 1_000_000 + fraction
 
 
@@ -88,10 +94,8 @@ def _day_number(year: int, month: int, day: int) -> int | None:
     return same.toordinal() - _EPOCH_DAY + (cycle - 1) * _CYCLE_DAYS
 
 
-def _offset_minutes(zone: str | None) -> int | None:
-    if zone is None or zone in "Zz":
-        return 0
-    hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 4 and zone[-2:].isdigit() else 0
-    if minutes > 59 or hours > 23:
+def _offset_minutes(part: dict[str, str | None]) -> int | None:
+    hours, minutes = int(part["hours"] or 0), int(part["minutes"] or 0)
+    if hours > 23 or minutes > 59:
         return None
-    return (hours * 60 + minutes) * (1 if zone[0] == "+" else -1)
+    return (hours * 60 + minutes) * (1 if part["behind"] == "+" else -1)

@@ -46,7 +46,7 @@ def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
     notes, errors = [], []
     known = [*type(spec).model_fields]
     for name in spec.unknown():
-        close = difflib.get_close_matches(name, known, 1)
+        close = difflib.get_close_matches(name, known, 1, 0.7)
         note = "unknown key is ignored" + (f"; did you mean '{close[0]}'?" if close else "")
         notes.append(f"{name}: {note}")
         errors.append(

@@ -74,7 +74,7 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
     failures = (
         [] if brief or not counts["failed"] else tx.rows("failures", where, order=("object_id",), limit=SHOWN_FAILURES)
     )
-    objects = [] if brief else tx.rows("batch_objects", where, columns=("object_id",), order=("object_id",))
+    object_ids = [] if brief else tx.column("batch_objects", "object_id", where, order=("object_id",))
     tiers = body.get("dag_tiers", [])
     return {
         "batch_id": batch["batch_id"],
@@ -85,7 +85,7 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
         "type": "BUCKET",
         "task_id": batch["task_id"],
         "object_count": batch["object_count"],
-        "object_ids": [row["object_id"] for row in objects],
+        "object_ids": object_ids,
         "collection_ids": body.get("collection_ids", []),
         "dedup_strategy": body.get("dedup_strategy", "skip"),
         "effective_dedup_strategy": body.get("dedup_strategy", "skip"),

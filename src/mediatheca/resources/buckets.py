@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field
 
 from mediatheca.flows.ingest.plan import OPEN, cancel_batch
-from mediatheca.flows.objects import delete_objects, fed_by
+from mediatheca.flows.removal import delete_objects, fed_by
 from mediatheca.kernel.errors import ConflictError, NotEnabledError, ValidationError
 from mediatheca.kernel.schema import JSON_TYPES, Property, normal_schema, parse_schema, present_schema
 from mediatheca.resources.base import Context, Resource, Spec, is_true

@@ -45,6 +45,12 @@ class ExtractorConfig(Spec):
     field_passthrough: list[str | dict[str, Any]] = Field(default_factory=list)
     include_all_source_fields: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        """Generated clients send null for what they were not given."""
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
 
 def _single_extractor(data: Any) -> Any:
     """`feature_extractors: [one]` is `feature_extractor`; a longer list has no meaning here."""
@@ -156,24 +162,31 @@ def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dic
     ids = [record.id for record in records]
     counted = tx.sums("derivations", {"collection_id": ids}, ("documents",), by=("collection_id",)) if ids else []
     counts = {row["collection_id"]: int(row["documents"]) for row in counted}
-    return [_view(record, counts.get(record.id, 0), context) for record in records]
+    return [_view(record, _count(record, counts, context), context) for record in records]
+
+
+def _count(record: Record, derived: Mapping[str, int], context: Context) -> int:
+    """Documents, directly written ones included, when the index knows; else those derived from objects."""
+    indexer = context.services.indexer
+    return indexer.index.count(record.id) if indexer.ready(record.id) else derived.get(record.id, 0)
 
 
 def _view(record: Record, documents: int, context: Context) -> dict[str, Any]:
     body = record.body
     extractor = {key: value for key, value in body["feature_extractor"].items() if key != "inputs"}
     extractor["params"] = extractor["parameters"]
+    source = {key: value for key, value in body["source"].items() if value}
     schemas = {"input_schema": body["input_schema"], "output_schema": body["output_schema"]}
     return {
         "collection_id": record.id,
         "collection_name": record.name,
         "description": body["description"],
-        "source": {key: value for key, value in body["source"].items() if value is not None},
+        "source": source,
         "feature_extractor": extractor,
         **schemas,
         "source_bucket_schemas": body["source_bucket_schemas"],
         "source_lineage": [
-            {"source_config": body["source"], "feature_extractor": extractor, "output_schema": body["output_schema"]}
+            {"source_config": source, "feature_extractor": extractor, "output_schema": body["output_schema"]}
         ],
         "vector_indexes": [_index_view(entry) for entry in body["vector_indexes"]],
         "payload_indexes": [{"field_name": path, "type": kind} for path, kind in body["indexed_fields"].items()],
@@ -215,6 +228,8 @@ routes = APIRouter()
 def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Response:
     original = tx.get("collection", identifier)
     body = original.body
+    if body["source"]["type"] != "bucket" and spec.source is None:
+        raise ConflictError(f"collection '{original.id}' has no bucket as its source; give the clone one: source")
     config = {
         key: value for key, value in body["feature_extractor"].items() if key not in ("inputs", "feature_extractor_id")
     }

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Response
 from pydantic import Field
 
 from mediatheca.api.deps import Caller, Deleter, Listed, Reader, Writer, answer
-from mediatheca.flows.document_rows import patching
+from mediatheca.flows.document_rows import check_document_id, clean_text, patching
 from mediatheca.flows.document_search import search_documents
 from mediatheca.flows.documents import MAX_ROWS, Change, Outcome
 from mediatheca.kernel.aggregation import Function, Having, Key, Metric, Operator, Part, Unit, aggregate, sort_rows
@@ -116,15 +116,16 @@ class Search(Spec):
     "/collections/{collection}/documents/batch", operation_id="batch_update", name="batch_update", response_model=None
 )
 def batch_update(collection: str, body: BatchUpdate, caller: Writer) -> Response:
+    notes = notes_on(caller, body)
     record = reader(caller).collection(collection)
     if (body.updates is None) == (body.filters is None):
         raise ValidationError.at(("body",), "must hold either 'updates' or 'filters' with 'update_data'", "mode")
     if body.updates is not None:
-        return answer(_update_rows(caller, record, body.updates))
+        return answer({**_update_rows(caller, record, body.updates), **notes})
     if body.update_data is None:
         raise ValidationError.at(("body", "update_data"), "is required with 'filters'", "missing")
     tally = _update_matching(caller, record, _restricting(body.filters), body.update_data)
-    return answer({**tally.shown, "message": f"{tally.updated} documents updated"})
+    return answer({**tally.shown, "message": f"{tally.updated} documents updated", **notes})
 
 
 def _update_rows(caller: Caller, record: Record, rows: Sequence[Any]) -> dict[str, Any]:
@@ -151,15 +152,13 @@ def _update_rows(caller: Caller, record: Record, rows: Sequence[Any]) -> dict[st
 def given_id(row: Any) -> str:
     """What a row that was refused calls itself."""
     ident = row.get("document_id") if isinstance(row, dict) else None
-    return ident if isinstance(ident, str) else ""
+    return clean_text(ident) if isinstance(ident, str) else ""
 
 
 def _update_row(row: Any, where: tuple[str | int, ...]) -> tuple[str, dict[str, Any]]:
     if not isinstance(row, dict):
         raise ValidationError.at(where, f"must be {{document_id, update_data}}, got {type(row).__name__}", "dict_type")
-    ident, data = row.get("document_id"), row.get("update_data")
-    if not isinstance(ident, str) or not ident:
-        raise ValidationError.at((*where, "document_id"), f"must be a string, got {ident!r}", "string_type")
+    ident, data = check_document_id(row.get("document_id"), (*where, "document_id")), row.get("update_data")
     if not isinstance(data, dict):
         raise ValidationError.at((*where, "update_data"), f"must be an object, got {type(data).__name__}", "dict_type")
     return ident, data
@@ -173,9 +172,23 @@ def failure(error: MediathecaError) -> dict[str, Any]:
     return {"success": False, "error": error.message, "status": error.status, "type": error.type}
 
 
+def notes_on(caller: Caller, body: Spec) -> dict[str, Any]:
+    """`{"warnings": […]}` for unknown keys, or nothing; asked before any work, because strict servers refuse them."""
+    notes = unknown_keys(body, strict=caller.services.settings.strict)
+    return {"warnings": notes} if notes else {}
+
+
 def check_rows(rows: Sequence[Any], where: tuple[str | int, ...]) -> None:
     if not 1 <= len(rows) <= MAX_ROWS:
         raise ValidationError.at(where, f"must hold 1 to {MAX_ROWS} rows, got {len(rows)}", "length")
+
+
+def _ids(given: Sequence[str]) -> list[str]:
+    """Up to a thousand document ids, each once."""
+    check_rows(given, ("body", "document_ids"))
+    for number, ident in enumerate(given):
+        check_document_id(ident, ("body", "document_ids", number))
+    return list(dict.fromkeys(given))
 
 
 def _restricting(raw: Any) -> Filter:
@@ -199,7 +212,7 @@ class _Tally:
 
 def _update_matching(caller: Caller, record: Record, filter: Filter | None, data: dict[str, Any]) -> _Tally:
     """The same change for all that match now, a commit for every thousand; one deleted meanwhile is no failure."""
-    patching(record, "", data, ("body", "update_data"))  # bad data is refused before anything is written
+    patching(record, "any", data, ("body", "update_data"))  # bad data is refused before anything is written
     ids = [hit.document_id for hit in reader(caller).walk(record.id, filter)]
     tally = _Tally()
     for start in range(0, len(ids), MAX_ROWS):
@@ -220,28 +233,30 @@ def _update_matching(caller: Caller, record: Record, filter: Filter | None, data
 )
 def bulk_update(collection: str, body: BulkUpdate, caller: Writer) -> Response:
     """Done when it answers: there is no task to wait for."""
+    notes = notes_on(caller, body)
     record = reader(caller).collection(collection)
     tally = _update_matching(caller, record, parse_filter(body.filters), body.update_data)
     message = f"{tally.updated} documents updated, {tally.failed} failed"
-    return answer({"task_id": None, "status": "COMPLETED", **tally.shown, "message": message})
+    return answer({"task_id": None, "status": "COMPLETED", **tally.shown, "message": message, **notes})
 
 
 @router.delete(
     "/collections/{collection}/documents/batch", operation_id="batch_delete", name="batch_delete", response_model=None
 )
 def batch_delete(collection: str, body: Annotated[BatchDelete, Body()], caller: Deleter) -> Response:
+    notes = notes_on(caller, body)
     record = reader(caller).collection(collection)
     if (body.document_ids is None) == (body.filters is None):
         raise ValidationError.at(("body",), "must hold either 'document_ids' or 'filters'", "mode")
     if body.document_ids is not None:
-        check_rows(body.document_ids, ("body", "document_ids"))
-        ids = list(dict.fromkeys(body.document_ids))
+        ids = _ids(body.document_ids)
         gone = _delete(caller, record, ids)
         results = [_deletion(ident, ident in gone) for ident in ids]
-        return answer(_deletions(len(gone), len(ids) - len(gone), results))
+        return answer({**_deletions(len(gone), len(ids) - len(gone), results), **notes})
     matching = [hit.document_id for hit in reader(caller).walk(record.id, _restricting(body.filters))]
     parts = (matching[start : start + MAX_ROWS] for start in range(0, len(matching), MAX_ROWS))
-    return answer(_deletions(sum(len(_delete(caller, record, part)) for part in parts), 0, None))
+    gone_in_all = sum(len(_delete(caller, record, part)) for part in parts)
+    return answer({**_deletions(gone_in_all, 0, None), **notes})
 
 
 def _delete(caller: Caller, record: Record, ids: Sequence[str]) -> set[str]:
@@ -276,6 +291,7 @@ def count(collection: str, query: Listed, caller: Reader) -> Response:
 )
 def distinct(collection: str, body: Distinct, caller: Reader) -> Response:
     """Values with their counts, the most frequent first; a list counts for each of its elements."""
+    notes = notes_on(caller, body)
     record = reader(caller).collection(collection)
     counts: Counter[bytes] = Counter()
     for hit in reader(caller).walk(record.id, parse_filter(body.filters)):
@@ -284,7 +300,7 @@ def distinct(collection: str, body: Distinct, caller: Reader) -> Response:
         counts.update({orjson.dumps(element) for element in elements if element is not None})
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: body.limit]
     values = [{"value": orjson.loads(value), "count": number} for value, number in ordered]
-    return answer({"field": body.field, "values": values, "total_distinct": len(values), "query_info": {}})
+    return answer({"field": body.field, "values": values, "total_distinct": len(values), "query_info": {}, **notes})
 
 
 @router.post(
@@ -294,6 +310,7 @@ def distinct(collection: str, body: Distinct, caller: Reader) -> Response:
     response_model=None,
 )
 def aggregate_documents(collection: str, body: Aggregate, caller: Reader) -> Response:
+    notes = notes_on(caller, body)
     for name in ("unwind", "range_buckets"):
         if (body.model_extra or {}).get(name):
             raise ValidationError.at(("body", name), "is not supported; group by a field, or filter by ranges", "extra")
@@ -307,14 +324,7 @@ def aggregate_documents(collection: str, body: Aggregate, caller: Reader) -> Res
     rows = aggregate(hits, field_value, keys, metrics, rules)
     total = len(rows)
     rows = sort_rows(rows, body.sort_by or aliases[0], descending=body.sort_direction == "desc")
-    notes = unknown_keys(body, strict=caller.services.settings.strict)
-    return answer(
-        {
-            "results": rows[: body.limit or MAX_GROUPS],
-            "total_groups": total,
-            "query_info": {"warnings": notes} if notes else {},
-        }
-    )
+    return answer({"results": rows[: body.limit or MAX_GROUPS], "total_groups": total, "query_info": notes})
 
 
 def _metric(entry: Aggregation, number: int) -> Metric:
@@ -345,17 +355,17 @@ def _check_aliases(aliases: Sequence[str], keys: Sequence[str], rules: Sequence[
 
 @router.post("/documents/batch-get", operation_id="batch_get", name="batch_get", response_model=None)
 def batch_get(body: BatchGet, caller: Reader) -> Response:
-    check_rows(body.document_ids, ("body", "document_ids"))
-    ids = list(dict.fromkeys(body.document_ids))
+    notes = notes_on(caller, body)
+    ids = _ids(body.document_ids)
     found = reader(caller).anywhere(ids, body.return_vectors)
     view = view_of(caller, urls=body.return_presigned_urls, vectors=body.return_vectors)
     documents = [present(found[ident], view) for ident in ids if ident in found]
-    return answer({"documents": documents, "not_found": [ident for ident in ids if ident not in found]})
+    return answer({"documents": documents, "not_found": [ident for ident in ids if ident not in found], **notes})
 
 
 @router.post("/documents/search", operation_id="search_documents", name="search_documents", response_model=None)
 def search(body: Search, caller: Reader) -> Response:
-    """Without a query: the documents that match the filters."""
+    notes = notes_on(caller, body)
     collections, unknown = reader(caller).collections(body.collection_ids)
     if unknown:
         raise NotFoundError("collection", ", ".join(unknown))
@@ -367,6 +377,5 @@ def search(body: Search, caller: Reader) -> Response:
     hits = search_documents(caller.services, caller.scope, collections, body.query, limit, tree)
     view = view_of(caller, urls=body.return_presigned_urls)
     results = [{**present(hit, view), "score": hit.score} for hit in hits]
-    notes = unknown_keys(body, strict=caller.services.settings.strict)
     shown = {"results": results, "documents": results, "total_count": len(results), "query": body.query}
-    return answer({**shown, "warnings": notes} if notes else shown)
+    return answer({**shown, **notes})

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from mediatheca.api.deps import Caller, OrgWriter, answer
 from mediatheca.flows.document_rows import upsertion
 from mediatheca.flows.documents import Change, Outcome
+from mediatheca.flows.standalone import direct_collection
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ConflictError, FieldError, ValidationError
-from mediatheca.resources.base import Spec, unknown_keys
-from mediatheca.resources.document_actions import check_rows, failure, given_id, write_rows
+from mediatheca.resources.base import Spec
+from mediatheca.resources.document_actions import check_rows, failure, given_id, notes_on, write_rows
 from mediatheca.resources.documents import in_namespace, reader
 from mediatheca.stores.db.tx import Cmp, Record
 
@@ -49,24 +50,28 @@ class Upsert(Spec):
 def upsert(namespace: str, body: Upsert, request: Request, caller: OrgWriter) -> Response:
     """Rows that are wrong are reported one by one and the rest is written; when all are wrong it is 422."""
     inside = in_namespace(caller, request, namespace)
+    notes = notes_on(inside, body)
     check_rows(body.documents, ("body", "documents"))
     record = _target(inside, body.collection_id)
     key = body.options.idempotency_key
     if key is None:
-        return answer(_upsert(inside, record, body))
-    digest = hashlib.sha256(orjson.dumps([record.id, body.documents])).hexdigest()
+        return answer({**_upsert(inside, record, body), **notes})
+    digest = hashlib.sha256(json.dumps([record.id, body.documents], sort_keys=True).encode()).hexdigest()
     known = _claim(inside, key, digest)
     if known is not None:
-        return answer(known)
+        return answer({**known, **notes})
     shown = _upsert(inside, record, body)
     _remember(inside, key, shown)
-    return answer(shown)
+    return answer({**shown, **notes})
 
 
 def _target(caller: Caller, identifier: str | None) -> Record:
-    """The named collection, or the only one there is."""
+    """The named collection; else that of a standalone namespace, or the only one there is."""
     if identifier is not None:
         return reader(caller).collection(identifier)
+    direct = direct_collection(caller.services.db, caller.scope, caller.actor.key_id)
+    if direct is not None:
+        return direct
     collections, _ = reader(caller).collections(None)
     if len(collections) != 1:
         names = ", ".join(record.name for record in collections[:10]) or "none; create one first"
@@ -128,8 +133,7 @@ def _upserted(
         shown["dropped_payload_fields"] = dropped
     if token is not None:
         shown["write_token"] = token
-    notes = unknown_keys(body, strict=caller.services.settings.strict)
-    return {**shown, "warnings": notes} if notes else shown
+    return shown
 
 
 def _claim(caller: Caller, key: str, digest: str) -> dict[str, Any] | None:

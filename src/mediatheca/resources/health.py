@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,10 +13,14 @@ from fastapi import APIRouter, Request, Response
 from mediatheca import __version__
 from mediatheca.api.deps import answer
 from mediatheca.flows.services import Services
+from mediatheca.kernel import clock
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.telemetry import JOBS, metrics
 
 router = APIRouter(tags=["health"])
+FRESH_S = 1.0
+BEAT_S = 60.0
+"""A scheduler silent for longer has stopped; it ticks every second."""
 
 
 def checks(services: Services) -> dict[str, Callable[[], None]]:
@@ -41,20 +47,69 @@ def examine(services: Services) -> dict[str, Any]:
     return found
 
 
+class _Memory:
+    """The last examination: a check writes to every backend, and anybody may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[int, tuple[float, dict[str, Any]]] = {}
+
+    def examine(self, services: Services) -> dict[str, Any]:
+        with self._lock:
+            at, found = self._found.get(id(services), (0.0, {}))
+            if time.monotonic() - at > FRESH_S:
+                found = examine(services)
+                self._found = {id(services): (time.monotonic(), found)}
+            return found
+
+
+_memory = _Memory()
+
+
 @router.get("/health", operation_id="healthcheck", response_model=None)
 @router.get("/health/deep", operation_id="healthcheck_deep", response_model=None)
 def health(request: Request) -> Response:
+    """Every backend; 503 when one is not well. What is wrong is told to callers with a key only."""
     services: Services = request.app.state.services
-    backends = examine(services)
-    well = all(entry["status"] == "OK" for entry in backends.values())
-    body = {"status": "OK" if well else "ERROR", "version": __version__, "backends": backends}
-    body |= {name: entry["status"] for name, entry in backends.items()}
+    found = _memory.examine(services)
+    well = all(entry["status"] == "OK" for entry in found.values())
+    body: dict[str, Any] = {"status": "OK" if well else "DEGRADED", "version": __version__}
+    body |= {name: entry["status"] for name, entry in found.items()}
+    body["data"] = _flags({name: entry["status"] == "OK" for name, entry in found.items()}, services)
+    if _known(request):
+        body |= {"backends": found, "index_lag": services.indexer.lag(), "jobs": services.queue.depth()}
     return answer(body, 200 if well else 503)
+
+
+def _flags(well: dict[str, bool], services: Services) -> dict[str, bool]:
+    """The same under the names clients know. Queue and caches are the database's and the process's own."""
+    flags = {"metadata": well["database"], "task_queue": well["database"], "object_storage": well["blobs"]}
+    flags |= {"vector_store": well["index"] and well["documents"], "cache": True}
+    return {**flags, "inference": bool(services.extractors)}
+
+
+def _known(request: Request) -> bool:
+    try:
+        request.app.state.auth.actor(request.headers.get("authorization"))
+    except MediathecaError:
+        return False
+    return True
 
 
 @router.get("/health/liveness", operation_id="liveness", response_model=None)
 async def liveness() -> Response:
     return answer({"status": "OK"})
+
+
+@router.get("/health/beat", operation_id="scheduler_beat", response_model=None)
+async def beat(request: Request) -> Response:
+    """Whether the scheduler of this process still turns; 503 when it has been silent for too long."""
+    age = time.monotonic() - request.app.state.scheduler.last_beat
+    running = age < BEAT_S
+    last = (clock.now() - timedelta(seconds=age)).isoformat()
+    return answer(
+        {"beat_running": running, "age_seconds": round(age, 3), "last_heartbeat": last}, 200 if running else 503
+    )
 
 
 metrics_router = APIRouter(tags=["health"])

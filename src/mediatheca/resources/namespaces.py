@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, model_validator
 from mediatheca.api.deps import OrgRead, OrgWrite, OrgWriter, answer
 from mediatheca.flows.collections import check_parameters, find_extractor
 from mediatheca.flows.services import Services
+from mediatheca.flows.standalone import DIRECT
 from mediatheca.kernel.errors import ConflictError, NotEnabledError, NotFoundError, ValidationError
 from mediatheca.kernel.ids import check_name
 from mediatheca.resources.base import Context, Resource, Spec, is_true, unknown_keys
@@ -227,11 +228,12 @@ def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -
     """With `force` everything inside goes too: rows now, tables, indexes and files right after."""
     inner = tx.within(record.id)
     buckets, collections = inner.count("resources", {"kind": "bucket"}), inner.resources("collection")
-    if (buckets or collections) and not is_true(query.get("force")):
+    declared = [collection for collection in collections if collection.body["source"]["type"] != DIRECT]
+    if (buckets or declared) and not is_true(query.get("force")):
         raise ConflictError(
-            f"namespace '{record.name}' has {buckets} buckets and {len(collections)} collections; "
+            f"namespace '{record.name}' has {buckets} buckets and {len(declared)} collections; "
             "delete them first, or add ?force=true to delete everything in it",
-            details={"bucket_count": buckets, "collection_count": len(collections)},
+            details={"bucket_count": buckets, "collection_count": len(declared)},
         )
     for table in _TABLES:
         inner.delete(table, {})

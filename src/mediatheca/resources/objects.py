@@ -31,10 +31,9 @@ from mediatheca.flows.objects import (
     blobs_of,
     change_object,
     create_objects,
-    delete_objects,
     get_object,
-    switch_off,
 )
+from mediatheca.flows.removal import delete_objects, switch_off
 from mediatheca.kernel.errors import ConflictError, FieldError, NotFoundError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.schema import wire_type
@@ -268,7 +267,7 @@ def list_post(bucket_identifier: str, query: Listed, raw: Raw, tx: Read, caller:
     return _page(tx, bucket_identifier, query, sign, body.get("select"))
 
 
-@router.get(_BUCKET, operation_id="list_objects_buckets_get", response_model=None)
+@router.get(_BUCKET, operation_id="list_objects_get_buckets", response_model=None)
 def list_get(
     bucket_identifier: str, query: Listed, tx: Read, caller: Reader, return_presigned_urls: Flag = False
 ) -> Response:
@@ -345,7 +344,7 @@ def delete(bucket_identifier: str, object_identifier: str, tx: Delete, caller: D
     return Response(status_code=204)
 
 
-@router.post(f"{_BUCKET}/bulk-soft-delete", operation_id="bulk_soft_delete_objects", response_model=None)
+@router.post(f"{_BUCKET}/bulk-soft-delete", operation_id="bulk_soft_delete_objects_buckets", response_model=None)
 def soft_delete(bucket_identifier: str, spec: SoftDeleteSpec, tx: Delete, caller: Deleter) -> Response:
     """Hide objects from every search; their records stay, with status DEACTIVATED."""
     notes = unknown_keys(spec, strict=caller.services.settings.strict)

@@ -15,6 +15,7 @@ from mediatheca.stores.db.tx import ReadTx, Record
 router = APIRouter(tags=["organizations"])
 
 _CATEGORIES = ("metadata", "data", "search", "upload", "compute")
+_UNLIMITED = 1_000_000_000
 
 
 class OrganizationPatch(Spec):
@@ -30,8 +31,8 @@ class OrganizationPatch(Spec):
 
 
 def _rate_limits(rpm: int) -> dict[str, int]:
-    """One bucket serves every category here; 0 means unlimited."""
-    return dict.fromkeys(_CATEGORIES, rpm)
+    """One bucket serves every category here. The wire has no word for unlimited: a very large number stands for it."""
+    return dict.fromkeys(_CATEGORIES, rpm or _UNLIMITED)
 
 
 def present(tx: ReadTx, record: Record, rpm: int) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def patch(spec: OrganizationPatch, tx: AdminWrite, caller: OrgReader) -> Respons
     return answer(body | ({"warnings": notes} if notes else {}))
 
 
-@router.get("/me", operation_id="get_me", response_model=None)
+@router.get("/me", operation_id="whoami_me", response_model=None)
 def me(tx: OrgRead, caller: OrgReader) -> Response:
     """Who is calling, with which key, and what it may do."""
     actor = caller.actor

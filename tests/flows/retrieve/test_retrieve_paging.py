@@ -158,6 +158,17 @@ def test_what_stages_made_is_kept_whole_and_sorted_results_too(shop: Shop):
     assert len(keys) == len(set(keys)) == 4
 
 
+def test_a_ranking_kept_whole_shows_no_deleted_document_either(shop: Shop):
+    plan = shop.compile(SEARCH, stage("limit", limit=25))
+    expected = ids(shop.execute(plan, {"limit": 25}))
+    cursor = shop.execute(plan, {"limit": 5})["pagination"]["cursor"]
+    shop.searcher.delete("col_a", expected[6])
+    second = shop.execute(plan, {"limit": 5, "cursor": cursor})
+    assert ids(second) == [name for name in expected[5:10] if name != expected[6]]
+    third = shop.execute(plan, {"limit": 5, "cursor": second["pagination"]["cursor"]})
+    assert ids(third) == expected[10:15]
+
+
 def test_a_cursor_is_bound_to_its_query_and_signed(shop: Shop):
     plan = shop.compile(text_search(final_top_k=30))
     cursor = shop.execute(plan, {"inputs": {"query": "red"}, "limit": 3})["pagination"]["cursor"]

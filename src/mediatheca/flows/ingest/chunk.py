@@ -5,30 +5,31 @@ At-least-once delivery + deterministic document ids + one leased writer per tabl
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
-from mediatheca.extractors import Artifact, Extractor, Row
+from mediatheca.extractors import Artifact
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.ingest.items import Failure, ItemBuilder, SourceObject, gather
+from mediatheca.flows.ingest.making import DocumentMaker
 from mediatheca.flows.ingest.plan import ENDED, change_task
 from mediatheca.flows.services import JobServices
-from mediatheca.flows.tables import Lease
 from mediatheca.jobs.queue import Job
 from mediatheca.jobs.runner import ItemFailure
-from mediatheca.jobs.worker import PermanentJobError, Run
+from mediatheca.jobs.worker import JobCancelledError, PermanentJobError, Run
 from mediatheca.kernel import clock
 from mediatheca.kernel.documents import Document
-from mediatheca.kernel.errors import NotFoundError
-from mediatheca.kernel.ids import document_id
+from mediatheca.kernel.errors import ValidationError
 from mediatheca.stores.db import tx as db
 from mediatheca.telemetry import DOCUMENTS, FAILURES, span
 
 log = structlog.get_logger()
+
+OPEN_CHUNK = ("PENDING", "PROCESSING")
+_IN_USE = db.Cmp("!=", "DEACTIVATED")
+"""Objects that were switched off keep their row; nothing is made of them."""
 
 
 @dataclass(slots=True)
@@ -41,24 +42,37 @@ class _Work:
     sources: list[SourceObject]
     skipped: int = 0
 
+    def key(self) -> db.Row:
+        return {"chunk_id": self.chunk["chunk_id"]}
+
+    def versions(self) -> dict[str, int]:
+        """The version of each object that we read."""
+        return {source.object_id: source.row["version"] for source in self.sources}
+
 
 @dataclass(slots=True)
 class _Result:
     """What extraction gave."""
 
-    documents: list[Document] = field(default_factory=list)
+    documents: dict[str, Document] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     """Objects that were processed; one may have given no document."""
     failures: list[Failure] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
+
+    def keep(self, object_ids: set[str]) -> None:
+        """Forget all other objects."""
+        self.done &= object_ids
+        self.documents = {ident: d for ident, d in self.documents.items() if d.object_id in object_ids}
 
 
 def process_chunk(services: JobServices, run: Run) -> None:
     """The handler of `ingest.chunk` jobs.
 
     Raises:
-        PermanentJobError: the chunk, its batch or its collection is gone.
-        LeaseLostError: another worker has taken over; nothing was recorded.
+        PermanentJobError: its extractor is not installed.
+        JobCancelledError: it was cancelled, or another worker has taken over; nothing was written.
+        LeaseLostError: another writer has taken over the table.
     """
     work = _begin(services, run.job)
     if work is None:
@@ -77,7 +91,7 @@ def _begin(services: JobServices, job: Job) -> _Work | None:
     """Read the work and mark the batch as processing; None when there is nothing to do any more."""
     with services.db.read(job.scope) as tx:
         work = _read(tx, job)
-    if work.chunk["status"] not in ("PENDING", "PROCESSING") or work.batch["status"] in ENDED:
+    if work is None:
         with services.db.begin(job.scope) as tx:
             tx.finish_job(job.job_id, job.token)
         return None
@@ -91,29 +105,30 @@ def _begin(services: JobServices, job: Job) -> _Work | None:
     return work
 
 
-def _read(tx: db.ReadTx, job: Job) -> _Work:
-    chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"]})
-    if chunk is None:
-        raise PermanentJobError(f"chunk {job.payload['chunk_id']} is gone")
-    batch = tx.row("batches", {"batch_id": chunk["batch_id"]})
-    try:
-        collection = tx.get("collection", chunk["collection_id"])
-    except NotFoundError as error:
-        raise PermanentJobError(error.message) from error
-    if batch is None:
-        raise PermanentJobError(f"batch {chunk['batch_id']} is gone")
+def _read(tx: db.ReadTx, job: Job) -> _Work | None:
+    """None: the chunk is done, or it was cancelled or deleted, with its batch or with its collection."""
+    chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"], "status": OPEN_CHUNK})
+    batch = None if chunk is None else tx.row("batches", {"batch_id": chunk["batch_id"]})
+    collection = None if chunk is None else tx.find("collection", chunk["collection_id"])
+    if chunk is None or batch is None or batch["status"] in ENDED or collection is None:
+        return None
     ids = chunk["object_ids"]
-    rows = tx.rows("objects", {"object_id": ids})
-    skipped = 0
-    if batch["body"].get("dedup_strategy", "skip") == "skip":
-        seen = {
-            row["object_id"]: row["object_version"]
-            for row in tx.rows("derivations", {"collection_id": collection.id, "object_id": ids})
-        }
-        fresh = [row for row in rows if seen.get(row["object_id"]) != row["version"]]
-        skipped, rows = len(rows) - len(fresh), fresh
+    rows = tx.rows("objects", {"object_id": ids, "status": _IN_USE})
+    seen = _derived(tx, collection.id, ids) if _skips(batch) else {}
+    fresh = [row for row in rows if seen.get(row["object_id"]) != row["version"]]
+    skipped, rows = len(rows) - len(fresh), fresh
     blobs = tx.rows("blobs", {"object_id": [row["object_id"] for row in rows]})
     return _Work(chunk, batch, collection, gather(rows, blobs), skipped)
+
+
+def _skips(batch: db.Row) -> bool:
+    return bool(batch["body"].get("dedup_strategy", "skip") == "skip")
+
+
+def _derived(tx: db.ReadTx, collection_id: str, object_ids: Collection[str]) -> dict[str, int]:
+    """The version of each object that its documents were made from."""
+    where = {"collection_id": collection_id, "object_id": list(object_ids)}
+    return {row["object_id"]: row["object_version"] for row in tx.rows("derivations", where)}
 
 
 def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
@@ -122,6 +137,7 @@ def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
     if extractor is None:
         raise PermanentJobError(f"extractor '{config['feature_extractor_id']}' is not installed here")
     result, builder = _Result(), ItemBuilder(services, extractor, config)
+    maker = DocumentMaker(work.collection, work.batch["batch_id"], extractor, builder)
     by_id = {source.object_id: source for source in work.sources}
     items = []
     for source in work.sources:
@@ -139,65 +155,15 @@ def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
             failure = Failure(outcome.item_id, outcome.phase, outcome.reason, outcome.permanent)
             result.failures.append(failure)
             continue
+        try:
+            made = maker.make(by_id[outcome.item_id], outcome.rows)
+        except ValidationError as error:  # this object's alone: the others of the commit must not fail with it
+            result.failures.append(Failure(outcome.item_id, "result", error.message))
+            continue
         result.done.add(outcome.item_id)
-        _collect(result, work, extractor, builder, by_id[outcome.item_id], outcome.rows)
+        result.documents |= made.documents
+        result.artifacts |= made.artifacts
     return result
-
-
-def _collect(
-    result: _Result, work: _Work, extractor: Extractor, builder: ItemBuilder, source: SourceObject, rows: Iterable[Row]
-) -> None:
-    passed = builder.payload(source)
-    system = lineage(work, extractor, source)
-    names = {entry["feature_uri"].rsplit("/", 1)[-1]: entry["name"] for entry in work.collection.body["vector_indexes"]}
-    moment = clock.now()
-    for row in rows:
-        fields, files = dict(row.fields), []
-        for name, artifact in row.artifacts.items():
-            key = _artifact_key(work, artifact)
-            result.artifacts[key] = artifact
-            fields[name] = key
-            files.append({"field": name, "role": "thumbnail", "type": artifact.mime_type, "key": key})
-        result.documents.append(
-            Document(
-                document_id=document_id(work.collection.id, source.object_id, row.source_key, row.position),
-                collection_id=work.collection.id,
-                payload={**passed, **fields},
-                vectors={names[name]: vector for name, vector in row.vectors.items()},
-                object_id=source.object_id,
-                root_object_id=source.object_id,
-                system={**system, "document_blobs": files} if files else system,
-                created_at=moment,
-                updated_at=moment,
-            )
-        )
-
-
-def _artifact_key(work: _Work, artifact: Artifact) -> str:
-    """Content-addressed: the same thumbnail is stored once per collection."""
-    digest = hashlib.sha256(artifact.data).hexdigest()
-    row = work.chunk
-    return f"{row['organization_id']}/{row['namespace_id']}/artifacts/{work.collection.id}/{digest}{artifact.suffix}"
-
-
-def lineage(work: _Work, extractor: Extractor, source: SourceObject) -> dict[str, Any]:
-    """Where a document comes from, as `_internal` shows it."""
-    bucket_id = source.row["bucket_id"]
-    blobs = [
-        {"field": b["property"], "type": b["type"], "key": b["store_key"], "url": b["source_url"]}
-        for b in source.blobs
-        if b["store_key"] or b["source_url"]
-    ]
-    return {
-        "root_bucket_id": bucket_id,
-        "source_type": "bucket",
-        "source_object_id": source.object_id,
-        "lineage_path": f"{bucket_id}/{work.collection.id}",
-        "feature_extractor_id": extractor.extractor_id,
-        "batch_id": work.batch["batch_id"],
-        "object_version": source.row["version"],
-        "source_blobs": blobs,
-    }
 
 
 def _commit(services: JobServices, work: _Work, result: _Result, run: Run) -> None:
@@ -207,49 +173,76 @@ def _commit(services: JobServices, work: _Work, result: _Result, run: Run) -> No
             _record(tx, work, result, run, 0, 0)
         return
     with services.leases.acquire(run.job.scope, work.collection.id) as lease:
-        alive = _alive(services, lease, result.done)
-        result.documents = [document for document in result.documents if document.object_id in alive]
-        run.check()
+        _narrow(services, work, result, run)
+        services.leases.check(lease)  # before the table is made: a deleted collection must not get it back
         services.documents.ensure(work.collection.id, stored_vectors(work.collection.body))
         services.leases.check(lease)
-        replaced = services.documents.upsert(work.collection.id, result.documents, lease.seq, replace_objects=alive)
-        result.done &= alive
+        documents = list(result.documents.values())
+        replaced = services.documents.upsert(work.collection.id, documents, lease.seq, replace_objects=result.done)
         services.leases.commit(lease, lambda tx: _record(tx, work, result, run, lease.seq, replaced))
 
 
-def _alive(services: JobServices, lease: Lease, object_ids: set[str]) -> set[str]:
-    """The objects that still exist: a late chunk must not bring a deleted one back."""
-    with services.db.read(lease.scope) as tx:
-        rows = tx.rows("objects", {"object_id": sorted(object_ids)}, columns=("object_id",))
-    return {row["object_id"] for row in rows}
+def _narrow(services: JobServices, work: _Work, result: _Result, run: Run) -> None:
+    """Leave out what changed while we extracted: a late chunk brings no deleted object back, and no old version.
+
+    Raises:
+        JobCancelledError: the chunk was cancelled, or somebody else did it.
+    """
+    ids, versions = sorted(result.done), work.versions()
+    with services.db.read(run.job.scope) as tx:
+        job = {"job_id": run.job.job_id, "lease_token": run.job.token, "status": "running"}
+        if not tx.count("jobs", job) or not tx.count("chunks", {**work.key(), "status": OPEN_CHUNK}):
+            raise JobCancelledError(run.job.job_id)
+        alive = tx.rows("objects", {"object_id": ids, "status": _IN_USE}, columns=("object_id",))
+        derived = _derived(tx, work.collection.id, ids)
+    # The same version again is no news to a batch that skips; one that replaces was asked to.
+    oldest = {ident: versions[ident] - _skips(work.batch) for ident in ids}
+    result.keep({row["object_id"] for row in alive if derived.get(row["object_id"], -1) <= oldest[row["object_id"]]})
 
 
 def _record(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, replaced: int) -> None:
-    moment, chunk = clock.now(), work.chunk
-    counts = {"fetched": len(chunk["object_ids"]), "written": len(result.documents), "filtered": work.skipped}
+    """What was written is recorded even if the job is no longer ours: the documents are there."""
+    try:
+        tx.finish_job(run.job.job_id, run.job.token)
+        ours = True
+    except db.LeaseLostError:
+        ours = False
+    touched = sorted({*result.done, *(failure.object_id for failure in result.failures)})
+    where = {"object_id": touched, "status": _IN_USE}
+    held = tx.rows("objects", where, columns=("object_id",), order=("object_id",), hold="update")
+    result.keep({row["object_id"] for row in held})
+    if ours:
+        _record_chunk(tx, work, result, run, seq, replaced)
+    _record_documents(tx, work, result)
+
+
+def _record_chunk(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, replaced: int) -> None:
+    counts = {"fetched": len(work.chunk["object_ids"]), "written": len(result.documents), "filtered": work.skipped}
     counts |= {"failed": len(result.failures), "replaced": replaced, "last_seq": seq}
-    where = {"chunk_id": chunk["chunk_id"], "status": ["PENDING", "PROCESSING"]}
-    if not tx.update("chunks", where, {**counts, "status": "COMPLETED", "updated_at": moment}):
-        raise db.LeaseLostError(chunk["chunk_id"])
-    record_failures(tx, chunk, result.failures, work.collection, run.job.payload.get("attempt", 1))
-    per_object: dict[str, int] = dict.fromkeys(result.done, 0)
-    for document in result.documents:
+    where = {**work.key(), "status": OPEN_CHUNK}
+    tx.update("chunks", where, {**counts, "status": "COMPLETED", "updated_at": clock.now()})
+    record_failures(tx, work.chunk, result.failures, work.collection, run.job.payload.get("attempt", 1))
+
+
+def _record_documents(tx: db.Tx, work: _Work, result: _Result) -> None:
+    if not result.done:
+        return
+    per_object = dict.fromkeys(sorted(result.done), 0)
+    for document in result.documents.values():
         per_object[document.object_id] += 1
-    versions = {source.object_id: source.row["version"] for source in work.sources}
-    tx.delete("derivations", {"collection_id": work.collection.id, "object_id": sorted(per_object)})
+    versions, common = work.versions(), {"batch_id": work.chunk["batch_id"], "updated_at": clock.now()}
+    where = {"collection_id": work.collection.id}
+    tx.delete("derivations", {**where, "object_id": list(per_object)})
     tx.insert(
         "derivations",
         [
-            {"collection_id": work.collection.id, "object_id": object_id, "documents": count}
-            | {"object_version": versions[object_id], "batch_id": chunk["batch_id"], "updated_at": moment}
-            for object_id, count in per_object.items()
+            {**where, "object_id": ident, "documents": count, "object_version": versions[ident], **common}
+            for ident, count in per_object.items()
         ],
     )
-    if per_object:
-        tx.update("objects", {"object_id": sorted(per_object)}, {"status": "COMPLETED"})
-        payload = {"batch_id": chunk["batch_id"], "documents": len(result.documents)}
-        tx.emit("collection.documents.written", work.collection.id, payload)
-    tx.finish_job(run.job.job_id, run.job.token)
+    tx.update("objects", {"object_id": list(per_object)}, {"status": "COMPLETED"})
+    payload = {"batch_id": work.chunk["batch_id"], "documents": len(result.documents)}
+    tx.emit("collection.documents.written", work.collection.id, payload)
 
 
 def record_failures(tx: db.Tx, chunk: db.Row, failures: list[Failure], collection: db.Record, attempt: int) -> None:
@@ -260,7 +253,7 @@ def record_failures(tx: db.Tx, chunk: db.Row, failures: list[Failure], collectio
     tx.insert(
         "failures",
         [
-            {**where, "object_id": failure.object_id, "phase": failure.phase, "reason": failure.reason[:2000]}
+            {**where, "object_id": failure.object_id, "phase": failure.phase, "reason": _storable(failure.reason)}
             | {"error_type": "permanent" if failure.permanent else "transient", "attempt": attempt}
             | {"extractor": config["feature_extractor_id"], "created_at": clock.now()}
             for failure in failures
@@ -268,13 +261,18 @@ def record_failures(tx: db.Tx, chunk: db.Row, failures: list[Failure], collectio
     )
 
 
+def _storable(reason: str) -> str:
+    """What an extractor said may hold what no database takes: NUL, halves of surrogate pairs."""
+    return reason[:2000].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
 def chunk_died(services: JobServices, job: Job, message: str) -> None:
     """A chunk out of attempts: its objects fail with the reason, the rest of the batch goes on."""
     with services.db.begin(job.scope) as tx:
-        chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"]})
-        collection = None if chunk is None else tx.find("collection", chunk["collection_id"])
+        chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"], "status": OPEN_CHUNK})
         if chunk is None:
             return
+        collection = tx.find("collection", chunk["collection_id"])
         failures = [Failure(object_id, "job", message, permanent=False) for object_id in chunk["object_ids"]]
         values = {"status": "FAILED", "fetched": len(failures), "failed": len(failures), "updated_at": clock.now()}
         tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, values)

@@ -35,6 +35,11 @@ class SourceObject:
     view: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def file(self) -> Row | None:
+        """Its first stored file."""
+        return next((blob for blob in self.blobs if blob["store_key"]), None)
+
+    @property
     def object_id(self) -> str:
         return str(self.row["object_id"])
 

@@ -46,7 +46,7 @@ def check_objects(tx: ReadTx, bucket_id: str, wanted: Sequence[str]) -> None:
     known: set[str] = set()
     for start in range(0, len(wanted), 500):
         where = {"bucket_id": bucket_id, "object_id": wanted[start : start + 500]}
-        known.update(row["object_id"] for row in tx.rows("objects", where, columns=("object_id",)))
+        known.update(tx.column("objects", "object_id", where))
     missing = [object_id for object_id in wanted if object_id not in known]
     if missing:
         error = NotFoundError("object", ", ".join(missing[:10]))
@@ -76,9 +76,7 @@ def submit_batch(tx: Tx, batch: Row, chunk_size: int, collection_ids: Sequence[s
     if batch["status"] != "DRAFT":
         return batch
     where = {"batch_id": batch["batch_id"]}
-    objects = [
-        row["object_id"] for row in tx.rows("batch_objects", where, columns=("object_id",), order=("object_id",))
-    ]
+    objects = tx.column("batch_objects", "object_id", where, order=("object_id",))
     if not objects:
         raise BadRequestError(f"batch '{batch['batch_id']}' has no objects; add some before submitting it")
     collections = _targets(tx, batch, collection_ids)

@@ -37,7 +37,9 @@ def _ready(tx: ReadTx, batch_id: str, services: Services) -> bool:
     last: dict[str, int] = {}
     for row in tx.rows("chunks", {"batch_id": batch_id}, columns=("collection_id", "last_seq")):
         last[row["collection_id"]] = max(last.get(row["collection_id"], 0), row["last_seq"])
-    return all(services.indexer.applied(collection) >= seq for collection, seq in last.items())
+    # A collection that was deleted meanwhile has nothing to wait for.
+    alive = {row["collection_id"] for row in tx.rows("document_tables", {"collection_id": list(last)})}
+    return all(services.indexer.applied(collection) >= seq for collection, seq in last.items() if collection in alive)
 
 
 def _settle(tx: Tx, batch_id: str, services: Services) -> None:
@@ -47,6 +49,8 @@ def _settle(tx: Tx, batch_id: str, services: Services) -> None:
     counts = progress(tx, batch)
     failed = counts["failed"]
     status = "COMPLETED" if not failed else "FAILED" if failed >= counts["total"] else "COMPLETED_WITH_ERRORS"
+    if set(counts["chunks"]) == {"CANCELED"}:  # all its collections were deleted
+        status = "CANCELED"
     summary: dict[str, int] = {}
     for row in tx.sums("failures", {"batch_id": batch_id}, (), by=("phase",)):
         summary[row["phase"]] = row["count"]

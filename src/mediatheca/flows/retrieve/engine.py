@@ -22,7 +22,7 @@ from mediatheca.flows.retrieve.paging import (
     position_after,
 )
 from mediatheca.flows.retrieve.plan import Compiler, Plan
-from mediatheca.flows.retrieve.request import MAX_PAGE, ExecuteRequest
+from mediatheca.flows.retrieve.request import MAX_PAGE, ExecuteRequest, GroupBy
 from mediatheca.flows.retrieve.seams import ContentEmbedder, ExecutionContext, Fetch, Searcher, Sign
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.ids import new_id
@@ -188,7 +188,7 @@ class _Answer:
         body = self._frame(run)
         if not hits and run.error is None:
             body["diagnostics"] = await diagnose(self.plan, run, self.keep, self.searcher)
-        return await self._show(body, hits, offset, limit, ident=None)
+        return await self._show(body, hits, offset, limit)
 
     async def _later(self, ident: str, snapshot: Snapshot, position: int) -> dict[str, Any]:
         """A later page of a remembered ranking: the order stands, deleted documents are gone."""
@@ -196,16 +196,14 @@ class _Answer:
         run = Execution(self.plan, self.context, self.inputs.values, self.keep, limit, self.searcher, self.embedder)
         body = self._frame(run)
         body["facets"] = snapshot.extra["facets"]
+        if snapshot.hits is not None and self.request.group_by is not None:
+            return await self._grouped(body, snapshot.hits, self.request.group_by, position, limit, ident)
         if snapshot.hits is not None:
-            grouped = self.request.group_by is not None
-            # Groups are cut out of the whole ranking, plain pages out of their own part of it.
-            part = slice(None) if grouped else slice(position, position + limit)
-            snapshot.hits[part] = kept = await self._still_there(snapshot.hits[part])
-            body["warnings"] += [] if grouped or len(kept) == limit else []
-            return await self._show(body, snapshot.hits, position, limit, ident)
-        page = await self._read_again(snapshot, position, limit)
-        gone = len(snapshot.references[position : position + limit]) - len(page)
-        if gone:
+            page = await self._still_there(snapshot.hits[position : position + limit])
+        else:
+            page = await self._read_again(snapshot, position, limit)
+        gone = min(limit, snapshot.total - position) - len(page)
+        if gone > 0:
             body["warnings"].append(f"{gone} documents of this page were deleted since the first page was shown")
         return await self._present(body, page, position, limit, snapshot.total, ident)
 
@@ -237,19 +235,31 @@ class _Answer:
         found = await self._readable((h.collection_id, h.document_id) for h in hits if h.collection_id in ours)
         return [h for h in hits if h.collection_id not in ours or (h.collection_id, h.document_id) in found]
 
-    async def _show(
-        self, body: dict[str, Any], hits: list[Hit], offset: int, limit: int, ident: str | None
-    ) -> dict[str, Any]:
+    async def _show(self, body: dict[str, Any], hits: list[Hit], offset: int, limit: int) -> dict[str, Any]:
+        """The first page of a ranking, which is remembered where there are more."""
         grouped = self.request.group_by
-        if grouped is None:
-            if ident is None and offset + limit < len(hits) and self.page.method in ("cursor", "scroll"):
-                extra = {"limit": limit, "facets": body["facets"]}
-                ident = self.snapshots.keep(self._key(), hits, extra, whole=not self.plan.keeps_documents)
-            return await self._present(body, hits[offset : offset + limit], offset, limit, len(hits), ident)
+        if grouped is not None:
+            return await self._grouped(body, hits, grouped, offset, limit, None)
+        more = offset + limit < len(hits)
+        ident = self._remember(body, hits, limit, whole=not self.plan.keeps_documents) if more else None
+        return await self._present(body, hits[offset : offset + limit], offset, limit, len(hits), ident)
+
+    def _remember(self, body: dict[str, Any], hits: list[Hit], limit: int, *, whole: bool) -> str | None:
+        if self.page.method not in ("cursor", "scroll"):
+            return None
+        extra = {"limit": limit, "facets": body["facets"]}
+        return self.snapshots.keep(self._key(), hits, extra, whole=whole)
+
+    async def _grouped(
+        self, body: dict[str, Any], hits: list[Hit], grouped: GroupBy, offset: int, limit: int, ident: str | None
+    ) -> dict[str, Any]:
+        """A page of groups; `documents` holds their members one after the other."""
         groups = present.group_hits(hits, grouped)
-        if ident is None and offset + limit < len(groups) and self.page.method in ("cursor", "scroll"):
-            ident = self.snapshots.keep(self._key(), hits, {"limit": limit, "facets": body["facets"]}, whole=True)
         page = groups[offset : offset + limit]
+        if ident is not None:
+            page = [(key, await self._still_there(members)) for key, members in page]
+        elif offset + limit < len(groups):
+            ident = self._remember(body, hits, limit, whole=True)
         flat = [hit for _, members in page for hit in members]
         body = await self._present(body, flat, offset, limit, len(groups), ident)
         items = iter(body["documents"])

@@ -19,6 +19,7 @@ from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of
 from mediatheca.kernel.relaxation import Relaxation
 from mediatheca.kernel.search import Hit
+from mediatheca.telemetry import span
 
 MAX_STAGE_MS = 60_000
 RETRY_FACTOR = 2
@@ -110,7 +111,8 @@ class Execution:
     async def _guarded(self, number: int, stage: PlannedStage, metadata: dict[str, Any]) -> str | None:
         """Run one stage; what it says went wrong, None when nothing did."""
         try:
-            await self._stage(number, stage, metadata)
+            with span("retriever.stage", stage=stage.stage.stage_id, name=stage.name):
+                await self._stage(number, stage, metadata)
             return None
         except StageTimeoutError as error:
             self._timed_out(stage, str(error))

@@ -5,16 +5,17 @@ There is no way to reach the connection from here: a query without its scope can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, Result, Table, and_, delete, func, insert, select, update
+from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import ConflictError, NotFoundError
+from mediatheca.kernel.errors import ConflictError, NotFoundError, ValidationError
 from mediatheca.kernel.ids import new_id, new_uuid
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db import tables
@@ -54,6 +55,7 @@ LISTINGS = {
     "batches": Listing(tables.batches, "batch_id", "body", ("batch_id",)),
     "tasks": Listing(tables.tasks, "task_id", "additional_data", ("task_id", "task_type")),
     "api_keys": Listing(tables.api_keys, "key_id", "scopes", ("name",)),
+    "executions": Listing(tables.executions, "execution_id", "body", ("execution_id",)),
     "failures": Listing(tables.failures, "object_id", "reason", ("object_id", "reason")),
 }
 
@@ -109,17 +111,27 @@ class ReadTx:
         columns: Sequence[str] = (),
         order: Sequence[str] = (),
         limit: int | None = None,
-        hold: bool = False,
+        hold: Literal["", "share", "update"] = "",
     ) -> list[Row]:
-        """Rows of a table. `order`: column names, `-name` for descending. `hold`: nobody may remove them meanwhile."""
+        """Rows of a table. `order`: column names, `-name` for descending.
+
+        `hold`: until the end of the transaction nobody else may change (`update`) or remove (`share`) these rows.
+        Take objects before blobs, each in the order of their ids, so that two transactions never wait for each other.
+        """
         source = tables.metadata.tables[table]
         statement = select(*(source.c[name] for name in columns) if columns else (source,))
         statement = statement.where(*self._where(source, where)).limit(limit)
         for name in order:
             statement = statement.order_by(source.c[name[1:]].desc() if name.startswith("-") else source.c[name])
         if hold:
-            statement = statement.with_for_update(read=True)  # nothing on SQLite, where writers are alone anyway
-        return [dict(row) for row in self._connection.execute(statement).mappings()]
+            statement = statement.with_for_update(read=hold == "share")  # nothing on SQLite: writers are alone there
+        return _as_dicts(self._connection.execute(statement))
+
+    def column(self, table: str, name: str, where: Where, *, order: Sequence[str] = ()) -> list[Any]:
+        """One column of the rows: for thousands of ids, which need no dict each."""
+        source = tables.metadata.tables[table]
+        statement = select(source.c[name]).where(*self._where(source, where))
+        return list(self._connection.execute(statement.order_by(*(source.c[key] for key in order))).scalars())
 
     def row(self, table: str, where: Where) -> Row | None:
         """The one row, or None."""
@@ -137,7 +149,7 @@ class ReadTx:
         keys = [source.c[name] for name in by]
         values = [func.coalesce(func.sum(source.c[name]), 0).label(name) for name in sums]
         statement = select(*keys, func.count().label("count"), *values).where(*self._where(source, where))
-        return [dict(row) for row in self._connection.execute(statement.group_by(*keys)).mappings()]
+        return _as_dicts(self._connection.execute(statement.group_by(*keys)))
 
     def page(self, table: str, where: Where, query: ListQuery, aliases: Mapping[str, str] | None = None) -> Page:
         """One page of a list. `aliases`: wire names of columns, e.g. `{"bucket_name": "name"}`."""
@@ -168,12 +180,33 @@ class ReadTx:
         return [record(row) for row in self.rows("resources", {"kind": kind, **(where or {})}, order=("id",))]
 
 
+def _as_dicts(result: Result[Any]) -> list[Row]:
+    """`dict(row)` of SQLAlchemy's mappings asks for the keys again in every row: several times slower."""
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
+
+
 def record(row: Row) -> Record:
     """A row of `resources` as a Record."""
     return Record(
         row["kind"], row["id"], row["name"], row["body"], row["parent"], row["version"],
         row["created_at"], row["updated_at"], row["namespace_id"],
     )  # fmt: skip
+
+
+@contextmanager
+def _storable(table: str) -> Iterator[None]:
+    """What the caller sent and the database refuses is the caller's error."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise ConflictError(f"{table}: an entry with this key exists already") from error
+    except (StatementError, UnicodeError) as error:
+        cause = error.orig if isinstance(error, StatementError) else error
+        if isinstance(error, DataError) or isinstance(cause, TypeError | UnicodeError):
+            message = "holds a value that cannot be stored: a lone surrogate, a NUL, or a number beyond 64 bits"
+            raise ValidationError.at(("body",), message, "unstorable") from error
+        raise
 
 
 class Tx(ReadTx):
@@ -205,18 +238,17 @@ class Tx(ReadTx):
             return
         target = tables.metadata.tables[table]
         scope = {"organization_id": self.scope.organization_id, "namespace_id": self.scope.namespace_id}
-        try:
-            with self._connection.begin_nested():
-                self._connection.execute(insert(target), [{**row, **scope} for row in rows])
-        except IntegrityError as error:
-            raise ConflictError(f"{table}: an entry with this key exists already") from error
+        with _storable(table), self._connection.begin_nested():
+            self._connection.execute(insert(target), [{**row, **scope} for row in rows])
         self.topics.add(table)
 
     def update(self, table: str, where: Where, values: Row) -> int:
         """Rows changed."""
         target = tables.metadata.tables[table]
         self.topics.add(table)
-        return self._connection.execute(update(target).where(and_(*self._where(target, where))).values(values)).rowcount
+        with _storable(table):
+            found = self._connection.execute(update(target).where(and_(*self._where(target, where))).values(values))
+        return found.rowcount
 
     def delete(self, table: str, where: Where) -> int:
         """Rows removed."""

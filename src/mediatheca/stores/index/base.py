@@ -12,7 +12,7 @@ Rules every index keeps (each is a test of `mediatheca.testing.index`):
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,10 +69,17 @@ class SearchIndex(Protocol):
     def ids(self, collection_id: str) -> Iterator[str]:
         """All document ids: for comparing with the document store."""
 
-    def rebuild(self, spec: IndexSpec, pages: Iterator[list[Document]], watermark: int) -> None:
+    def rebuild(
+        self,
+        spec: IndexSpec,
+        pages: Iterator[list[Document]],
+        watermark: int,
+        before_swap: Callable[[], None] = lambda: None,
+    ) -> None:
         """Build a fresh, optimised index aside from `pages` and swap it in. The old one answers until the swap.
 
-        After the swap the index holds exactly `pages` at `watermark`; the caller replays what came later.
+        After the swap the index holds exactly `pages` at `watermark`; the caller replays what came later, and keeps
+        readers away from `before_swap` on, which is called in this thread when only the swap is left to do.
         """
 
     def stats(self, collection_id: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,18 @@ class EdgeIndex:
             if start is None:
                 return
 
-    def rebuild(self, spec: IndexSpec, pages: Iterator[list[Document]], watermark: int) -> None:
+    def rebuild(
+        self,
+        spec: IndexSpec,
+        pages: Iterator[list[Document]],
+        watermark: int,
+        before_swap: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pool.clean(spec.collection_id)
         generation = self._pool.files(spec.collection_id).new_generation()
         try:
             build_aside(generation, spec, pages, watermark)
+            before_swap()
             self._pool.swap(spec, generation, watermark)
         except BaseException:
             shutil.rmtree(generation, ignore_errors=True)

@@ -270,7 +270,13 @@ class QdrantIndex:
             if start is None:
                 return
 
-    def rebuild(self, spec: IndexSpec, pages: Iterator[list[Document]], watermark: int) -> None:
+    def rebuild(
+        self,
+        spec: IndexSpec,
+        pages: Iterator[list[Document]],
+        watermark: int,
+        before_swap: Callable[[], None] = lambda: None,
+    ) -> None:
         with self._at_server():
             physical = self._create(spec)
             try:
@@ -278,6 +284,7 @@ class QdrantIndex:
                 for page in pages:
                     search.apply(engine, page)
                 self._write_state(physical, spec, watermark)
+                before_swap()
                 self._switch(spec.collection_id, physical)
             except BaseException:
                 self._client.delete_collection(physical)

@@ -1,0 +1,36 @@
+"""`python -m benchmarks [name …]`: all of them, or those named. A table each, JSON in `benchmarks/out/`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from benchmarks import ingest, model, newcomer, peers, scale, search, start
+from benchmarks._report import Report
+
+BENCHMARKS: dict[str, Callable[[], Report]] = {
+    "start": start.run,
+    "ingest": ingest.run,
+    "search": search.run,
+    "model": model.run,
+    "scale": scale.run,
+    "peers": peers.run,
+    "newcomer": newcomer.run,
+}
+
+
+def main(names: list[str]) -> int:
+    """Returns the exit code."""
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    for name in names or BENCHMARKS:
+        report = BENCHMARKS[name]()
+        report.save()
+        print(report.table(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Plug-ins that cost next to nothing, so that a benchmark measures the server and not a model."""

@@ -1,0 +1,91 @@
+"""Looking after collections: which source objects have no document, and whether the indexes are whole."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from mediatheca.api.deps import OrgWriter, Read, answer
+from mediatheca.flows.ingest.plan import OPEN
+from mediatheca.flows.removal import cuts
+from mediatheca.kernel import clock
+from mediatheca.stores.db.tx import ReadTx, Row
+
+router = APIRouter(tags=["collections"])
+
+
+@router.get("/collections/{identifier}/reconciliation", operation_id="reconcile_collection", response_model=None)
+def reconcile(identifier: str, tx: Read, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+    """Objects against documents: every object of the sources, those that gave documents, and why others did not."""
+    collection = tx.get("collection", identifier)
+    where = {"bucket_id": collection.body["source"]["bucket_ids"]}
+    objects = {row["object_id"] for row in tx.rows("objects", where, columns=("object_id",))}
+    derived = tx.rows("derivations", {"collection_id": collection.id}, columns=("object_id", "documents"))
+    produced = {row["object_id"] for row in derived if row["documents"] and row["object_id"] in objects}
+    missing = sorted(objects - produced)
+    tried = {row["object_id"] for row in derived}
+    return answer(
+        {
+            "collection_id": collection.id,
+            "source_object_count": len(objects),
+            "produced_object_count": len(produced),
+            "document_count": sum(row["documents"] for row in derived),
+            "delta": len(missing),
+            "discrepancies": _reasons(tx, collection.id, missing[:limit], tried),
+            "discrepancies_truncated": len(missing) > limit,
+            "limit": limit,
+        }
+    )
+
+
+def _reasons(tx: ReadTx, collection_id: str, object_ids: list[str], tried: set[str]) -> list[dict[str, Any]]:
+    found = []
+    for cut in cuts(object_ids):
+        where = {"collection_id": collection_id, "object_id": cut}
+        failures = {row["object_id"]: row["reason"] for row in tx.rows("failures", where, order=("created_at",))}
+        queued = _queued(tx, cut)
+        for row in tx.rows("objects", {"object_id": cut}, order=("object_id",)):
+            reason = _reason(row, failures, queued, tried)
+            age = (clock.now() - row["created_at"]).total_seconds()
+            shown = {"object_id": row["object_id"], "bucket_id": row["bucket_id"], "status": row["status"]}
+            error = failures.get(row["object_id"]) or row["error"]
+            found.append({**shown, "reason": reason, "age_seconds": age, "error": error})
+    return found
+
+
+def _queued(tx: ReadTx, object_ids: Any) -> set[str]:
+    """Those that are in a batch which has not ended."""
+    rows = tx.rows("batch_objects", {"object_id": object_ids})
+    batches = {row["batch_id"] for row in rows}
+    running = {row["batch_id"] for row in tx.rows("batches", {"batch_id": batches, "status": list(OPEN)})}
+    return {row["object_id"] for row in rows if row["batch_id"] in running}
+
+
+def _reason(row: Row, failures: dict[str, str], queued: set[str], tried: set[str]) -> str:
+    ident = row["object_id"]
+    if ident in queued:
+        return "processing"
+    if ident in failures or row["status"] == "FAILED":
+        return "failed"
+    if row["status"] == "DEACTIVATED":
+        return "skipped"
+    return "no_document" if ident in tried else "unknown"
+
+
+@router.post("/namespaces/{identifier}/ensure-indexes", operation_id="ensure_indexes", response_model=None)
+def ensure_indexes(identifier: str, caller: OrgWriter, force_rebuild: bool = False) -> Response:
+    """Make every collection's index searchable up to its last write; with `force_rebuild` build it anew from the
+    documents, which stay searchable meanwhile. Nothing is extracted again."""
+    with caller.services.db.read(caller.organization) as tx:  # closed before the slow part
+        inner = tx.within(tx.get("namespace", identifier).id)
+        fields = {record.id: sorted(record.body["indexed_fields"]) for record in inner.resources("collection")}
+    indexer, rebuilt = caller.services.indexer, []
+    for collection_id in fields:
+        if force_rebuild:
+            indexer.rebuild(inner.scope, collection_id)
+            rebuilt.append(collection_id)
+        indexer.catch_up(inner.scope, collection_id)
+    names = [f"{collection_id}.{field}" for collection_id, found in fields.items() for field in found]
+    done = {"ensured": names, "created": names, "rebuilt": rebuilt, "skipped": []}
+    return answer({"success": True, "namespace_id": inner.scope.namespace_id, "collections": len(fields), **done})
