@@ -3,25 +3,36 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# uv lives beside the environment: pip alone brings it, and it makes environments without Debian's python3-venv.
+UV := .uv/bin/uv
+INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
 
 .PHONY: install demo test check bench soak lock clean
 
 install: $(STAMP)
 
-$(BIN)/uv:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+$(UV): requirements/uv.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade --target .uv --require-hashes -r requirements/uv.txt
+	touch $@
 
-$(STAMP): requirements/base.txt pyproject.toml | $(BIN)/uv
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/base.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+$(BIN)/python: | $(UV)
+	$(UV) venv --quiet --python $(PYTHON) $(VENV)
+
+$(STAMP): requirements/base.txt pyproject.toml | $(BIN)/python
+	$(INSTALL) --require-hashes -r requirements/base.txt
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.installed-test: requirements/test.txt $(STAMP)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/test.txt
+	$(INSTALL) --require-hashes -r requirements/test.txt
 	touch $@
 
-demo: install
+# The demo needs only the photographs of scikit-image, not the 140 MB that it computes with: hence --no-deps.
+$(VENV)/.installed-demo: requirements/demo.txt $(STAMP)
+	$(INSTALL) --no-deps --require-hashes -r requirements/demo.txt
+	touch $@
+
+demo: $(VENV)/.installed-demo
 	$(BIN)/mediatheca demo
 
 check: $(VENV)/.installed-test
@@ -40,10 +51,11 @@ soak: $(VENV)/.installed-test
 	$(BIN)/pytest -m soak -n 0 tests/crash
 
 # Rewrites the pinned, hashed requirement files; they carry no download addresses.
-COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-lock: | $(BIN)/uv
-	$(COMPILE) pyproject.toml --extra models --extra bundled --extra demo --group build -o requirements/base.txt
+COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: | $(UV)
+	$(COMPILE) pyproject.toml --extra models --extra bundled --group build -o requirements/base.txt
+	echo "scikit-image>=0.26" | $(COMPILE) --no-deps - -c requirements/base.txt -o requirements/demo.txt
 	$(COMPILE) pyproject.toml --extra models --extra bundled --extra demo --extra postgres --extra qdrant --extra cloud --extra telemetry --group build --group test -c requirements/base.txt -o requirements/test.txt
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .uv build dist

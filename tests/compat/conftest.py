@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture
 def namespace(served: Served, request: pytest.FixtureRequest) -> str:
     """A namespace of the test's own; gives its id."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60]
+    name = f"{re.sub('[^A-Za-z0-9]+', '-', request.node.name)[:50]}-{uuid.uuid4().hex[:6]}"
     extractors = [{"feature_extractor_name": n, "version": "v1"} for n in ("text_extractor", "image_extractor")]
     body = {"namespace_name": name, "feature_extractors": extractors}
     made = httpx.post(f"{served.url}/v1/namespaces", json=body, headers={"Authorization": f"Bearer {KEY}"})

@@ -152,6 +152,26 @@ def test_a_batch_is_undone_and_run_again(world: World) -> None:
     assert len(world.client.retrievers.execute(world.retriever, **search)["documents"]) == len(PRODUCTS)
 
 
+def test_what_a_batch_cannot_do_in_its_state_is_refused_and_changes_nothing(world: World) -> None:
+    batch = world.fresh_batch()
+    path = f"/buckets/{world.bucket}/batches/{batch}"
+    for method, action in (("POST", "resubmit"), ("DELETE", "documents"), ("POST", "retry")):
+        with pytest.raises(MixpeekAPIError) as caught:
+            world.request(method, f"{path}/{action}")
+        assert (caught.value.status, caught.value.detail["error"]["details"]["retryable"]) == (409, False)
+        assert "is DRAFT" in caught.value.detail["error"]["message"]
+    nobody = {"filters": {"AND": [{"field": "name", "operator": "eq", "value": "nobody"}]}}
+    with pytest.raises(MixpeekAPIError) as caught:
+        world.request("POST", f"/buckets/{world.bucket}/batches/bulk-submit", nobody)
+    assert caught.value.status == 400
+    with pytest.raises(MixpeekAPIError) as caught:
+        world.request("POST", f"/buckets/{world.bucket}/batches/bulk-submit", {"collection_ids": ["nowhere"]})
+    assert caught.value.status == 404
+    listed = world.request("POST", f"/buckets/{world.bucket}/batches/list")["results"]
+    assert {entry["batch_id"] for entry in listed} == {world.batch, batch}
+    assert world.client.batches.get(world.bucket, batch)["status"] == "DRAFT"
+
+
 def test_documents_are_listed_read_changed_searched_and_deleted(world: World) -> None:
     client, collection = world.client, world.collection
     page = client.documents.list(collection, page_size=2)
@@ -219,6 +239,13 @@ def test_search_takes_a_text_a_collection_and_filters(world: World) -> None:
     filters = {"field": "price", "operator": "gte", "value": 200}
     assert names(world.client.search("something to drink from", collection="texts", filters=filters)) == ["Lawn mower"]
     assert names(world.client.search("something to drink from"))[0] == "Mug"
+
+
+def test_a_collection_that_was_never_filled_is_searched_from_the_first_moment(world: World) -> None:
+    for _ in range(5):
+        fresh = world.fresh_collection()
+        assert world.client.search("tea", collection=fresh)["results"] == []
+        assert names(world.client.search("something to drink from"))[0] == "Mug"
 
 
 def test_a_standalone_namespace_is_filled_and_searched_with_the_callers_own_vectors(world: World) -> None:

@@ -42,6 +42,8 @@ class Model:
         self.things: dict[int, Thing] = {}
         self.lock = threading.Lock()
         self.counts: dict[str, int] = {}
+        self.open: tuple[str, list[tuple[Thing, int]]] | None = None
+        """The batch that runs, and what it settles when it is complete."""
 
     def count(self, name: str, by: int = 1) -> None:
         with self.lock:

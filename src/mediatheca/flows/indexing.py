@@ -154,6 +154,12 @@ class Indexer:
         """The same for a caller that knows only the collection: its scope is that of its table."""
         return self.tombstones(self._known(collection_id).scope, collection_id)
 
+    def unwritten(self, collection_id: str) -> bool:
+        """Whether nothing was ever committed to the collection: then the document store may have no table of it."""
+        with self._db.read(self._known(collection_id).scope) as tx:
+            row = tx.row("document_tables", {"collection_id": collection_id})
+        return row is None or not row["committed_seq"]
+
     def vector_index(self, collection_id: str, name: str) -> VectorIndex:
         """A vector index of a collection by name."""
         found = [index for index in self._known(collection_id).spec.vectors if index.name == name]
@@ -352,10 +358,8 @@ class Indexer:
                     for key, seq in keys.items():
                         where = {"collection_id": collection_id, "kind": kind, "key": key, "seq": seq}
                         tx.delete("tombstones", where)
-                if maintain:
-                    tx.update("document_tables", {"collection_id": collection_id}, {"commits": 0})
 
-            self._leases.commit(lease, forget)
+            self._leases.commit(lease, forget, maintained=maintain)
         with table.lock:
             table.buried = self._has_tombstones(table)
 

@@ -40,7 +40,7 @@ class IndexSearcher:
     async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> tuple[list[Hit], bool]:
         if self._indexer.ready(collection_id):
             return self._indexer.index.query(collection_id, query), False
-        return await self._exactly(collection_id, lambda dead: self._nearest(collection_id, query, dead))
+        return await self._exactly(collection_id, [], lambda dead: self._nearest(collection_id, query, dead))
 
     async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> tuple[list[Hit], bool]:
         if self._indexer.ready(collection_id):
@@ -48,6 +48,7 @@ class IndexSearcher:
         scan = Scan(filter=filter, limit=limit)
         return await self._exactly(
             collection_id,
+            [],
             lambda dead: [as_hit(d) for d in self._indexer.documents.scan(collection_id, scan, tombstones=dead)],
         )
 
@@ -55,7 +56,9 @@ class IndexSearcher:
         if self._indexer.ready(collection_id):
             return self._indexer.index.count(collection_id, filter), False
         documents = self._indexer.documents
-        return await self._exactly(collection_id, lambda dead: documents.count(collection_id, filter, tombstones=dead))
+        return await self._exactly(
+            collection_id, 0, lambda dead: documents.count(collection_id, filter, tombstones=dead)
+        )
 
     async def facet(
         self, collection_id: str, key: str, limit: int, filter: Filter | None
@@ -69,7 +72,7 @@ class IndexSearcher:
             counts = Counter(value for document in found for value in set(_facet_values(document, key)))
             return sorted(counts.items(), key=lambda entry: (-entry[1], str(entry[0])))[:limit]
 
-        return await self._exactly(collection_id, counted)
+        return await self._exactly(collection_id, [], counted)
 
     async def get(
         self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = ()
@@ -79,14 +82,17 @@ class IndexSearcher:
         documents = self._indexer.documents
         return await self._exactly(
             collection_id,
+            [],
             lambda dead: [as_hit(d) for d in documents.get(collection_id, ids, tombstones=dead, vectors=with_vectors)],
         )
 
-    async def _exactly(self, collection_id: str, read: Callable[[Tombstones], T]) -> tuple[T, bool]:
-        def work() -> T:
-            return read(self._indexer.tombstones_of(collection_id))
+    async def _exactly(self, collection_id: str, empty: T, read: Callable[[Tombstones], T]) -> tuple[T, bool]:
+        def work() -> tuple[T, bool]:
+            if self._indexer.unwritten(collection_id):
+                return empty, False
+            return read(self._indexer.tombstones_of(collection_id)), True
 
-        return await asyncio.to_thread(work), True
+        return await asyncio.to_thread(work)
 
     def _nearest(self, collection_id: str, query: VectorQuery | TextQuery, dead: Tombstones) -> list[Hit]:
         if isinstance(query, TextQuery):  # the documents have no text index; the caller says that it degraded

@@ -128,8 +128,10 @@ class TableLeases:
             raise LeaseLostError(lease.collection_id)
         lease.wrote = True
 
-    def commit(self, lease: Lease, record: Callable[[Tx], Any] | None = None) -> None:
+    def commit(self, lease: Lease, record: Callable[[Tx], Any] | None = None, *, maintained: bool = False) -> None:
         """The write is durable: say so, run `record` in the same transaction, and give the lease back.
+
+        `maintained`: the table was put in order; its commits are counted from here on.
 
         Raises:
             LeaseLostError: nothing of `record` is kept.
@@ -143,7 +145,8 @@ class TableLeases:
             # in a circle.
             if record is not None:
                 record(tx)
-            done = {"committed_seq": lease.seq, "commits": row["commits"] + 1, "lease_token": None}
+            commits = 0 if maintained else row["commits"] + 1
+            done = {"committed_seq": lease.seq, "commits": commits, "lease_token": None}
             if not tx.update("document_tables", where, done):
                 raise LeaseLostError(lease.collection_id)
         lease.ended = True

@@ -99,8 +99,10 @@ def explain(identifier: str, caller: Reader) -> Response:
     """The plan of a retriever without running it. Counts and times are those of its latest executions."""
     found = caller.services.plans.get(caller.scope, identifier)
     past = [row["body"] for row in caller.services.executions.recent(caller.scope, found.retriever_id)]
-    index = caller.services.indexer.index
-    entering = sum(index.count(view.collection_id) for view in found.plan.collections)
+    indexer = caller.services.indexer
+    for view in found.plan.collections:
+        indexer.catch_up(caller.scope, view.collection_id)
+    entering = sum(indexer.index.count(view.collection_id) for view in found.plan.collections)
     stages = _explained(found.plan, past, entering)
     longest = max((stage["estimated_duration_ms"] for stage in stages), default=0.0)
     warnings = list(found.plan.warnings) if past else [*found.plan.warnings, "never executed: times are not known yet"]
