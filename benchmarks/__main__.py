@@ -1,4 +1,7 @@
-"""`python -m benchmarks [name …]`: all of them, or those named. A table each, JSON in `benchmarks/out/`."""
+"""`python -m benchmarks [name …]`: all of them, or those named. A table each, JSON in `benchmarks/out/`.
+
+`python -m benchmarks record` puts the tables of all that is in `benchmarks/out/` into `benchmarks/RESULTS.md`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import ingest, model, newcomer, peers, scale, search, start
-from benchmarks._report import Report
+from benchmarks._report import Report, record
 
 BENCHMARKS: dict[str, Callable[[], Report]] = {
     "start": start.run,
@@ -21,6 +24,9 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
 
 def main(names: list[str]) -> int:
     """Returns the exit code."""
+    if names == ["record"]:
+        record()
+        return 0
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)

@@ -16,6 +16,8 @@ from typing import Any
 
 OUT = Path(__file__).parent / "out"
 ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "RESULTS.md"
+MARK = "<!-- measured: written by `python -m benchmarks record` -->"
 _PACKAGES = ("pylance", "qdrant-edge-py", "fastapi", "uvicorn", "pydantic", "sqlalchemy", "numpy", "orjson")
 Bound = Callable[[float], bool]
 
@@ -101,6 +103,31 @@ class Report:
                 f"| {one.name} | {_short(one.median)}{unit} | {spread} | {len(one.runs)} | {one.goal} | {note} |"
             )
         return head + "\n" + "\n".join(rows) + "\n"
+
+
+def record() -> None:
+    """Put the tables of all results in `benchmarks/out/` below the mark in `RESULTS.md`; what stands above it stays."""
+    written = RESULTS.read_text().split(MARK)[0] if RESULTS.exists() else "# Results\n\n"
+    found = [json.loads(path.read_text()) for path in sorted(OUT.glob("*.json"))]
+    tables = [_machine_line(body["machine"]) + _loaded(body).table() for body in found]
+    RESULTS.write_text(written + MARK + "\n\n" + "\n".join(tables))
+
+
+def _loaded(body: dict[str, Any]) -> Report:
+    load = body["load"]
+    report = Report(body["benchmark"], body["started"], [load["first"], load["min"], load["max"], load["last"]])
+    for one in body["figures"]:
+        figure = Figure(one["name"], one["unit"], one["runs"], one["goal"], one["note"])
+        report.figures[figure.name] = figure
+    return report
+
+
+def _machine_line(found: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
+    return (
+        f"<!-- {found['cores']} cores, {found['memory_gib']} GiB, Python {found['python']}, {found['system']}, "
+        f"commit {found['commit']}; {packages} -->\n"
+    )
 
 
 def _short(value: float) -> str:

@@ -26,28 +26,30 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """A server; gives the process, its URL and everything else it printed at start."""
+def serving(data: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """A server; gives the process, its URL and the file of its log."""
     command = [*COMMAND, "serve", "--port", "0", "--data", str(data)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment(**settings))
+    log = data / "log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(**settings)
+        )
     assert process.stdout is not None
-    assert process.stderr is not None
     try:
         url = next(word for word in process.stdout.readline().split() if word.startswith("http://"))
-        yield process, url, ""
+        yield process, url, log
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
-        process.stderr.close()
 
 
 def stop(process: subprocess.Popen[str]) -> str:
-    """Stop it politely; gives what it had printed."""
+    """Stop it politely; gives what it had printed after its first line."""
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.stdout is not None
+    output = process.stdout.read()
+    assert process.wait(30) == 0
     return output
 
 
@@ -80,7 +82,7 @@ def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
-        assert stop(process)
+        stop(process)
 
 
 def test_a_worker_without_postgresql_says_what_to_set(tmp_path: Path) -> None:
@@ -136,9 +138,9 @@ def test_spans_reach_a_configured_collector(tmp_path: Path) -> None:
 
 def test_logs_are_one_json_object_a_line_with_the_request_id(tmp_path: Path) -> None:
     settings = {"MEDIATHECA_LOG_JSON": "true", "MEDIATHECA_LOG_LEVEL": "debug"}
-    with serving(tmp_path, **settings) as (process, url, _):
+    with serving(tmp_path, **settings) as (process, url, log):
         httpx.get(f"{url}/v1/health", headers={"X-Request-Id": "req_from_a_proxy"})
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
-    entries = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+        stop(process)
+        lines = log.read_text().splitlines()
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
     assert any(entry.get("request_id") == "req_from_a_proxy" and entry["status"] == 200 for entry in entries)

@@ -1,4 +1,7 @@
-"""An index that was deleted or damaged while the server was down is made again from the documents."""
+"""An index that was deleted or damaged while the server was down is made again from the documents.
+
+One restart for all kinds of damage: each has a collection of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
-import pytest
 from datapath_process import ServerProcess, wait_until
 from datapath_shop import Shop, content, parts_of
 
@@ -17,27 +20,27 @@ def everything(index: Path) -> None:
 
 
 def shards(index: Path) -> None:
-    for path in index.glob("*/gen-*/shard"):
+    for path in index.glob("gen-*/shard"):
         shutil.rmtree(path)
 
 
 def generations(index: Path) -> None:
-    for path in index.glob("*/gen-*"):
+    for path in index.glob("gen-*"):
         shutil.rmtree(path)
 
 
 def pointers(index: Path) -> None:
-    for path in index.glob("*/CURRENT"):
+    for path in index.glob("CURRENT"):
         path.write_bytes(b"\xff\x00 nonsense")
 
 
 def small_files(index: Path) -> None:
-    for path in (*index.glob("*/gen-*/*.json"), *index.glob("*/gen-*/shard/*.json")):
+    for path in (*index.glob("gen-*/*.json"), *index.glob("gen-*/shard/*.json")):
         path.write_bytes(b"{")
 
 
 def _files(index: Path) -> list[Path]:
-    return [path for path in sorted(index.glob("*/gen-*/shard/**/*")) if path.is_file()]
+    return [path for path in sorted(index.glob("gen-*/shard/**/*")) if path.is_file()]
 
 
 def truncated(index: Path) -> None:
@@ -58,22 +61,31 @@ def overwritten(index: Path) -> None:
             file.write(noise.randbytes(min(4096, path.stat().st_size)))
 
 
-DAMAGES = [everything, shards, generations, pointers, small_files, truncated, emptied, overwritten]
+Damage: TypeAlias = Callable[[Path], None]
+DAMAGES: list[Damage] = [everything, shards, generations, pointers, small_files, truncated, emptied, overwritten]
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_index_is_made_again(server: ServerProcess, shop: Shop, damage: Callable[[Path], None]) -> None:
-    ids = shop.create([content(number, 1) for number in range(15)])
-    shop.process()
-    shop.delete(ids[0])
+def test_damaged_indexes_are_made_again(server: ServerProcess) -> None:
+    shops: dict[Damage, Shop] = {}
+    for damage in DAMAGES:
+        shops[damage] = shop = Shop.make(server.client(), damage.__name__)
+        ids = shop.create([content(number, 1) for number in range(15)])
+        assert shop.process()["status"] == "COMPLETED"
+        shop.delete(ids[0])
     server.terminate()
-    damage(server.data / "index")
-    shop = shop.at(server.start().client())
+    for damage, shop in shops.items():
+        damage(server.data / "index" / shop.collection)
+    server.start()
+    for damage, shop in shops.items():
+        check(damage.__name__, shop.at(server.client()))
+
+
+def check(name: str, shop: Shop) -> None:
     wanted = [part for number in range(1, 15) for part in parts_of(number, 1)]
-    assert shop.texts() == sorted(wanted)
+    assert shop.texts() == sorted(wanted), name
     wait_until(lambda: not shop.execute(wanted[0])["degraded"])
-    assert [text for text in wanted if not shop.finds(text)] == []
-    assert parts_of(0, 1)[0] not in [hit["text"] for hit in shop.search(parts_of(0, 1)[0], limit=20)]
+    assert [text for text in wanted if not shop.finds(text)] == [], name
+    assert parts_of(0, 1)[0] not in [hit["text"] for hit in shop.search(parts_of(0, 1)[0], limit=20)], name
     shop.create([content(99, 1)])
-    assert shop.process()["status"] == "COMPLETED"
-    assert shop.finds(parts_of(99, 1)[0])
+    assert shop.process()["status"] == "COMPLETED", name
+    assert shop.finds(parts_of(99, 1)[0]), name

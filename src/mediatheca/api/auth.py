@@ -54,16 +54,18 @@ class Auth:
         return actor
 
     def _load(self, digest: str) -> tuple[Actor, datetime, float]:
+        # Kept in the memory of before the look-up: a change that commits meanwhile replaces it, so nothing stale stays.
+        actors = self._actors
         row = find_key(self._db, digest)
         if row is None or row["status"] != "active":
             raise UnauthorizedError("the API key is not valid")
         actor = Actor(
             row["organization_id"], row["key_id"], row["user_id"], frozenset(row["permissions"]), row["principal_id"]
         )
-        if len(self._actors) >= _MAX:
-            self._actors = {}
+        if len(actors) >= _MAX:
+            actors.clear()
         entry = (actor, row["expires_at"] or _NEVER, time.monotonic() + TTL_S)
-        self._actors[digest] = entry
+        actors[digest] = entry
         return entry
 
     def namespace(self, actor: Actor, ident: str | None) -> Scope:
@@ -77,14 +79,15 @@ class Auth:
             raise ValidationError.at(("header", "X-Namespace"), "is required here: a namespace id or name", "missing")
         cached = self._namespaces.get((actor.organization_id, ident))
         if cached is None or cached[1] < time.monotonic():
+            namespaces = self._namespaces
             with self._db.read(Scope(actor.organization_id)) as tx:
                 found = tx.find("namespace", ident)
             if found is None:
                 raise NotFoundError("namespace", ident)
-            if len(self._namespaces) >= _MAX:
-                self._namespaces = {}
+            if len(namespaces) >= _MAX:
+                namespaces.clear()
             cached = (found.id, time.monotonic() + TTL_S)
-            self._namespaces[actor.organization_id, ident] = cached
+            namespaces[actor.organization_id, ident] = cached
         return Scope(actor.organization_id, cached[0])
 
     def flush_usage(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -20,7 +21,12 @@ from mediatheca.stores.db.tx import ReadTx, Tx
 
 _JSON = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 MAX_OFFSET = 10_000
+MAX_SEARCH = 1000
+MAX_SORT_KEYS = 10
+MAX_SORT_NAME = 500
 SLOW_THREADS = 32
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""Not `str.isdigit`, which takes digits that `int` refuses, and any number of them."""
 T = TypeVar("T")
 
 
@@ -185,7 +191,22 @@ async def in_slow_thread(work: Callable[[], T]) -> T:
 
 def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response, past FastAPI's own serialisation: datetimes as ISO-8601 with `Z`."""
-    return Response(orjson.dumps(data, option=_JSON), status, dict(headers or {}), "application/json")
+    try:
+        body = orjson.dumps(data, option=_JSON)
+    except orjson.JSONEncodeError:
+        body = orjson.dumps(_speakable(data), option=_JSON)
+    return Response(body, status, dict(headers or {}), "application/json")
+
+
+def _speakable(data: Any) -> Any:
+    """The same with `?` for what UTF-8 has no form of: a lone surrogate that a caller sent and an error repeats."""
+    if isinstance(data, str):
+        return data.encode("utf-8", "replace").decode()
+    if isinstance(data, Mapping):
+        return {_speakable(key): _speakable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_speakable(value) for value in data]
+    return data
 
 
 def deleted(kind: str, ident: str, **extra: Any) -> Response:
@@ -221,10 +242,11 @@ def list_query(raw: Mapping[str, Any]) -> ListQuery:
             value = raw.get(name)
             if value is None or value == "":
                 continue
-            if isinstance(value, str) and value.isdigit():
+            if isinstance(value, str) and _NUMBER.fullmatch(value):
                 value = int(value)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                errors.append(FieldError((name,), f"must be an integer from {low} to {high}, got {value!r}", "int"))
+                shown = repr(value)[:40]
+                errors.append(FieldError((name,), f"must be an integer from {low} to {high}, got {shown}", "int"))
                 return default
             return value
         return default
@@ -234,8 +256,9 @@ def list_query(raw: Mapping[str, Any]) -> ListQuery:
     cursor = next((raw[name] for name in ("cursor", "next_cursor", "after") if raw.get(name)), None)
     sort = _sort(raw, errors)
     search = raw.get("search")
-    if search is not None and not isinstance(search, str):
-        errors.append(FieldError(("search",), "must be a string", "string_type"))
+    if search is not None and not (isinstance(search, str) and len(search) <= MAX_SEARCH and "\0" not in search):
+        message = f"must be a string of at most {MAX_SEARCH} characters, without NUL"
+        errors.append(FieldError(("search",), message, "string_type"))
     if errors:
         raise ValidationError("; ".join(f"{error.loc[0]}: {error.msg}" for error in errors), errors)
     filters = raw.get("filters")
@@ -254,15 +277,24 @@ def _sort(raw: Mapping[str, Any], errors: list[FieldError]) -> tuple[tuple[str, 
     if isinstance(given, str):
         given = [{"field": given.lstrip("-"), "direction": "desc" if given.startswith("-") else "asc"}]
     found = []
-    for number, entry in enumerate(given if isinstance(given, list) else [given]):
-        if not isinstance(entry, dict) or not isinstance(entry.get("field"), str):
-            errors.append(FieldError(("sort", number), "must be {field, direction}", "sort"))
+    given = given if isinstance(given, list) else [given]
+    if len(given) > MAX_SORT_KEYS:
+        errors.append(FieldError(("sort",), f"has {len(given)} fields; at most {MAX_SORT_KEYS}", "too_long"))
+        return ()
+    for number, entry in enumerate(given):
+        if not isinstance(entry, dict) or not _is_sort_name(entry.get("field")):
+            message = f"must be {{field, direction}}; a field has 1 to {MAX_SORT_NAME} characters, without NUL"
+            errors.append(FieldError(("sort", number), message, "sort"))
             continue
         direction = str(entry.get("direction") or entry.get("order") or "asc").lower()
         if direction not in ("asc", "desc"):
             errors.append(FieldError(("sort", number, "direction"), f"must be asc or desc, got '{direction}'", "enum"))
         found.append((entry["field"], direction == "desc"))
     return tuple(found)
+
+
+def _is_sort_name(name: Any) -> bool:
+    return isinstance(name, str) and 1 <= len(name) <= MAX_SORT_NAME and "\0" not in name
 
 
 def listed(page: Page, results: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from mediatheca.kernel.errors import FieldError, MediathecaError, TooManyRequest
 
 log = structlog.get_logger()
 
+MAX_LISTED = 50
+"""Most problems of one request that are spelled out: a body may have a million of them."""
+
 _TYPES = {404: "NotFoundError", 405: "MethodNotAllowedError", 413: "PayloadTooLargeError"}
 
 
@@ -71,7 +74,8 @@ def crash_response(error: Exception, path: str, request_id: str) -> Response:
 def request_errors(error: RequestValidationError) -> ValidationError:
     """FastAPI's list of problems, each with what was given."""
     found = []
-    for entry in error.errors():
+    problems = error.errors()
+    for entry in problems[:MAX_LISTED]:
         loc = tuple(entry["loc"])
         message = str(entry["msg"])
         given = entry.get("input")
@@ -79,4 +83,6 @@ def request_errors(error: RequestValidationError) -> ValidationError:
             message += f", got {str(given)[:100]!r}"
         found.append(FieldError(loc, message, str(entry["type"])))
     summary = "; ".join(f"{'.'.join(map(str, e.loc[1:] or e.loc))}: {e.msg}" for e in found)
+    if len(problems) > MAX_LISTED:
+        summary += f"; and {len(problems) - MAX_LISTED} more"
     return ValidationError(summary, found)

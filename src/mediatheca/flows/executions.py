@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
 
@@ -81,12 +80,13 @@ class ExecutionLog:
                 scope, row = self._buffer.popleft()
                 by_scope.setdefault(scope, []).append(row)
             for scope, rows in by_scope.items():
-                with self._db.begin(scope) as tx:
-                    tx.insert("executions", rows)
+                try:
+                    with self._db.begin(scope) as tx:
+                        tx.insert("executions", rows)
+                except Exception as error:  # what one tenant sent must not cost another's records, nor end the thread
+                    reason = getattr(error, "message", type(error).__name__)
+                    log.error("executions.lost", organization=scope.organization_id, count=len(rows), error=reason)
 
     def _loop(self) -> None:
         while not self._closing.wait(FLUSH_S):
-            try:
-                self.flush()
-            except MediathecaError as error:
-                log.error("executions.lost", error=error.message)
+            self.flush()

@@ -9,7 +9,7 @@ from typing import Any
 
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.retrieve import Plan, RetrieveEngine
-from mediatheca.kernel.errors import NotFoundError
+from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stages import CollectionView
 from mediatheca.stores.db.engine import Database
@@ -18,6 +18,7 @@ from mediatheca.stores.db.tx import ReadTx, Record
 TTL_S = 5.0
 """How long a change made by another process may stay unseen."""
 _MAX = 2_000
+MAX_COLLECTIONS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,15 @@ def views(tx: ReadTx, identifiers: Sequence[str]) -> list[CollectionView]:
 
     Raises:
         NotFoundError: one is unknown in this namespace.
+        ValidationError: the identifiers are no list of texts, or too many.
     """
-    found = [tx.get("collection", ident) for ident in identifiers] or tx.resources("collection")
+    if not isinstance(identifiers, list | tuple) or not all(isinstance(ident, str) for ident in identifiers):
+        raise ValidationError.at("collection_identifiers", "must be a list of collection ids or names", "list_type")
+    named = list(dict.fromkeys(identifiers))
+    if len(named) > MAX_COLLECTIONS:
+        message = f"names {len(named)} collections; at most {MAX_COLLECTIONS}"
+        raise ValidationError.at("collection_identifiers", message, "too_long")
+    found = [tx.get("collection", ident) for ident in named] or tx.resources("collection")
     return [
         CollectionView(record.id, record.name, stored_vectors(record.body), dict(record.body["indexed_fields"]))
         for record in {record.id: record for record in found}.values()
@@ -68,10 +76,12 @@ class RetrieverPlans:
         """
         cached = self._plans.get((scope, ident, version))
         if cached is None or cached.expires < time.monotonic():
+            # Kept in the memory of before the look-up: a change that commits meanwhile replaces it.
+            plans = self._plans
             cached = self._load(scope, ident, version)
-            if len(self._plans) >= _MAX:
-                self._plans = {}
-            self._plans[scope, ident, version] = cached
+            if len(plans) >= _MAX:
+                plans.clear()
+            plans[scope, ident, version] = cached
         return cached
 
     def _load(self, scope: Scope, ident: str, version: int | None) -> Compiled:

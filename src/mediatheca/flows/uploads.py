@@ -26,7 +26,7 @@ from mediatheca.kernel.schema import MEDIA_TYPES, Property, parse_schema
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 MAX_UPLOADS = 1000
-_OPEN = ("PENDING", "IN_PROGRESS")
+OPEN = ("PENDING", "IN_PROGRESS")
 _HASH_PIECE = 1 << 20
 _TYPE_OF_MIME = (
     ("image/", "image"), ("video/", "video"), ("audio/", "audio"), ("application/pdf", "pdf"),
@@ -38,6 +38,8 @@ _FITTING = {
     "excel": {"excel", "spreadsheet"}, "text": {"text", "document"},
 }  # fmt: skip
 _ANYTHING = {"file", "binary"}
+_MEDIA_TYPE = re.compile(r"(?:[\w.+!#$&^-]+/[\w.+!#$&^*-]+ *(?:;[\x20-\x7e]*)?)?", re.ASCII)
+"""Nothing, or `type/subtype` with parameters: visible ASCII only (RFC 9110, section 8.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def announce(author: Author, tx: Tx, bucket: Record, wish: Announcement) -> Row:
         PayloadTooLargeError: it is larger than this server takes.
     """
     check_filename(wish.filename)
+    check_content_type(wish.content_type)
     largest = author.services.settings.max_upload_mb << 20
     if wish.file_size_bytes is not None and wish.file_size_bytes > largest:
         raise PayloadTooLargeError(
@@ -143,6 +146,13 @@ def check_filename(name: str) -> None:
         raise ValidationError.at(("body", "filename"), f"{problem}, got {name[:80]!r}", "filename")
 
 
+def check_content_type(text: str) -> None:
+    """Raises ValidationError for what is no media type: it comes back as a header of downloads."""
+    if len(text) > 255 or not _MEDIA_TYPE.fullmatch(text):
+        message = f"must be a media type like image/png, got {text[:80]!r}"
+        raise ValidationError.at(("body", "content_type"), message, "content_type")
+
+
 def _safe(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(name.replace("\\", "/")).name)[:100]
     return plain if plain.strip(".") else "file"
@@ -198,7 +208,7 @@ def confirm(author: Author, row: Row, claim: Claim) -> Row:
     """
     if row["status"] == "COMPLETED":
         return row
-    if row["status"] not in _OPEN:
+    if row["status"] not in OPEN:
         raise ConflictError(f"upload '{row['upload_id']}' is {row['status']}; create a new one")
     arrived = _examine(author, row, claim)
     checked = {**row, "body": {**row["body"], **arrived}, "file_hash": arrived["file_hash"]}
@@ -206,7 +216,7 @@ def confirm(author: Author, row: Row, claim: Claim) -> Row:
     object_id = _make_object(author, checked, claim)
     done: Row = {"status": "COMPLETED", "object_id": object_id, "completed_at": clock.now()}
     done |= {"body": checked["body"], "file_hash": checked["file_hash"]}
-    if not _advance(author, row, _OPEN, done, "upload.completed"):
+    if not _advance(author, row, OPEN, done, "upload.completed"):
         return _current(author, row)
     return {**row, **done}
 
@@ -254,7 +264,7 @@ def _examine(author: Author, row: Row, claim: Claim) -> Row:
 def _fail(author: Author, row: Row, reason: str) -> None:
     """Raises BadRequestError after recording the failure and removing the file."""
     values = {"status": "FAILED", "body": {**row["body"], "message": reason}, "completed_at": clock.now()}
-    if _advance(author, row, _OPEN, values, "upload.failed"):
+    if _advance(author, row, OPEN, values, "upload.failed"):
         author.services.blobs.delete(row["store_key"])
     raise BadRequestError(f"upload '{row['upload_id']}' failed: {reason}")
 
@@ -294,7 +304,7 @@ def cancel(author: Author, tx: Tx, row: Row) -> None:
     """
     if row["status"] == "COMPLETED":
         raise ConflictError(f"upload '{row['upload_id']}' is {row['status']}; delete its object instead")
-    where = {"upload_id": row["upload_id"], "status": [*_OPEN, "FAILED", "CANCELED"]}
+    where = {"upload_id": row["upload_id"], "status": [*OPEN, "FAILED", "CANCELED"]}
     if not tx.update("uploads", where, {"status": "CANCELED", "completed_at": clock.now()}):
         raise ConflictError(f"upload '{row['upload_id']}' was just confirmed; delete its object instead")
     key = row["store_key"]

@@ -40,6 +40,11 @@ def operator_name(given: Any) -> str | None:
     return name if name in OPERATORS else None
 
 
+def unknown_operator(given: Any, path: str) -> ValidationError:
+    """The refusal that lists what there is."""
+    return ValidationError.at(path, f"{str(given)[:100]!r} is not an operator; use {', '.join(OPERATORS)}", "filter")
+
+
 def checked(operator: str, value: Any, path: str) -> tuple[str, Any]:
     """The canonical operator and value of a condition. Idempotent.
 
@@ -48,7 +53,7 @@ def checked(operator: str, value: Any, path: str) -> tuple[str, Any]:
     """
     name = operator_name(operator)
     if name is None:
-        raise ValidationError.at(path, f"operator {operator!r} is none of: {', '.join(OPERATORS)}", "filter_operator")
+        raise unknown_operator(operator, path)
     if name in ("eq", "ne") and isinstance(value, list | tuple):
         name = "in" if name == "eq" else "nin"
     return name, _value(name, value, path)

@@ -89,6 +89,11 @@ class Leaf(Filter):
         return Leaf, (self.field, self.operator, self.value, self.case_sensitive)
 
     @functools.cached_property
+    def _choices(self) -> Choices:
+        values = self.value if self.operator == "in" else (self.value,)
+        return Choices.of(values, case_sensitive=self.case_sensitive)
+
+    @functools.cached_property
     def _test(self) -> Test:
         return _test_of(self)
 
@@ -287,8 +292,7 @@ def affirmative(leaf: Leaf) -> tuple[Leaf, bool]:
 
 def choices(leaf: Leaf) -> Choices:
     """The accepted values of an `in` or `contains` condition."""
-    values = leaf.value if leaf.operator == "in" else (leaf.value,)
-    return Choices.of(values, case_sensitive=leaf.case_sensitive)
+    return leaf._choices
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mediatheca.kernel.errors import ValidationError
-from mediatheca.kernel.filter_checks import MAX_ITEMS, OPERATORS, checked, operator_name
+from mediatheca.kernel.filter_checks import MAX_ITEMS, OPERATORS, checked, operator_name, unknown_operator
 from mediatheca.kernel.filter_tree import SYSTEM_ALIASES, And, Filter, Leaf, Not, Or, leaves
 from mediatheca.kernel.filter_values import present
 
@@ -27,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_DEPTH = 10
+"""Levels, the conditions being the last."""
 MAX_LEAVES = 200
 MAX_FIELD = 512
 
@@ -92,7 +93,7 @@ def parse_filter(raw: Any, *, case_sensitive: bool = False, path: str = "filters
     """Parse a filter in any spelling; None when it restricts nothing. Templates must have been rendered.
 
     Raises:
-        ValidationError: naming the path of what is wrong; logic nested deeper than 10, more than 200 conditions or
+        ValidationError: naming the path of what is wrong; deeper than 10 levels, more than 200 conditions or
             1,000 items in a list.
     """
     if isinstance(raw, Filter):
@@ -146,13 +147,13 @@ class _Parser:
         """`{"gte": 1, "$lt": 5}`."""
         for name in raw:
             if operator_name(name) is None:
-                raise ValidationError.at(f"{path}.{name}", f"is not an operator; use {', '.join(OPERATORS)}", "filter")
+                raise unknown_operator(name, f"{path}.{name}")
         if not raw:
             raise ValidationError.at(path, "needs a value or operators with values, got {}", "filter")
         return all_of(*(self._make(field, name, value, sensitive, f"{path}.{name}") for name, value in raw.items()))
 
     def _logic(self, logic: str, raw: Any, sensitive: bool, path: str, depth: int) -> Filter | None:
-        if depth >= MAX_DEPTH:
+        if depth >= MAX_DEPTH - 1:
             raise ValidationError.at(path, f"is nested deeper than {MAX_DEPTH} levels", "filter_depth")
         single = not isinstance(raw, list | tuple)
         entries: Sequence[Any] = [raw] if single else raw
@@ -186,6 +187,8 @@ class _Parser:
             if shape in raw:
                 return self._make(field, shape, raw[shape], sensitive, f"{path}.{shape}")
         operator = raw.get("operator", raw.get("op", "eq"))
+        if operator_name(operator) is None:
+            raise unknown_operator(operator, f"{path}.operator")
         return self._make(field, operator, _value_of(raw, path, operator), sensitive, f"{path}.value")
 
     def _make(self, field: str, operator: Any, value: Any, sensitive: bool, path: str) -> Filter:

@@ -18,6 +18,8 @@ from mediatheca.flows.services import Services
 from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
+MAX_NOTES = 50
+"""Most unknown keys of one request that are spelled out: looking for the likely meaning of a million takes a minute."""
 ALL_VERBS = frozenset({"create", "get", "list", "update", "delete"})
 
 
@@ -45,13 +47,16 @@ def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
     """
     notes, errors = [], []
     known = [*type(spec).model_fields]
-    for name in spec.unknown():
-        close = difflib.get_close_matches(name, known, 1, 0.7)
+    unknown = spec.unknown()
+    for name in unknown[:MAX_NOTES]:
+        close = difflib.get_close_matches(name[:100], known, 1, 0.7)
         note = "unknown key is ignored" + (f"; did you mean '{close[0]}'?" if close else "")
         notes.append(f"{name}: {note}")
         errors.append(
             FieldError(("body", *name.split(".")), note.replace("is ignored", "is refused"), "extra_forbidden")
         )
+    if len(unknown) > MAX_NOTES:
+        notes.append(f"{len(unknown) - MAX_NOTES} more unknown keys are ignored")
     if strict and errors:
         raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
     return notes

@@ -12,7 +12,9 @@ from fastapi.responses import StreamingResponse
 
 from mediatheca.api.deps import answer
 from mediatheca.flows.services import Services
-from mediatheca.kernel.errors import BadRequestError, NotFoundError, PayloadTooLargeError
+from mediatheca.flows.uploads import OPEN
+from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError, PayloadTooLargeError
+from mediatheca.kernel.scope import Scope
 from mediatheca.stores.blobs.base import BlobInfo
 from mediatheca.stores.blobs.local import LocalBlobs
 
@@ -21,6 +23,7 @@ router = APIRouter(tags=["blobs"])
 _PIECE = 256 << 10
 _WRITE = 1 << 20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_KIND = re.compile(r"[\x21-\x7e]+/[\x20-\x7e]+")
 _ACTIVE = ("text/html", "application/xhtml+xml", "image/svg+xml", "text/xml", "application/xml")
 """Types that a browser would run: offered as a download only."""
 
@@ -76,7 +79,9 @@ def read(key: str, request: Request) -> Response:
     info = blobs.head(key)
     if info is None:
         raise NotFoundError("blob", key)
-    kind = grant.content_type or "application/octet-stream"
+    kind = grant.content_type or ""
+    if not _KIND.fullmatch(kind):  # of a row from before media types were checked: never into a header
+        kind = "application/octet-stream"
     headers = _headers(info, kind, key)
     if request.headers.get("if-none-match", "").removeprefix("W/") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
@@ -113,8 +118,22 @@ async def write(key: str, request: Request) -> Response:
     length = request.headers.get("content-length", "")
     if grant.max_bytes is not None and length.isdigit() and int(length) > grant.max_bytes:
         raise PayloadTooLargeError(f"the file has {length} bytes; this URL takes at most {grant.max_bytes}")
+    services: Services = request.app.state.services
+    await to_thread.run_sync(_check_open, services, key)
     info = await _receive(blobs, key, grant.max_bytes, request)
     return answer({"success": True, "size_bytes": info.size, "etag": info.etag}, headers={"ETag": f'"{info.etag}"'})
+
+
+def _check_open(services: Services, key: str) -> None:
+    """Raises ConflictError when the upload of this key is over: what was confirmed must not change under its hash."""
+    parts = key.split("/")
+    if len(parts) < 5 or parts[2] != "uploads":
+        return
+    with services.db.read(Scope(parts[0], parts[1])) as tx:
+        row = tx.row("uploads", {"upload_id": parts[3]})
+    if row is None or row["status"] not in OPEN:
+        state = "gone" if row is None else row["status"]
+        raise ConflictError(f"upload '{parts[3]}' is {state}; create a new one")
 
 
 async def _receive(blobs: LocalBlobs, key: str, max_bytes: int | None, request: Request) -> BlobInfo:
@@ -126,6 +145,7 @@ async def _receive(blobs: LocalBlobs, key: str, max_bytes: int | None, request: 
         length = request.headers.get("content-length", "")
         if length.isdigit() and upload.size != int(length):
             raise BadRequestError(f"{length} bytes were announced, {upload.size} arrived; send the file again")
+        await to_thread.run_sync(_check_open, request.app.state.services, key)  # it may have been confirmed meanwhile
     except BaseException as error:
         # Never cancelled half-way: the temporary file must go.
         upload.__exit__(type(error), error, error.__traceback__)

@@ -19,6 +19,7 @@ from mediatheca.resources.retrievers import context_of
 
 router = APIRouter(tags=["inference"])
 MAX_TEXTS = 128
+MAX_CHARACTERS = 50_000
 _ANY_FEATURE = "mixpeek://text_extractor@v1/embedding"
 """What generated clients send when no feature is named; here it means: the first one that takes such a query."""
 _MODES = {"text": "text", "image": "content", "url": "content", "vector": "vector"}
@@ -122,6 +123,10 @@ class Inference(Spec):
             raise ValidationError.at("inputs.text", "is required: a text, or texts as a list", "missing")
         if len(texts) > MAX_TEXTS:
             raise ValidationError.at("inputs.texts", f"has {len(texts)} texts; at most {MAX_TEXTS}", "too_long")
+        characters = sum(map(len, texts))
+        if characters > MAX_CHARACTERS:
+            message = f"has {characters:,} characters; at most {MAX_CHARACTERS:,} in one request"
+            raise ValidationError.at("inputs.texts", message, "too_long")
         return texts
 
 

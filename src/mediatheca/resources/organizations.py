@@ -35,6 +35,11 @@ def _rate_limits(rpm: int) -> dict[str, int]:
     return dict.fromkeys(_CATEGORIES, rpm or _UNLIMITED)
 
 
+def _masked(credentials: dict[str, str] | None) -> dict[str, str] | None:
+    """Which secrets there are, never what they are: every key with `read` sees the organization."""
+    return None if credentials is None else dict.fromkeys(credentials, "********")
+
+
 def present(tx: ReadTx, record: Record, rpm: int) -> dict[str, Any]:
     users = [{"user_id": user.id, "email": user.name, **user.body} for user in tx.resources("user")]
     body = record.body
@@ -47,7 +52,7 @@ def present(tx: ReadTx, record: Record, rpm: int) -> dict[str, Any]:
         "metadata": body.get("metadata", {}),
         "billing_email": body.get("billing_email"),
         "notifications_email": body.get("notifications_email"),
-        "default_llm_credentials": body.get("default_llm_credentials"),
+        "default_llm_credentials": _masked(body.get("default_llm_credentials")),
         "spend_limits": body.get("spend_limits"),
         "rate_limits": _rate_limits(rpm),
         "users": users,

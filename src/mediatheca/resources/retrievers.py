@@ -199,8 +199,9 @@ def context_of(caller: Caller, **more: Any) -> ExecutionContext:
 async def execute(identifier: str, request: Request, caller: Reader) -> Response:
     """Run a stored retriever."""
     body = json_body(await request.body())
-    found = caller.services.plans.get(caller.scope, identifier, body.get("version"))
-    return answer(await run_stored(caller, found, ExecuteRequest.parse(body, _query(request))))
+    asked = ExecuteRequest.parse(body, _query(request))  # first: it checks the version
+    found = caller.services.plans.get(caller.scope, identifier, asked.version)
+    return answer(await run_stored(caller, found, asked))
 
 
 async def run_stored(caller: Caller, found: Compiled, asked: ExecuteRequest) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from mediatheca.kernel.models import ModelInfo, Models, TextEmbedder
 
 CACHE_ENTRIES = 2048
 MAX_CONTENT = 64 * 1024 * 1024
-MAX_TEXT = 1_000_000
+MAX_TEXT = 10_000
+"""Characters of a text that a request may have embedded while it waits. Models read a text of any length, 512 tokens
+at a time: without a bound one request keeps every core busy for minutes."""
 
 
 class QueryEmbedder:
@@ -42,7 +44,7 @@ class QueryEmbedder:
         found = self._cached(key)
         if found is not None:
             return found
-        if len(text) > MAX_TEXT:
+        if len(text) > MAX_TEXT:  # also what bounds the cache: its keys are the texts
             message = f"a query text has at most {MAX_TEXT:,} characters, got {len(text):,}"
             raise ValidationError.at("searches.query.value", message, "string_too_long")
         model = await self._text_model(index)

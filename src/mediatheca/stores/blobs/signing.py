@@ -20,7 +20,7 @@ _VERSION = "mediatheca-blob-1"
 
 @dataclass(frozen=True, slots=True)
 class SignedGrant:
-    """What a signed URL allows. `content_type`: of the answer to a GET, demanded of a PUT. `max_bytes`: of a PUT."""
+    """What a signed URL allows. `content_type`: of the answer to a GET. `max_bytes`: of a PUT."""
 
     method: Literal["GET", "PUT"]
     key: str

@@ -16,9 +16,9 @@ import orjson
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
-from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.migrations import migrate
 from mediatheca.stores.db.tx import ReadTx, Tx
@@ -156,9 +156,13 @@ class Database:
 
     @contextmanager
     def translate(self) -> Iterator[None]:
-        """Database trouble (disk full, no connection) becomes UnavailableError; programming errors pass."""
+        """Database trouble (disk full, no connection) becomes UnavailableError, a value that no query can carry
+        ValidationError; programming errors pass."""
         try:
             yield
+        except (DataError, UnicodeEncodeError, OverflowError) as error:
+            message = "holds a value that cannot be looked up: a lone surrogate, a NUL, or a number beyond 64 bits"
+            raise ValidationError.at(("request",), message, "unstorable") from error
         except OperationalError as error:
             raise UnavailableError(
                 f"the database does not answer ({self._reason(error)}); check MEDIATHECA_DATABASE_URL and disk space"

@@ -70,6 +70,14 @@ def decode_cursor(cursor: str) -> dict[str, Any]:
     return state
 
 
+def _offset(state: dict[str, Any]) -> int:
+    """The offset of a cursor, which may have been written by anybody."""
+    offset = state.get("o", 0)
+    if type(offset) is not int or not 0 <= offset < 2**53:
+        raise ValidationError.at("cursor", "is not a cursor of this list")
+    return offset
+
+
 def fetch_page(connection: Connection, listing: Listing, where: list[ColumnElement[bool]], query: ListQuery) -> Page:
     """One page of `listing` under `where`."""
     table, id_column = listing.table, listing.table.c[listing.id]
@@ -89,7 +97,7 @@ def fetch_page(connection: Connection, listing: Listing, where: list[ColumnEleme
     offset = query.offset
     if query.cursor:
         state = decode_cursor(query.cursor)
-        offset = int(state.get("o", 0))
+        offset = _offset(state)
         if "k" in state and not query.sort:
             statement, offset = statement.where(id_column < str(state["k"])), 0
     rows = [dict(row) for row in connection.execute(statement.offset(offset).limit(query.limit + 1)).mappings()]
@@ -109,7 +117,7 @@ def _page(rows: list[dict[str, Any]], total: int | None, offset: int, query: Lis
 
 
 def _rechecked(connection: Connection, statement: Select[Any], listing: Listing, query: ListQuery) -> Page:
-    offset = int(decode_cursor(query.cursor).get("o", 0)) if query.cursor else query.offset
+    offset = _offset(decode_cursor(query.cursor)) if query.cursor else query.offset
     found = []
     for row in connection.execute(statement.limit(RECHECK_ROWS)).mappings():
         plain = {key: _plain(value) for key, value in row.items() if key != listing.json}
