@@ -24,7 +24,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIATHECA_")}
     ours = {"api_key": KEY, "plugins": "datapath_plugins", "workers": 1, "log_level": "warning", **settings}
     kept |= {f"MEDIATHECA_{name.upper()}": str(value) for name, value in ours.items()}
-    return {**kept, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 class Process:

@@ -33,13 +33,11 @@ def test_a_confirmed_file_cannot_be_exchanged_by_its_old_upload_url(client: http
 
 def test_a_cancelled_upload_takes_no_file(client: httpx.Client) -> None:
     upload = ok(announced(client))
-    ok(client.delete(f"/v1/buckets/things/uploads/{upload['upload_id']}"))
+    assert client.delete(f"/v1/buckets/things/uploads/{upload['upload_id']}").status_code == 204
     failed(httpx.put(upload["presigned_url"], content=b"hello"), 409)
 
 
-@pytest.mark.parametrize(
-    "kind", ["text/plain\r\nSet-Cookie: x=1", "text/plain\0", "text", "téxt/plain", "text/plain; a=\n"]
-)
+@pytest.mark.parametrize("kind", ["text/plain\r\nSet-Cookie: x=1", "text/plain\0", "téxt/plain", "text/plain; a=\n"])
 def test_a_media_type_is_no_way_into_our_headers(client: httpx.Client, kind: str) -> None:
     assert "content_type" in failed(announced(client, content_type=kind), 422)["message"]
 

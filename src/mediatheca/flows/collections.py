@@ -16,8 +16,9 @@ from mediatheca.kernel.mapping import Passthrough, parse_inputs, parse_passthrou
 from mediatheca.stores.db.tx import Record
 
 _WHERE = ("feature_extractor",)
+# An index of integers would hide fractions that documents may hold all the same.
 _INDEXED = {
-    "string": "keyword", "text": "text", "integer": "integer", "number": "float", "float": "float",
+    "string": "keyword", "text": "text", "integer": "float", "number": "float", "float": "float",
     "boolean": "bool", "date": "datetime", "datetime": "datetime",
 }  # fmt: skip
 _MEDIA = {"image", "video", "audio", "pdf", "excel", "binary", "file", "document"}

@@ -37,7 +37,7 @@ def test_equal_scores_order_by_document_id_and_duplicates_of_two_collections_sta
 
 def test_unicode_and_very_long_texts_are_fine(shop: Shop):
     assert ids(shop.run(text_search(), inputs={"query": "лиса 🦊"}))[0] == "a5"
-    assert len(ids(shop.run(text_search(), inputs={"query": "fox " * 25_000}))) == 8
+    assert len(ids(shop.run(text_search(), inputs={"query": "fox " * 2_500}))) == 8
 
 
 def test_k_above_n_returns_everything_and_k_1_one(shop: Shop):

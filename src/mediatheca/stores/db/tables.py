@@ -306,7 +306,7 @@ tombstones = _scoped(
     "tombstones",
     Column("collection_id", String(64), primary_key=True),
     Column("kind", String(16), primary_key=True),
-    Column("key", String(128), primary_key=True),
+    Column("key", String(512), primary_key=True),
     Column("seq", BigInteger, nullable=False),
 )
 

@@ -59,7 +59,7 @@ def _rank(hit: Hit) -> tuple[float, str]:
 
 
 def _compile(engine: Engine, filter: Filter | None) -> tuple[Any, bool]:
-    return (None, True) if filter is None else compile_qdrant(filter, engine.models)
+    return (None, True) if filter is None else compile_qdrant(filter, engine.models, engine.fields)
 
 
 def _matches(filter: Filter | None, hit: Hit) -> bool:
