@@ -19,10 +19,10 @@ from datapath_shop import Shop, content, parts_of
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """48 MB."""
+    """192 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", str(folder)], capture_output=True)
     if done.returncode:
         pytest.fail(f"this test needs the right to mount a small file system: {done.stderr.decode()}")
     yield folder
@@ -66,9 +66,11 @@ def test_a_full_disk_is_reported_and_survived(small_disk: Path, tmp_path: Path) 
                 refused.append(answer)
                 break
         assert refused, "the disk was not full"
-        assert refused[0].status_code == 503
+        assert refused[0].status_code == 503, refused[0].text
         assert "disk" in refused[0].json()["error"]["message"]
         wait_until(lambda: health(client) == 503)
+        assert shop.texts() == sorted(part for number in range(20) for part in parts_of(number, 1))
+        assert shop.finds(parts_of(3, 1)[0])
         assert server.running
         os.unlink(filler)
         wait_until(lambda: health(client) == 200)
@@ -82,7 +84,11 @@ def test_a_full_disk_is_reported_and_survived(small_disk: Path, tmp_path: Path) 
         assert shop.texts() == sorted(part for number in numbers for part in parts_of(number, 1))
         assert all(shop.finds(part) for part in parts_of(25, 1))
         server.kill()
+        filler = fill(small_disk)
+        os.truncate(filler, filler.stat().st_size - (8 << 20))  # a start needs a little, less than the reserve
         shop = shop.at(server.start().client())
+        assert shop.finds(parts_of(25, 1)[0])
+        assert shop.execute(parts_of(25, 1)[0])["degraded"]
         assert {*ids, *waiting, *acknowledged} <= shop.objects().keys()
 
 

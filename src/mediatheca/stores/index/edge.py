@@ -16,7 +16,13 @@ from mediatheca.stores.index import search
 from mediatheca.stores.index.base import IndexSpec
 from mediatheca.stores.index.points import SLICE, point_id
 from mediatheca.stores.index.rebuild import build_aside
-from mediatheca.stores.index.shard_files import allocated_bytes, lock_root, write_durably, write_watermark
+from mediatheca.stores.index.shard_files import (
+    allocated_bytes,
+    lock_root,
+    require_space,
+    write_durably,
+    write_watermark,
+)
 from mediatheca.stores.index.shard_pool import ShardPool
 
 
@@ -108,6 +114,7 @@ class EdgeIndex:
         watermark: int,
         before_swap: Callable[[], None] = lambda: None,
     ) -> None:
+        require_space(self._root)
         self._pool.clean(spec.collection_id)
         generation = self._pool.files(spec.collection_id).new_generation()
         try:
@@ -125,6 +132,7 @@ class EdgeIndex:
     def check(self) -> None:
         if self._lock is None:
             raise UnavailableError("the search index is closed: start the server again")
+        require_space(self._root)
         probe = self._root / ".probe"
         try:
             write_durably(probe, "probe")

@@ -26,6 +26,9 @@ from mediatheca.kernel.errors import UnavailableError
 from mediatheca.stores.index.base import IndexSpec
 
 _CORRUPT = "corrupt-"
+RESERVE = 64 << 20
+"""Free bytes below which shards are neither opened nor written: their files are sparse and mapped into memory, and the
+kernel answers a write to a mapped page that finds no room on the disk with SIGBUS, which ends the process."""
 
 
 def write_durably(path: Path, content: str) -> None:
@@ -45,6 +48,17 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_space(root: Path) -> None:
+    """Raises UnavailableError when the disk is as good as full."""
+    disk = os.statvfs(root)
+    free = disk.f_bavail * disk.f_frsize
+    if free < RESERVE:
+        raise UnavailableError(
+            f"index directory '{root}': the disk is full ({free >> 20} MiB free, {RESERVE >> 20} are kept in reserve). "
+            "Free some space: documents answer meanwhile, and the index catches up by itself."
+        )
 
 
 def lock_root(root: Path) -> int:

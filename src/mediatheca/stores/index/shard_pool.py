@@ -15,7 +15,13 @@ import structlog
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
 from mediatheca.stores.index.base import IndexSpec
 from mediatheca.stores.index.edge_shard import EdgeShard
-from mediatheca.stores.index.shard_files import CollectionFiles, read_spec, read_watermark, write_spec
+from mediatheca.stores.index.shard_files import (
+    CollectionFiles,
+    read_spec,
+    read_watermark,
+    require_space,
+    write_spec,
+)
 
 _log = structlog.get_logger(__name__)
 _ENVIRONMENT = (
@@ -90,6 +96,7 @@ class ShardPool:
     @contextmanager
     def writing(self, collection_id: str) -> Iterator[Held]:
         """As `reading`, one writer at a time; a swap waits for it, so no write lands in a shard swapped away."""
+        require_space(self._root)
         with self.writer(collection_id), self.reading(collection_id) as held:
             held.dirty = True
             yield held
@@ -141,6 +148,7 @@ class ShardPool:
     def _load(self, collection_id: str) -> Held:
         if self._closed:
             raise UnavailableError("the search index is closed: the server is stopping")
+        require_space(self._root)
         files = self.files(collection_id)
         self.clean(collection_id)
         generation = files.current()
@@ -178,6 +186,7 @@ class ShardPool:
 
     def fresh(self, spec: IndexSpec) -> Held:
         """Make an empty current generation."""
+        require_space(self._root)
         files = self.files(spec.collection_id)
         generation = files.new_generation()
         shard = EdgeShard.create(generation / "shard", spec)
