@@ -69,7 +69,7 @@ def test_a_full_disk_is_reported_and_survived(small_disk: Path, tmp_path: Path) 
         assert refused[0].status_code == 503, refused[0].text
         assert "disk" in refused[0].json()["error"]["message"]
         wait_until(lambda: health(client) == 503)
-        assert shop.texts() == sorted(part for number in range(20) for part in parts_of(number, 1))
+        assert {part for number in range(20) for part in parts_of(number, 1)} <= set(shop.texts())
         assert shop.finds(parts_of(3, 1)[0])
         assert server.running
         os.unlink(filler)

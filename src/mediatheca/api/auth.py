@@ -34,6 +34,17 @@ class Auth:
         if "resource:namespace" in topics:
             self._namespaces = {}
 
+    def remembers(self, header: str | None, namespace: str | None) -> bool:
+        """Whether both look-ups would be answered from memory, so that they may run on the event loop."""
+        _, _, key = (header or "").partition(" ")
+        known = self._actors.get(key_hash(key.strip()))
+        if known is None or known[2] < time.monotonic():
+            return False
+        if namespace is None:
+            return True
+        found = self._namespaces.get((known[0].organization_id, namespace))
+        return found is not None and found[1] >= time.monotonic()
+
     def actor(self, header: str | None) -> Actor:
         """The owner of a bearer key.
 

@@ -55,13 +55,18 @@ class Caller:
         return self.base_url + url if url.startswith("/") else url
 
 
-def _caller(request: Request, permission: str, *, namespaced: bool) -> Caller:
+async def _caller(request: Request, permission: str, *, namespaced: bool) -> Caller:
     auth = request.app.state.auth
-    actor = auth.actor(request.headers.get("authorization"))
-    scope = Scope(actor.organization_id)
+    header, name = request.headers.get("authorization"), None
     if namespaced:
         name = request.headers.get("x-namespace") or request.query_params.get("namespace")
-        scope = auth.namespace(actor, name)
+
+    def look_up() -> tuple[Actor, Scope]:
+        actor = auth.actor(header)
+        return actor, auth.namespace(actor, name) if namespaced else Scope(actor.organization_id)
+
+    # From memory on the event loop; a trip to the database in a thread, so that a slow one stops nobody else.
+    actor, scope = look_up() if auth.remembers(header, name) else await to_thread.run_sync(look_up)
     services: Services = request.app.state.services
     base = services.settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
     caller = Caller(actor, scope, services, base)
@@ -70,33 +75,33 @@ def _caller(request: Request, permission: str, *, namespaced: bool) -> Caller:
     return caller
 
 
-# `async def`: a plain function would cost a trip through the thread pool; nothing in here blocks.
+# `async def`: a plain function would cost a trip through the thread pool.
 async def _reader(request: Request) -> Caller:
-    return _caller(request, "read", namespaced=True)
+    return await _caller(request, "read", namespaced=True)
 
 
 async def _writer(request: Request) -> Caller:
-    return _caller(request, "write", namespaced=True)
+    return await _caller(request, "write", namespaced=True)
 
 
 async def _deleter(request: Request) -> Caller:
-    return _caller(request, "delete", namespaced=True)
+    return await _caller(request, "delete", namespaced=True)
 
 
 async def _org_reader(request: Request) -> Caller:
-    return _caller(request, "read", namespaced=False)
+    return await _caller(request, "read", namespaced=False)
 
 
 async def _org_writer(request: Request) -> Caller:
-    return _caller(request, "write", namespaced=False)
+    return await _caller(request, "write", namespaced=False)
 
 
 async def _org_deleter(request: Request) -> Caller:
-    return _caller(request, "delete", namespaced=False)
+    return await _caller(request, "delete", namespaced=False)
 
 
 async def _admin(request: Request) -> Caller:
-    return _caller(request, "admin", namespaced=False)
+    return await _caller(request, "admin", namespaced=False)
 
 
 Reader = Annotated[Caller, Depends(_reader)]

@@ -45,6 +45,8 @@ class _Table:
     spec: IndexSpec
     applied: int = 0
     flushed: int = 0
+    opened: bool = False
+    """Whether the watermark of the index was read: not at once, since documents answer while it cannot be opened."""
     ready: bool = False
     dirty: bool = False
     buried: bool = True
@@ -260,9 +262,13 @@ class Indexer:
             return table
         with self._db.read(scope) as tx:
             body = tx.get("collection", collection_id).body
-        watermark = self.index.watermark(collection_id)
-        made = _Table(scope, index_spec(collection_id, body), applied=watermark, flushed=watermark)
-        return self._tables.setdefault(collection_id, made)
+        return self._tables.setdefault(collection_id, _Table(scope, index_spec(collection_id, body)))
+
+    def _open(self, table: _Table) -> None:
+        self.index.ensure(table.spec)
+        if not table.opened:
+            table.applied = table.flushed = self.index.watermark(table.spec.collection_id)
+            table.opened = True
 
     def _apply(self, table: _Table, target: int) -> None:
         """Bring the index to `target`: first the deletes, then the rows, so that a later row survives its tombstone."""
@@ -273,7 +279,7 @@ class Indexer:
             if table.dropped:
                 raise NotFoundError("collection", collection_id)
             if not table.ready:
-                self.index.ensure(table.spec)
+                self._open(table)
             dead = self.tombstones(table.scope, collection_id)
             if not table.ready or dead.documents or dead.objects:
                 self._replay_deletes(collection_id, dead)
@@ -390,6 +396,7 @@ class Indexer:
                 table.ready = False
 
             with table.lock:
+                self._open(table)
                 upto = table.applied
             self.index.rebuild(table.spec, self._live_pages(table, upto), upto, before_swap=hide)
             table.applied = table.flushed = upto

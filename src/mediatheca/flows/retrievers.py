@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def views(tx: ReadTx, identifiers: Sequence[str]) -> list[CollectionView]:
 
 
 class RetrieverPlans:
-    """Looks up plans by scope and id or name. Used on the event loop: a hit costs a dict look-up."""
+    """Looks up plans by scope and id or name; a hit costs a dict look-up."""
 
     def __init__(self, database: Database, engine: RetrieveEngine) -> None:
         self._db = database
@@ -66,6 +67,13 @@ class RetrieverPlans:
     def _forget(self, topics: set[str]) -> None:
         if topics & {"resource:retriever", "resource:collection", "resource:namespace"}:
             self._plans = {}
+
+    async def find(self, scope: Scope, ident: str, version: int | None = None) -> Compiled:
+        """`get` for the event loop: a miss is looked up in a thread."""
+        cached = self._plans.get((scope, ident, version))
+        if cached is None or cached.expires < time.monotonic():
+            return await asyncio.to_thread(self.get, scope, ident, version)
+        return cached
 
     def get(self, scope: Scope, ident: str, version: int | None = None) -> Compiled:
         """The compiled retriever.

@@ -14,6 +14,7 @@ from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.retrieve import RetrieveEngine
 from mediatheca.flows.services import JobServices
 from mediatheca.jobs.runner import ItemFailure, LocalRunner
+from mediatheca.kernel import present
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filter_values import at_path
@@ -24,7 +25,6 @@ from mediatheca.stages import Stage
 from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.documents.base import Scan, Tombstones
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.index.points import Raw, decode, encode
 
 T = TypeVar("T")
 SIGNED_S = 3600
@@ -108,7 +108,9 @@ class IndexSearcher:
 
 def as_hit(document: Document, score: float = 0.0) -> Hit:
     """A document of the store as the index would give it."""
-    return decode(Raw(encode(document), score, dict(document.vectors)))
+    hit = present.as_hit(document)
+    hit.score = score
+    return hit
 
 
 def _facet_values(document: Document, key: str) -> list[Any]:

@@ -53,7 +53,7 @@ class BatchSpec(BaseModel):
 async def execute_batch(identifier: str, request: Request, caller: Reader) -> Response:
     """Run a stored retriever on several queries. A query that fails says why; the others answer."""
     spec = _batch_spec(json_body(await request.body()))
-    found = caller.services.plans.get(caller.scope, identifier)
+    found = await caller.services.plans.find(caller.scope, identifier)
     flags = {name for name in ("return_presigned_urls", "return_vectors") if getattr(spec, name)}
     flags |= {name for name in ("return_presigned_urls", "return_vectors") if request.query_params.get(name) == "true"}
     shared = {"limit": spec.settings.get("limit"), **dict.fromkeys(flags, True)}

@@ -200,7 +200,7 @@ async def execute(identifier: str, request: Request, caller: Reader) -> Response
     """Run a stored retriever."""
     body = json_body(await request.body())
     asked = ExecuteRequest.parse(body, _query(request))  # first: it checks the version
-    found = caller.services.plans.get(caller.scope, identifier, asked.version)
+    found = await caller.services.plans.find(caller.scope, identifier, asked.version)
     return answer(await run_stored(caller, found, asked))
 
 

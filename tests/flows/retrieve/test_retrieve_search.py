@@ -37,7 +37,10 @@ def test_equal_scores_order_by_document_id_and_duplicates_of_two_collections_sta
 
 def test_unicode_and_very_long_texts_are_fine(shop: Shop):
     assert ids(shop.run(text_search(), inputs={"query": "лиса 🦊"}))[0] == "a5"
-    assert len(ids(shop.run(text_search(), inputs={"query": "fox " * 2_500}))) == 8
+    answer = shop.run(text_search(), inputs={"query": "fox " * 25_000})
+    assert len(ids(answer)) == 8
+    limits = {entry["name"]: (entry["requested"], entry["applied"]) for entry in answer["limits"]}
+    assert limits["query_characters"] == (100_000, 10_000)
 
 
 def test_k_above_n_returns_everything_and_k_1_one(shop: Shop):

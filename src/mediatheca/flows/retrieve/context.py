@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mediatheca.flows.retrieve.embedding import QueryEmbedder
+from mediatheca.flows.retrieve.embedding import MAX_TEXT, QueryEmbedder
 from mediatheca.flows.retrieve.seams import Searcher
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
@@ -121,7 +121,10 @@ class Context:
             raise ValueError("give one of text and content")
         if content is not None:
             return await self._embedder.content(index, content)
-        return await self._embedder.text(index, text or "", query=query)
+        text = text or ""
+        if len(text) > MAX_TEXT:
+            self.limit("query_characters", len(text), MAX_TEXT)
+        return await self._embedder.text(index, text, query=query)
 
     def render(self, template: str, hit: Hit) -> Any:
         value = compile_string(template).render({**self._scope, "DOC": document_fields(hit)})

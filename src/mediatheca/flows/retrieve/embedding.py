@@ -40,13 +40,11 @@ class QueryEmbedder:
             ValidationError: the index cannot be searched with text, or other weights made its vectors.
             UnavailableError: no model answers to the name.
         """
+        text = text[:MAX_TEXT]  # also what bounds the cache: its keys are the texts
         key = (index.weights or index.model, "query" if query else "document", text)
         found = self._cached(key)
         if found is not None:
             return found
-        if len(text) > MAX_TEXT:  # also what bounds the cache: its keys are the texts
-            message = f"a query text has at most {MAX_TEXT:,} characters, got {len(text):,}"
-            raise ValidationError.at("searches.query.value", message, "string_too_long")
         model = await self._text_model(index)
         if model.inline:
             rows = model.embed_texts([text], query=query)

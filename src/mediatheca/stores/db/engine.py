@@ -75,6 +75,7 @@ class Database:
             pool_size=16,
             max_overflow=16,
             pool_pre_ping=True,
+            connect_args={"connect_timeout": 5},
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
         )
