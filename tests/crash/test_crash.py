@@ -9,7 +9,7 @@ from crash_run import run
 
 
 def test_nothing_is_lost_doubled_torn_or_revived_by_a_few_kills(tmp_path: Path) -> None:
-    outcome = run(tmp_path, kills=4, seed=20261)
+    outcome = run(tmp_path, kills=4, seed=20261, longest_s=1.5)
     assert outcome.kills >= 4
     assert outcome.documents > 50
 
