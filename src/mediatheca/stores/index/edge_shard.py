@@ -35,17 +35,22 @@ _PLACEHOLDER = "_"
 """A shard must have some vector; collections may have none. A sparse one that no point fills costs nothing."""
 _IGNORE_INT8 = qe.QuantizationSearchParams(ignore=True)
 _RESCORE = qe.QuantizationSearchParams(rescore=True, oversampling=2.0)
+_ACORN = qe.AcornSearchParams(enable=True, max_selectivity=0.8)
+"""A filter takes links out of the graph: at a tenth of 100,000 points recall was 0.37. ACORN looks two links far."""
 _EXACT = qe.SearchParams(exact=True, quantization=_IGNORE_INT8)
 
 
 def configuration(indexes: Sequence[VectorIndex]) -> qe.EdgeConfig:
-    """Above about `EXACT_BELOW` points `optimize` makes a graph and int8 copies; originals stay for rescoring."""
+    """Above about `EXACT_BELOW` points `optimize` makes a graph and int8 copies; originals stay for rescoring.
+
+    A filter that leaves fewer than `EXACT_BELOW` points is answered by scanning those (about 1 ms for 20,000).
+    """
     widest = max((index.dimensions for index in indexes), default=1)
     threshold = EXACT_BELOW * widest * 4 // 1024
     return qe.EdgeConfig(
         vectors={index.name: _parameters(index) for index in indexes},
         sparse_vectors={_PLACEHOLDER: qe.EdgeSparseVectorParams()},
-        hnsw_config=qe.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=1),
+        hnsw_config=qe.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=threshold, max_indexing_threads=1),
         quantization_config=qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True),
         optimizers=qe.EdgeOptimizersConfig(indexing_threshold=threshold, default_segment_number=1),
         # Without the log a killed process pairs new vectors with old payloads and brings deletes back.
@@ -184,7 +189,8 @@ class EdgeShard:
         if exact or self._points <= EXACT_BELOW:
             params = _EXACT
         else:
-            params = qe.SearchParams(hnsw_ef=search_ef(self._points, limit), quantization=_RESCORE)
+            width, acorn = search_ef(self._points, limit), None if filter is None else _ACORN
+            params = qe.SearchParams(hnsw_ef=width, quantization=_RESCORE, acorn=acorn)
         request = qe.QueryRequest(
             limit=limit,
             query=qe.Query.Nearest(vector.tolist(), using=using),
