@@ -99,6 +99,8 @@ class Scheduler:
                 self._do_chores()
             except MediathecaError as error:
                 log.error("scheduler.tick_failed", error=error.message)
+            except Exception as error:  # this thread must outlive whatever a chore or the database does
+                log.error("scheduler.crashed", exc_info=error)
 
     def _do_chores(self) -> None:
         for entry in self._chores:

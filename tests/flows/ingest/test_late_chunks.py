@@ -277,3 +277,31 @@ def test_a_chunk_that_died_with_its_worker_every_time_fails_its_objects_and_ends
     work_off(application)
     assert everywhere(application, shop) == sorted(parts_of(1, 1) + parts_of(2, 1))
     assert shop.batch(batch)["status"] == "COMPLETED"
+
+
+def test_a_chunk_that_was_handed_back_is_not_failed_by_the_worker_that_had_it(
+    application: Application, shop: Shop
+) -> None:
+    shop.create([content(1, 1)])
+    batch = shop.trigger()
+    run, queue = application.claim(), application.services.queue
+    queue.release(run.job)  # the server stops
+    assert queue.fail(run.job, "the runner was closed", permanent=True) == "lost"
+    work_off(application)
+    assert everywhere(application, shop) == sorted(parts_of(1, 1))
+    assert shop.batch(batch)["status"] == "COMPLETED"
+
+
+def test_a_dead_chunk_that_nobody_saw_to_is_seen_to_by_the_next_process(application: Application, shop: Shop) -> None:
+    """The worker that gave up on it died before it could say so."""
+    shop.create([content(1, 1)])
+    batch = shop.trigger()
+    run = application.claim()
+    assert application.services.queue.fail(run.job, "a reason", permanent=True) == "dead"
+    assert [job.job_id for job, _ in application.services.queue.unburied()] == [run.job.job_id]
+    application.app.pool._bury()
+    application.app.pool._bury()
+    assert application.services.queue.unburied() == []
+    everywhere(application, shop)
+    (failure,) = shop.failures(batch)
+    assert failure["reason"] == "a reason"

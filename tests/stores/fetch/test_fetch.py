@@ -370,7 +370,7 @@ def test_a_decompression_bomb_is_met_step_by_step(site: Site) -> None:
     ("body", "encoding"),
     [
         (b"not gzip at all", "gzip"),
-        (gzip.compress(b"x" * 10_000)[:-12], "gzip"),
+        (gzip.compress(b"x" * 10_000, mtime=0)[:-12], "gzip"),
         (b"\x0b\x02", "br"),
         (b"x", "gzip, br"),
     ],
