@@ -9,7 +9,7 @@ import time
 
 import orjson
 
-from benchmarks._data import texts
+from benchmarks._data import english
 from benchmarks._report import OUT, ROOT, Report
 from benchmarks._server import Api, Server
 
@@ -44,8 +44,8 @@ def _served(seed: int) -> float:
         api.namespace()
         bucket = api.bucket("texts", {"body": "text"})
         collection = api.collection("found", bucket, "text_extractor", input_mappings={"text": "body"})
-        _ingest(api, bucket, collection["collection_id"], texts(8, seed=99))  # the model is loaded
-        return COUNT / _ingest(api, bucket, collection["collection_id"], texts(COUNT, seed=5))
+        _ingest(api, bucket, collection["collection_id"], english(8, seed=99))  # the model is loaded
+        return COUNT / _ingest(api, bucket, collection["collection_id"], english(COUNT, seed=5))
 
 
 def _ingest(api: Api, bucket: str, collection_id: str, given: list[str]) -> float:
@@ -66,8 +66,8 @@ def _main() -> None:
 
     catalog = ModelCatalog(ModelSettings(OUT / "models"), list(discover("mediatheca.providers", Provider)))
     model = catalog.text(Params().embedding_model)
-    model.embed_texts(texts(8, seed=99), query=False)
-    given = texts(COUNT, seed=5)
+    model.embed_texts(english(8, seed=99), query=False)
+    given = english(COUNT, seed=5)
     began = time.perf_counter()
     for text in given:
         model.embed_texts([text], query=False)

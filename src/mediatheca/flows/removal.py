@@ -85,7 +85,7 @@ def switch_off(tx: Tx, services: Services, bucket_id: str, object_ids: Sequence[
     count, collections = 0, 0
     for cut in cuts(list(dict.fromkeys(object_ids))):
         where = {"bucket_id": bucket_id, "object_id": cut}
-        rows = tx.rows("objects", where, columns=("object_id", "status"))
+        rows = tx.rows("objects", where, columns=("object_id", "status"), order=("object_id",), hold="update")
         ids = [row["object_id"] for row in rows if row["status"] != "DEACTIVATED"]
         if ids:
             values = {"status": "DEACTIVATED", "document_count": 0, "updated_at": clock.now()}
