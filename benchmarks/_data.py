@@ -33,21 +33,22 @@ def texts(count: int, words: int = 40, seed: int = 1) -> list[str]:
     return [" ".join(vocabulary[word] for word in row) for row in chosen.tolist()]
 
 
-_ENGLISH = (
+_PROSE = (
     "the a of and to in is was for on with as at by from that this it he she they we have had are were be been not but "
     "or an which one all their there when who will more if out so said what up its about into than them can only other "
-    "new some time could these two may then do first any my now such like our over man me even most made after also did "
-    "many before must through back years where much your way well down should because each just those people how too "
+    "new some time could these two may then do first any my now such like our over man me even most made after also "
+    "did many before must through back years where much your way well down should because each just those people how too "
     "little state good very make world still own see men work long here get both between life being under never day "
     "same another know while last might us great old year off come since against go came right used take three house "
     "water school night small found thought went light city open letter garden river summer winter train bread music"
-).split()
+)
 
 
 def english(count: int, words: int = 40, seed: int = 4) -> list[str]:
     """Random sequences of common English words: about as many tokens as prose of that length has."""
     random = np.random.default_rng(seed)
-    return [" ".join(_ENGLISH[word] for word in row) for row in random.integers(0, len(_ENGLISH), (count, words))]
+    known = _PROSE.split()
+    return [" ".join(known[word] for word in row) for row in random.integers(0, len(known), (count, words)).tolist()]
 
 
 def jpegs(count: int, seed: int = 2) -> list[bytes]:

@@ -16,9 +16,9 @@ from mediatheca.kernel.models import ModelInfo, Models, TextEmbedder
 
 CACHE_ENTRIES = 2048
 MAX_CONTENT = 64 * 1024 * 1024
-MAX_TEXT = 10_000
-"""Characters of a text that a request may have embedded while it waits. Models read a text of any length, 512 tokens
-at a time: without a bound one request keeps every core busy for minutes."""
+MAX_TEXT = 2_000
+"""Characters of a query that are embedded, about the 512 tokens a model reads at once; the cut is reported. Models read
+on, window by window: 10,000 characters took more than five seconds of a core, and without a bound it is minutes."""
 
 
 class QueryEmbedder:
