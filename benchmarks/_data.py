@@ -37,8 +37,8 @@ _PROSE = (
     "the a of and to in is was for on with as at by from that this it he she they we have had are were be been not but "
     "or an which one all their there when who will more if out so said what up its about into than them can only other "
     "new some time could these two may then do first any my now such like our over man me even most made after also "
-    "did many before must through back years where much your way well down should because each just those people how too "
-    "little state good very make world still own see men work long here get both between life being under never day "
+    "did many before must through back years where much your way well down should because each just those people how "
+    "too little state good make world still own see men work long here get both between life being under never day "
     "same another know while last might us great old year off come since against go came right used take three house "
     "water school night small found thought went light city open letter garden river summer winter train bread music"
 )

@@ -9,23 +9,15 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from compat_served import KEY, Served
 from mixpeek import Mixpeek
 from mixpeek.api_client import ApiClient
 from mixpeek.configuration import Configuration
-
-KEY = "sk_live_compat_tests"
-
-
-@dataclass(frozen=True)
-class Served:
-    url: str
-    process: subprocess.Popen[str]
 
 
 @pytest.fixture(scope="session")

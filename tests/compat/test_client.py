@@ -12,13 +12,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from compat_served import KEY, Served
 from mixpeek import Mixpeek
 from mixpeek._client import resources
 from mixpeek._client.client import MixpeekAPIError
 from PIL import Image
 from sdk_world import BUCKET, FILES, PRODUCTS, STANDALONE, TEXT_URI, World, search_stage
-
-from conftest import KEY, Served
 
 LATER = {
     "Namespaces": {"clone", "promote"},

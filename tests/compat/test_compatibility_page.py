@@ -9,9 +9,8 @@ from pathlib import Path
 import httpx
 import mixpeek.api
 import pytest
+from compat_served import KEY, Served
 from test_generated import GROUPS, NOT_YET
-
-from conftest import KEY, Served
 
 PAGE = (Path(__file__).parents[2] / "docs" / "COMPATIBILITY.md").read_text()
 OPERATION = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`\s]+)`")

@@ -9,13 +9,12 @@ from typing import Any, get_args
 
 import mixpeek.api
 import pytest
+from compat_served import Served
 from mixpeek import Mixpeek
 from mixpeek.api_client import ApiClient
 from sdk_ingest import ACCOUNT, BATCHES, BUCKETS, NAMESPACES, UPLOADS
 from sdk_search import COLLECTIONS, DOCUMENTS, HEALTH, RETRIEVERS
 from sdk_world import Call, World
-
-from conftest import Served
 
 GROUPS: dict[str, dict[str, Call]] = {
     "account": ACCOUNT,

@@ -10,9 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from compat_served import KEY, Served
 from PIL import Image
-
-from conftest import KEY, Served
 
 TEXT_URI = "mixpeek://text_extractor@v1/multilingual_e5_large_instruct_v1"
 IMAGE_URI = "mixpeek://image_extractor@v1/google_siglip_base_v1"
