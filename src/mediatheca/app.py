@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,23 @@ from mediatheca.api.auth import Auth
 from mediatheca.extractors import ENTRY_POINTS as EXTRACTORS
 from mediatheca.extractors import Extractor
 from mediatheca.flows.documents import DocumentWriter
+from mediatheca.flows.evaluation import evaluation_died, evaluation_jobs
 from mediatheca.flows.executions import ExecutionLog
 from mediatheca.flows.indexing import Indexer
+from mediatheca.flows.ingest.cache import evict
 from mediatheca.flows.ingest.chunk import chunk_died, process_chunk
 from mediatheca.flows.ingest.settle import settle_batches
+from mediatheca.flows.learning import LearnedFusion
+from mediatheca.flows.neighbours import Surroundings
+from mediatheca.flows.outside.reach import Reach
+from mediatheca.flows.publishing import PublicDoor
+from mediatheca.flows.recall_guard import RecallGuard
+from mediatheca.flows.replay import Replayer
 from mediatheca.flows.retrievers import RetrieverPlans
 from mediatheca.flows.searching import build_engine
 from mediatheca.flows.services import JobServices, Services
 from mediatheca.flows.tables import TableLeases
+from mediatheca.flows.vault import Vault
 from mediatheca.jobs.queue import Job, JobQueue
 from mediatheca.jobs.runner import LocalRunner
 from mediatheca.jobs.schedule import Scheduler
@@ -37,6 +47,7 @@ from mediatheca.stores.db.engine import Database
 from mediatheca.stores.documents.base import DocumentStore
 from mediatheca.stores.fetch import Fetcher
 from mediatheca.stores.index.base import SearchIndex
+from mediatheca.stores.keyring import load_keyring
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -97,6 +108,12 @@ def find_plugins(settings: Settings, family: str, kind: type[Any], group: str) -
 
 def make_models(settings: Settings) -> ModelCatalog:
     return ModelCatalog(model_settings(settings), find_plugins(settings, "providers", Provider, PROVIDERS))
+
+
+def make_vault(settings: Settings, database: Database) -> Vault:
+    """The key file is made with the first secret, not before."""
+    path, given = settings.data_dir / "secret.key", settings.secret_key.get_secret_value()
+    return Vault(database, lambda: load_keyring(given, path))
 
 
 def server_secret(database: Database) -> bytes:
@@ -176,7 +193,9 @@ class App:
     def close(self, grace_s: float = 10) -> None:
         self.pool.close(grace_s)
         self.scheduler.close()
+        self.services.replayer.close()
         self.services.executions.close()
+        self.services.around.reach.close()
         self.services.runner.close()
         self.query_runner.close()
         self.services.indexer.close()
@@ -215,11 +234,27 @@ def build(settings: Settings) -> App:
     indexer = Indexer(common.db, common.documents, make_index(settings), common.leases)
     query_runner = _runner(settings, 1)
     stages = find_plugins(settings, "stages", Stage, STAGES)
-    retrieve = build_engine(common, indexer, query_runner, secret, stages)
+    recall = RecallGuard(indexer.index.query, settings.recall_sample)
+    retrieve = build_engine(common, indexer, query_runner, secret, stages, recall)
     plans, executions = RetrieverPlans(common.db, retrieve), ExecutionLog(common.db)
     writer = DocumentWriter(common.db, common.documents, common.leases, indexer)
+    vault = make_vault(settings, common.db)
+    around, measuring = (
+        Surroundings(common.db, plans, vault, Reach(settings, common.db, vault, common.fetcher)) for _ in range(2)
+    )
     services = Services(
-        **vars(common), indexer=indexer, retrieve=retrieve, plans=plans, executions=executions, writer=writer
+        **vars(common),
+        indexer=indexer,
+        retrieve=retrieve,
+        plans=plans,
+        executions=executions,
+        recall=recall,
+        learning=LearnedFusion(common.db),
+        replayer=Replayer(build_engine(common, indexer, query_runner, secret, stages, recall), measuring),
+        door=PublicDoor(common.db),
+        writer=writer,
+        vault=vault,
+        around=around,
     )
     indexer.on_advance = lambda: settle_batches(services)
 
@@ -232,9 +267,18 @@ def build(settings: Settings) -> App:
                 again = {**run.job.payload, "again": True}
                 tx.enqueue("collection.drop", again, delay_s=2 * services.settings.lease_s)
 
-    pool = _worker_pool(services, {"collection.drop": drop})
+    def died(job: Job, message: str) -> None:
+        evaluation_died(services, job, message)
+
+    pool = _worker_pool(services, {"collection.drop": drop, **evaluation_jobs(services)}, died)
     auth = Auth(common.db)
-    chores = ((5.0, auth.flush_usage), (3600.0, common.queue.clean))
+
+    def prune() -> None:
+        executions.prune(settings.executions_days, settings.executions_count)
+
+    chores = (
+        (5.0, auth.flush_usage), (60.0, lambda: evict(common)), (600.0, prune), (3600.0, common.queue.clean),
+    )  # fmt: skip
     return App(services, pool, Scheduler(common.db, clock.now, chores), query_runner, auth)
 
 
@@ -250,12 +294,15 @@ def build_worker(settings: Settings) -> Worker:
     return Worker(services, _worker_pool(services, {}))
 
 
-def _worker_pool(services: JobServices, handlers: dict[str, Handler]) -> WorkerPool:
+def _worker_pool(
+    services: JobServices, handlers: dict[str, Handler], buried: Callable[[Job, str], None] = lambda job, message: None
+) -> WorkerPool:
     """The job threads of a process: its own handlers, and chunks when it has extraction processes."""
 
     def died(job: Job, message: str) -> None:
         if job.kind == "ingest.chunk":
             chunk_died(services, job, message)
+        buried(job, message)
 
     if services.settings.workers:
         handlers = {**handlers, "ingest.chunk": lambda run: process_chunk(services, run)}

@@ -27,6 +27,23 @@ class Settings(BaseSettings):
     models_hub: bool = Field(False, description="Allow downloads of weights from the hub.")
     models_url: str = Field("", description="OpenAI-compatible endpoint for embeddings.")
     models_key: SecretStr = Field(SecretStr(""), description="Key of that endpoint.")
+    language_url: str = Field(
+        "", description="Language models: a server with OpenAI's protocol; anthropic=URL one with Anthropic's."
+    )
+    language_key: SecretStr = Field(
+        SecretStr(""), description="Key of that server, or of OpenAI; anthropic=KEY that of Anthropic."
+    )
+    language_model: str = Field(
+        "", description="Default language model; further entries name=model map names that retrievers use, * all."
+    )
+    secret_key: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that encrypt secrets, 32 bytes in base64 each, current first; empty: data_dir/secret.key.",
+    )
+    allow_code: bool = Field(False, description="Allow retrievers to run Python code in a sandbox (code_execution).")
+    web_search: SecretStr = Field(
+        SecretStr(""), description="Web search: searxng ADDRESS, or brave, tavily, exa, serpapi and a key; empty: none."
+    )
     api_key: SecretStr = Field(SecretStr(""), description="First API key; empty: one is made and printed once.")
     public_url: str = Field("", description="Base of URLs we hand out; empty: the request's own host.")
     fetch_allow: str = Field("", description="Private hosts and CIDRs the server may fetch from, comma separated.")
@@ -36,7 +53,16 @@ class Settings(BaseSettings):
     )
     max_body_mb: int = Field(64, ge=1, description="Largest request body; uploads have their own cap.")
     max_upload_mb: int = Field(5120, ge=1, description="Largest file by presigned upload.")
-    rate_limit_rpm: int = Field(0, ge=0, description="Requests a minute and key; 0: unlimited.")
+    rate_limit_rpm: int = Field(
+        0, ge=0, description="Requests a minute and key, or address where there is no valid key; 0: unlimited."
+    )
+    executions_days: float = Field(30, ge=0, description="How long execution records are kept, in days; 0: for ever.")
+    executions_count: int = Field(
+        100_000, ge=0, description="Execution records kept in each namespace, newest first; 0: all."
+    )
+    recall_sample: float = Field(
+        0.01, ge=0, le=1, description="Share of vector searches that are checked against an exact one; 0: none."
+    )
     workers: int = Field(
         max(1, (os.cpu_count() or 2) - 1),
         ge=0,
@@ -46,6 +72,7 @@ class Settings(BaseSettings):
     worker_memory_mb: int = Field(4096, ge=256, description="Memory one extraction process may use.")
     item_timeout_s: float = Field(300, gt=0, description="Longest time one object may take in an extractor.")
     chunk_size: int = Field(250, ge=1, le=1000, description="Objects a job works on.")
+    cache_mb: int = Field(2048, ge=0, description="Total size of kept results of costly extractors; 0: none are kept.")
     open_shards: int = Field(64, ge=1, description="Index shards kept open at once.")
     lease_s: float = Field(30, gt=0, description="How long a job or table lease lives without a heartbeat.")
     log_level: str = Field("info", description="debug, info, warning, error.")

@@ -8,15 +8,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
 REQUESTS = Histogram("mediatheca_request_seconds", "HTTP requests.", ["method", "route", "status"], buckets=_BUCKETS)
-JOBS = Gauge("mediatheca_jobs", "Jobs by status.", ["status"])
-DOCUMENTS = Counter("mediatheca_documents_written_total", "Documents committed to the document store.")
-INDEX_LAG = Gauge("mediatheca_index_lag", "Commits the index is behind the documents, all collections.")
-FAILURES = Counter("mediatheca_object_failures_total", "Objects that failed in an extractor.", ["phase"])
+WORK = CollectorRegistry()
+"""What tenants' work amounts to: for the operator's eyes."""
+JOBS = Gauge("mediatheca_jobs", "Jobs by status.", ["status"], registry=WORK)
+DOCUMENTS = Counter("mediatheca_documents_written_total", "Documents committed to the document store.", registry=WORK)
+INDEX_LAG = Gauge("mediatheca_index_lag", "Commits the index is behind the documents, all collections.", registry=WORK)
+RECALL = Gauge("mediatheca_recall", "Share of the exact answer that sampled searches found.", registry=WORK)
+CACHED_RESULTS = Counter(
+    "mediatheca_cached_results_total", "Look-ups of costly extractor results.", ["outcome"], registry=WORK
+)
+FAILURES = Counter("mediatheca_object_failures_total", "Objects that failed in an extractor.", ["phase"], registry=WORK)
 
 _tracer: Any = None
 
@@ -25,9 +31,9 @@ def observe_request(method: str, route: str, status: int, seconds: float) -> Non
     REQUESTS.labels(method, route, str(status)).observe(seconds)
 
 
-def metrics() -> tuple[bytes, str]:
-    """The exposition and its content type."""
-    return generate_latest(), CONTENT_TYPE_LATEST
+def metrics(*, work: bool) -> tuple[bytes, str]:
+    """The exposition, with what tenants' work amounts to or without, and its content type."""
+    return generate_latest() + (generate_latest(WORK) if work else b""), CONTENT_TYPE_LATEST
 
 
 def configure_logs(level: str, *, json: bool) -> None:

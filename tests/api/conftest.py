@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from helpers import ok
-from server import Server, Tenant, new_tenant
 
+from helpers import ok
 from mediatheca.settings import Settings
+from server import Server, Tenant, new_tenant
 
 
 @pytest.fixture(scope="session")

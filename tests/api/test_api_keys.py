@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+
 from helpers import failed, ok, wait_for
 from server import Tenant
 
@@ -23,7 +24,7 @@ def test_the_plaintext_is_shown_once_and_only_a_hash_is_kept(admin: httpx.Client
     assert made["key_prefix"] == key[:10]
     assert made["permissions"] == ["read", "write", "delete"]
     listed = ok(admin.get(path))["results"]
-    assert [entry["name"] for entry in listed] == ["admin-key", "ci"]
+    assert [entry["name"] for entry in listed] == ["ci", "admin-key"], "newest first"
     assert key not in str(listed)
     assert key.encode() not in (tenant.server.app.services.settings.data_dir / "mediatheca.db").read_bytes()
 
@@ -117,3 +118,33 @@ def test_without_a_valid_key_nothing_is_answered(tenant: Tenant, header: str | N
     error = failed(httpx.get(f"{tenant.server.url}/v1/me", headers=headers), 401)
     assert error["type"] == "UnauthorizedError"
     assert error["details"]["retryable"] is False
+
+
+def test_keys_and_users_are_listed_in_pages(admin: httpx.Client, path: str) -> None:
+    for number in range(4):
+        ok(admin.post(path, json={"name": f"key{number}"}))
+        ok(admin.post("/v1/organizations/users", json={"email": f"u{number}@example.org", "user_name": f"u{number}"}))
+    for where, total, name in ((path, 5, "api_keys"), ("/v1/organizations/users", 5, "users")):
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            page = ok(admin.get(where, params={"limit": 2, **({"cursor": cursor} if cursor else {})}))
+            assert page["total"] == total
+            assert page[name] == page["results"]
+            seen += [entry.get("key_id") or entry["user_id"] for entry in page["results"]]
+            cursor = page["pagination"]["next_cursor"]
+            if cursor is None:
+                break
+        assert len(seen) == len(set(seen)) == total
+    failed(admin.get(path, params={"limit": 100_000}), 422)
+
+
+def test_users_are_listed_by_role_and_status(admin: httpx.Client) -> None:
+    for number, role in enumerate(["viewer", "member", "viewer"]):
+        body = {"email": f"u{number}@example.org", "user_name": f"u{number}", "role": role}
+        ok(admin.post("/v1/organizations/users", json=body))
+    ok(admin.patch("/v1/organizations/users/u2@example.org", json={"status": "suspended"}))
+    listed = ok(admin.get("/v1/organizations/users", params={"role": "viewer", "limit": 1}))
+    assert (listed["total"], len(listed["results"])) == (2, 1)
+    found = ok(admin.get("/v1/organizations/users", params={"role": "viewer", "status": "active"}))["users"]
+    assert [user["email"] for user in found] == ["u0@example.org"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from helpers import failed, ok, places
 
 TYPES = {

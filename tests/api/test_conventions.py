@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers import failed, ok, places
-from server import Server, Tenant
 
+from helpers import failed, ok, places
 from mediatheca.settings import Settings
+from server import Server, Tenant
 
 SCHEMA = {"properties": {"text": {"type": "text"}}}
 

@@ -104,6 +104,8 @@ def test_a_batch_update_is_one_commit(home: Tenant, path: str) -> None:
         {"updates": [{}], "filters": {"a": 1}},
         {"filters": {"a": 1}},
         {"filters": {}, "update_data": {"a": 1}},
+        {"filters": [], "update_data": {"a": 1}},
+        {"filters": {"n": 0}, "update_data": {}},
         {"filters": {"a": 1}, "update_data": {"document_id": "x"}},
         {"filters": {"a": 1}, "update_data": []},
     ],
@@ -112,6 +114,34 @@ def test_a_batch_update_that_says_too_little_or_too_much_is_refused(home: Tenant
     fill(home, 1)
     home.call("POST", f"{path}/batch", body, status=422)
     assert home.call("GET", f"{path}/d000")["n"] == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"update_data": {}},
+        {"filters": [], "update_data": {"n": -1}},
+        {"filters": {}, "update_data": {"n": -1}},
+        {"filters": {"AND": []}, "update_data": {"n": -1}},
+        {"filters": {"n": {"$nonsense": 1}}, "update_data": {"n": -1}},
+        {"filters": {"n": 0}, "update_data": {"_internal": 1}},
+    ],
+)
+def test_a_bulk_update_that_says_nothing_is_refused_and_changes_nothing(home: Tenant, path: str, body: Any) -> None:
+    fill(home, 3)
+    before = commits(home, path.split("/")[2])
+    refused = home.call("PATCH", f"{path}/bulk", body, status=422)
+    assert refused["error"]["details"]["errors"]
+    assert commits(home, path.split("/")[2]) == before
+    assert [home.call("GET", f"{path}/d00{n}")["n"] for n in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("body", [{}, {"filters": []}, {"document_ids": []}, {"filters": {"OR": []}}])
+def test_a_batch_delete_that_says_nothing_is_refused(home: Tenant, path: str, body: Any) -> None:
+    fill(home, 2)
+    home.call("DELETE", f"{path}/batch", body, status=422)
+    assert home.call("GET", f"{path}/count")["count"] == 2
 
 
 def test_documents_are_updated_and_deleted_by_filter(home: Tenant, path: str) -> None:
@@ -423,12 +453,21 @@ def test_documents_are_aggregated(home: Tenant, path: str) -> None:
         "POST", f"{path}/aggregate", {"aggregations": [{"function": "count", "alias": "n"}], "filters": {"color": "x"}}
     )
     assert total["results"] == [{"group": {}, "metrics": {"n": 0}}]
+    ranged = {
+        "group_by": ["tags", "n"],
+        "unwind": "tags",
+        "range_buckets": [{"field": "n", "boundaries": [1, 3]}],
+        "aggregations": [{"function": "count"}],
+    }
+    home.call("PATCH", f"{path}/bulk", {"update_data": {"tags": ["a", "b"]}})
+    found = home.call("POST", f"{path}/aggregate", ranged)
+    shown = {(row["group"]["tags"], row["group"]["n"]): row["metrics"]["count"] for row in found["results"]}
+    assert shown == {(tag, label): n for tag in "ab" for label, n in (("<=1", 2), ("1-3", 2), (">3", 1))}
     for bad in (
         {"aggregations": []},
         {"aggregations": [{"function": "median", "field": "n", "alias": "m"}]},
         {"aggregations": [{"function": "sum", "alias": "m"}]},
         {**body, "sort_by": "nothing"},
-        {**body, "unwind": "tags"},
         {**body, "having": [{"field": "other", "operator": "gt", "value": 1}]},
         {"aggregations": [{"function": "count", "alias": "n"}] * 2},
     ):

@@ -116,6 +116,16 @@ def test_an_object_shows_all_its_documents_and_their_tree(home: Tenant) -> None:
     assert (found["total_documents"], found["pagination"]["total"]) == (3, 3)
     rest = home.call("GET", "/objects/obj_1/documents", limit=2, cursor=found["pagination"]["next_cursor"])
     assert [document["document_id"] for document in rest["results"]] == ["b1"]
+    for page in (found, rest):
+        assert page["collections"] == [
+            {"collection_id": first, "document_count": 2},
+            {"collection_id": second, "document_count": 1},
+        ]
+    last = home.call("GET", "/objects/obj_1/documents", limit=1, offset=2)
+    assert [document["document_id"] for document in last["results"]] == ["b1"]
+    assert last["pagination"]["next_cursor"] is None
+    tree = home.call("GET", "/objects/obj_1/decomposition-tree", include_document_ids=True)["tree"]
+    assert [(node["document_ids"], node["document_ids_truncated"]) for node in tree] == [(["a1", "a2"], False)]
     some = home.call("GET", "/objects/obj_1/documents", collection_ids=["second"])
     assert some["collections"] == [{"collection_id": second, "document_count": 1}]
     tree = home.call("GET", "/objects/obj_1/decomposition-tree", include_document_ids=True)

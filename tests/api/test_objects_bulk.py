@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from helpers import failed, ok, places
 from server import Tenant
 

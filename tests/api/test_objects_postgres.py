@@ -7,13 +7,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from server import Server
 from sqlalchemy import create_engine, text
 from test_objects import *  # noqa: F403
 from test_objects_bulk import *  # noqa: F403
 from test_organizations import *  # noqa: F403
 
 from mediatheca.settings import Settings
+from server import Server
 
 
 @pytest.fixture(scope="module")

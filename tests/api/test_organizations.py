@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+
 from helpers import failed, ok, places
 from server import Tenant
 

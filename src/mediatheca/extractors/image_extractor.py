@@ -95,6 +95,8 @@ image_extractor = Extractor(
     describe=describe,
     open=open_extractor,
     required=frozenset({"image"}),
+    reads=frozenset(_CAPTIONS),
+    cache_version=1,
     icon="image",
     example={"input_mappings": {"image": "photo"}, "parameters": {"enable_thumbnails": True}},
 )

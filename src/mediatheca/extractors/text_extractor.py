@@ -155,6 +155,8 @@ text_extractor = Extractor(
     describe=describe,
     open=open_extractor,
     required=frozenset({"text"}),
+    reads=frozenset(),
+    cache_version=1,
     icon="file-text",
     example={
         "input_mappings": {"text": "description"},

@@ -48,6 +48,8 @@ class Query:
     page: ListQuery = field(default_factory=ListQuery)
     partition: Partition | None = None
     vectors: Vectors = False
+    object_ids: Collection[str] | None = None
+    """Only what was derived from these objects, directly or over other documents."""
 
     @property
     def plain(self) -> bool:
@@ -145,11 +147,11 @@ class DocumentReader:
         for document in self._services.documents.scan(collection_id, scan, tombstones=dead):
             yield as_hit(document)
 
-    def count(self, collection_id: str, filter: Filter | None = None) -> int:
+    def count(self, collection_id: str, filter: Filter | None = None, object_ids: Collection[str] | None = None) -> int:
         dead = self._tombstones(collection_id)
         if dead is None:
             return 0
-        return self._services.documents.count(collection_id, filter, tombstones=dead)
+        return self._services.documents.count(collection_id, filter, tombstones=dead, object_ids=object_ids)
 
     def _matching(
         self, collections: Sequence[Record], query: Query, limit: int | None = None, after: tuple[str, str] = ("", "")
@@ -159,7 +161,8 @@ class DocumentReader:
             if collection.id < after[0]:
                 continue
             start = after[1] if collection.id == after[0] else ""
-            hits = self.walk(collection.id, query.page.filter, start, limit if query.plain else None)
+            most = limit if query.plain else None
+            hits = self.walk(collection.id, query.page.filter, start, most, query.object_ids)
             yield from hits if query.plain else filter(query.keeps, hits)
 
     # ---- pages
@@ -192,7 +195,7 @@ class DocumentReader:
 
     def _total(self, collections: Sequence[Record], query: Query) -> int:
         if query.plain:
-            return sum(self.count(collection.id, query.page.filter) for collection in collections)
+            return sum(self.count(record.id, query.page.filter, query.object_ids) for record in collections)
         return sum(1 for _ in self._matching(collections, query))
 
     def _sorted(self, collections: Sequence[Record], query: Query, offset: int) -> tuple[list[Hit], int]:

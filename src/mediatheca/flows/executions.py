@@ -1,12 +1,14 @@
 """Execution records, written behind: the hot path never waits for the database, and may lose the last second.
 
-The newest are readable at once from memory.
+The newest are readable at once from memory. The scheduler forgets the old ones (`prune`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -14,15 +16,18 @@ import structlog
 from mediatheca.kernel import clock
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.retention import prune_rows
 
 log = structlog.get_logger()
 
 FLUSH_S = 0.5
 _MEMORY = 1_000
 _BUFFER = 20_000
+MAX_RANKING = 100
+"""Documents of a page that a record names, for comparing a replay with it."""
 ADHOC = ""
 """The retriever id of an execution of stages that are not stored."""
-_KEPT = ("status", "execution_time", "stage_statistics", "budget", "warnings", "degraded", "error")
+_KEPT = ("status", "execution_time", "stage_statistics", "budget", "warnings", "degraded", "error", "seed")
 
 
 class ExecutionLog:
@@ -51,7 +56,9 @@ class ExecutionLog:
         """Remember an execution, with `extra` in its body. Inputs are kept for replay; long ones (files) are cut."""
         body = {name: answer[name] for name in _KEPT if name in answer} | extra
         body["inputs"] = {name: v if len(str(v)) <= 2_000 else f"{str(v)[:100]}…" for name, v in inputs.items()}
+        body["cut_inputs"] = [name for name, value in inputs.items() if body["inputs"][name] != value]
         body["returned"] = len(answer["documents"])
+        body["ranking"] = [[item.get("document_id"), item.get("score")] for item in answer["documents"][:MAX_RANKING]]
         row = {"execution_id": answer["execution_id"], "retriever_id": retriever_id, "status": answer["status"]}
         row |= {"body": body, "created_at": clock.now()}
         self._buffer.append((scope, row))
@@ -67,6 +74,20 @@ class ExecutionLog:
                 row = tx.row("executions", {"execution_id": execution_id})
         return row
 
+    def forget(self, scope: Scope, execution_ids: Collection[str], user_id: str) -> None:
+        """Drop what memory holds of these executions, and of all that name this person; `flush` before."""
+
+        def named(row: dict[str, Any]) -> bool:
+            body = row["body"]
+            return row["execution_id"] in execution_ids or user_id in (
+                body.get("user_id"),
+                body["inputs"].get("user_id"),
+            )
+
+        for key, row in list(self._recent.items()):
+            if key[0] == scope and named(row):
+                self._recent.pop(key, None)
+
     def recent(self, scope: Scope, retriever_id: str | None = None) -> list[dict[str, Any]]:
         """The records of a scope that are still in memory, newest first; of one retriever where it is named."""
         rows = [row for (held, _), row in list(self._recent.items()) if held == scope]
@@ -81,11 +102,18 @@ class ExecutionLog:
                 by_scope.setdefault(scope, []).append(row)
             for scope, rows in by_scope.items():
                 try:
-                    with self._db.begin(scope) as tx:
-                        tx.insert("executions", rows)
+                    self._db.run(scope, lambda tx, rows=rows: tx.insert("executions", rows))  # type: ignore[misc]
                 except Exception as error:  # what one tenant sent must not cost another's records, nor end the thread
                     reason = getattr(error, "message", type(error).__name__)
                     log.error("executions.lost", organization=scope.organization_id, count=len(rows), error=reason)
+
+    def prune(self, days: float, count: int) -> int:
+        """Forget records older than `days`, and all but the newest `count` of each namespace; 0 means no limit.
+
+        Returns how many. What is still in memory can be read a little longer.
+        """
+        before = clock.now() - timedelta(days=days) if days else None
+        return prune_rows(self._db, "executions", before, count or None)
 
     def _loop(self) -> None:
         while not self._closing.wait(FLUSH_S):

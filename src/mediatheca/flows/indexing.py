@@ -9,56 +9,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import structlog
 from sqlalchemy import select
 
+from mediatheca.flows.index_state import IndexState
+from mediatheca.flows.index_upkeep import IndexUpkeep
 from mediatheca.flows.tables import TableLeases, tombstones
 from mediatheca.kernel.documents import Document, VectorIndex
-from mediatheca.kernel.errors import MediathecaError, NotFoundError, UnavailableError
+from mediatheca.kernel.errors import MediathecaError, NotFoundError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db import tables
 from mediatheca.stores.db.engine import Database
-from mediatheca.stores.db.tx import LeaseLostError
 from mediatheca.stores.documents.base import DocumentStore, Tombstones
 from mediatheca.stores.index.base import IndexSpec, SearchIndex
 from mediatheca.telemetry import INDEX_LAG
 
 log = structlog.get_logger()
-
-FLUSH_S = 5.0
-PURGE_S = 2.0
-MAINTAIN_COMMITS = 100
-REBUILD_POINTS = 20_000
-"""Unindexed points that make a rebuild worth it; fewer are scanned fast enough."""
-
-
-@dataclass(slots=True)
-class _Table:
-    """What is known of one collection's index."""
-
-    scope: Scope
-    spec: IndexSpec
-    applied: int = 0
-    flushed: int = 0
-    opened: bool = False
-    """Whether the watermark of the index was read: not at once, since documents answer while it cannot be opened."""
-    ready: bool = False
-    dirty: bool = False
-    buried: bool = True
-    """There may be tombstones to purge."""
-    measured: bool = False
-    """Whether a rebuild is due was looked at since the last write."""
-    touched: float = field(default_factory=time.monotonic)
-    flushed_at: float = field(default_factory=time.monotonic)
-    rebuilding: bool = False
-    dropped: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    rebuild_lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def index_spec(collection_id: str, body: dict[str, Any]) -> IndexSpec:
@@ -84,11 +54,11 @@ class Indexer:
         self._leases = leases
         # Commits of this process wake us; those of another process (PostgreSQL) are polled for.
         self._poll_s = 0.1 if database.dialect == "postgresql" else 1.0
-        self._tables: dict[str, _Table] = {}
+        self._tables: dict[str, IndexState] = {}
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._upkeep = IndexUpkeep(database, documents, index, leases, self._apply, self._closing)
         self._thread = threading.Thread(target=self._loop, name="indexer", daemon=True)
-        self._rebuilds: list[threading.Thread] = []
         database.listen(self._woken)
 
     def start(self) -> None:
@@ -100,11 +70,10 @@ class Indexer:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(30)
-        for thread in self._rebuilds:  # a rebuild that is sending documents stops; one that optimises is left to itself
-            thread.join(2)
+        self._upkeep.close()
         for table in list(self._tables.values()):
             if table.dirty:
-                self._flush(table)
+                self._upkeep.flush(table)
 
     def _woken(self, topics: set[str]) -> None:
         if topics & {"document_tables", "tombstones", "resource:collection"}:
@@ -121,6 +90,11 @@ class Indexer:
         table = self._tables.get(collection_id)
         return 0 if table is None else table.applied
 
+    def version(self, collection_id: str) -> int | None:
+        """A number that moves with every change of what a search finds; None while the index is not ready."""
+        table = self._tables.get(collection_id)
+        return table.version if table is not None and table.ready else None
+
     def catch_up(self, scope: Scope, collection_id: str) -> None:
         """Make everything committed so far searchable before returning: read-your-writes."""
         table = self._table(scope, collection_id)
@@ -128,6 +102,10 @@ class Indexer:
             row = tx.row("document_tables", {"collection_id": collection_id})
         if row is not None:
             self._apply(table, row["committed_seq"])
+
+    def rebuild(self, scope: Scope, collection_id: str) -> None:
+        """Build a fresh index from the documents aside and swap it in; the old one answers meanwhile."""
+        self._upkeep.rebuild(self._table(scope, collection_id))
 
     def tombstones(self, scope: Scope, collection_id: str) -> Tombstones:
         with self._db.read(scope) as tx:
@@ -162,14 +140,18 @@ class Indexer:
             row = tx.row("document_tables", {"collection_id": collection_id})
         return row is None or not row["committed_seq"]
 
+    def spec(self, collection_id: str) -> IndexSpec:
+        """What the index of a collection holds."""
+        return self._known(collection_id).spec
+
     def vector_index(self, collection_id: str, name: str) -> VectorIndex:
         """A vector index of a collection by name."""
-        found = [index for index in self._known(collection_id).spec.vectors if index.name == name]
+        found = [index for index in self.spec(collection_id).vectors if index.name == name]
         if not found:
             raise NotFoundError("vector index", name)
         return found[0]
 
-    def _known(self, collection_id: str) -> _Table:
+    def _known(self, collection_id: str) -> IndexState:
         table = self._tables.get(collection_id)
         if table is not None:
             return table
@@ -182,7 +164,7 @@ class Indexer:
         """Commits not yet searchable, over all collections."""
         return sum(max(0, row["committed_seq"] - self.applied(row["collection_id"])) for row in self._rows())
 
-    def _bury(self, scope: Scope, collection_id: str, act: Callable[[_Table, Tombstones], None]) -> None:
+    def _bury(self, scope: Scope, collection_id: str, act: Callable[[IndexState, Tombstones], None]) -> None:
         try:
             table = self._table(scope, collection_id)
         except NotFoundError:
@@ -195,14 +177,16 @@ class Indexer:
             except Exception:
                 table.ready = False  # what is deleted must not be found: the documents answer until it is replayed
                 raise
+            finally:
+                table.version += 1
 
-    def _drop_documents(self, table: _Table, dead: Tombstones, document_ids: Sequence[str]) -> None:
+    def _drop_documents(self, table: IndexState, dead: Tombstones, document_ids: Sequence[str]) -> None:
         """Only what the tombstones cover: a document may have been written again since."""
         seqs = {ident: dead.documents[ident] for ident in document_ids if ident in dead.documents}
         if table.ready:  # otherwise the replay that makes it ready does it
             self._replay_deletes(table.spec.collection_id, Tombstones(seqs))
 
-    def _drop_objects(self, table: _Table, dead: Tombstones, object_ids: Sequence[str]) -> None:
+    def _drop_objects(self, table: IndexState, dead: Tombstones, object_ids: Sequence[str]) -> None:
         for object_id in object_ids if table.ready else ():
             if object_id in dead.objects:
                 self.index.delete_objects(table.spec.collection_id, [object_id], dead.objects[object_id])
@@ -237,7 +221,7 @@ class Indexer:
             try:
                 table = self._table(scope, row["collection_id"])
                 self._apply(table, self._committed(table, row))
-                self._keep_house(table, row)
+                self._upkeep.run(table, row)
             except MediathecaError as error:
                 lag += 1
                 log.error("indexer.collection_failed", collection=row["collection_id"], error=error.message)
@@ -247,7 +231,7 @@ class Indexer:
         INDEX_LAG.set(lag)
         self.on_advance()
 
-    def _committed(self, table: _Table, row: dict[str, Any]) -> int:
+    def _committed(self, table: IndexState, row: dict[str, Any]) -> int:
         """The number up to which documents count. What a writer that died has left behind counts from now on."""
         if not self._leases.abandoned(row):
             return int(row["committed_seq"])
@@ -256,21 +240,15 @@ class Indexer:
             self._leases.commit(lease)
         return lease.seq
 
-    def _table(self, scope: Scope, collection_id: str) -> _Table:
+    def _table(self, scope: Scope, collection_id: str) -> IndexState:
         table = self._tables.get(collection_id)
         if table is not None:
             return table
         with self._db.read(scope) as tx:
             body = tx.get("collection", collection_id).body
-        return self._tables.setdefault(collection_id, _Table(scope, index_spec(collection_id, body)))
+        return self._tables.setdefault(collection_id, IndexState(scope, index_spec(collection_id, body)))
 
-    def _open(self, table: _Table) -> None:
-        self.index.ensure(table.spec)
-        if not table.opened:
-            table.applied = table.flushed = self.index.watermark(table.spec.collection_id)
-            table.opened = True
-
-    def _apply(self, table: _Table, target: int) -> None:
+    def _apply(self, table: IndexState, target: int) -> None:
         """Bring the index to `target`: first the deletes, then the rows, so that a later row survives its tombstone."""
         if table.ready and table.applied >= target:
             return
@@ -279,7 +257,7 @@ class Indexer:
             if table.dropped:
                 raise NotFoundError("collection", collection_id)
             if not table.ready:
-                self._open(table)
+                self._upkeep.open(table)
             dead = self.tombstones(table.scope, collection_id)
             if not table.ready or dead.documents or dead.objects:
                 self._replay_deletes(collection_id, dead)
@@ -287,6 +265,7 @@ class Indexer:
                 for page in self.documents.changes(collection_id, table.applied, target):
                     self._apply_page(collection_id, page, dead)
                     table.applied = max(table.applied, page[-1].write_seq - 1)
+                    table.version += 1
                     table.dirty = True
                     if self._closing.is_set():
                         return
@@ -295,6 +274,7 @@ class Indexer:
                 table.touched = time.monotonic()
                 table.measured = False
             table.ready = True
+            table.version += 1
 
     def _replay_deletes(self, collection_id: str, dead: Tombstones) -> None:
         stale = self.index.get(collection_id, list(dead.documents))
@@ -309,103 +289,3 @@ class Indexer:
         if gone:
             self.index.delete(collection_id, gone)
         self.index.upsert(collection_id, [d for d in page if not d.deleted and not dead.cover(d)])
-
-    # ---- housekeeping
-
-    def _keep_house(self, table: _Table, row: dict[str, Any]) -> None:
-        if not row["committed_seq"]:
-            return  # never written: there is no table of documents to purge
-        moment = time.monotonic()
-        if table.dirty and moment - table.flushed_at > FLUSH_S:
-            self._flush(table)
-        idle = moment - table.touched > PURGE_S
-        maintain = row["commits"] >= MAINTAIN_COMMITS
-        if not table.rebuilding and (maintain or (idle and table.buried)):
-            self._purge_unless_busy(table, maintain=maintain)
-        if idle and not table.rebuilding and not table.measured:
-            table.measured = True
-            stats = self.index.stats(table.spec.collection_id)
-            if stats["points"] - stats["indexed_points"] > REBUILD_POINTS:
-                self._start_rebuild(table)
-
-    def _has_tombstones(self, table: _Table) -> bool:
-        with self._db.read(table.scope) as tx:
-            return tx.count("tombstones", {"collection_id": table.spec.collection_id}) > 0
-
-    def _flush(self, table: _Table) -> None:
-        with table.lock:
-            table.dirty = False
-            self.index.flush(table.spec.collection_id, table.applied)
-            table.flushed = table.applied
-            table.flushed_at = time.monotonic()
-
-    def _purge_unless_busy(self, table: _Table, *, maintain: bool) -> None:
-        """Other collections must not wait for a writer of this one."""
-        try:
-            self._purge(table, maintain=maintain)
-        except (UnavailableError, LeaseLostError) as error:
-            log.info("indexer.purge_put_off", collection=table.spec.collection_id, reason=str(error))
-            table.touched = time.monotonic()
-
-    def _purge(self, table: _Table, *, maintain: bool) -> None:
-        """Remove dead rows for good. Under the lease no commit is in flight: all up to our number is known."""
-        collection_id = table.spec.collection_id
-        with self._leases.acquire(table.scope, collection_id, wait_s=1) as lease:
-            # Only deletes that the index has applied and flushed: those that come later wait for the next purge.
-            dead = self.tombstones(table.scope, collection_id)
-            self._apply(table, lease.seq)
-            self._flush(table)
-            self.documents.purge(collection_id, dead, table.flushed)
-            if maintain:
-                self.documents.maintain(collection_id)
-
-            def forget(tx: Any) -> None:
-                for kind, keys in (("document", dead.documents), ("object", dead.objects)):
-                    for key, seq in keys.items():
-                        where = {"collection_id": collection_id, "kind": kind, "key": key, "seq": seq}
-                        tx.delete("tombstones", where)
-
-            self._leases.commit(lease, forget, maintained=maintain)
-        with table.lock:
-            table.buried = self._has_tombstones(table)
-
-    # ---- rebuilding
-
-    def _start_rebuild(self, table: _Table) -> None:
-        table.rebuilding = True
-        thread = threading.Thread(target=self._rebuild_safely, args=(table,), name="index-rebuild", daemon=True)
-        self._rebuilds = [other for other in self._rebuilds if other.is_alive()] + [thread]
-        thread.start()
-
-    def _rebuild_safely(self, table: _Table) -> None:
-        try:
-            self.rebuild(table.scope, table.spec.collection_id)
-        except MediathecaError as error:
-            log.error("indexer.rebuild_failed", collection=table.spec.collection_id, error=error.message)
-
-    def rebuild(self, scope: Scope, collection_id: str) -> None:
-        """Build a fresh index from the documents aside, swap it in, catch it up. The old one answers meanwhile."""
-        table = self._table(scope, collection_id)
-        with table.rebuild_lock, ExitStack() as swapping:
-            table.rebuilding = True
-            swapping.callback(setattr, table, "rebuilding", False)
-
-            def hide() -> None:
-                # The fresh index knows nothing of what came after `upto`: nobody may see it before the replay.
-                swapping.enter_context(table.lock)
-                table.ready = False
-
-            with table.lock:
-                self._open(table)
-                upto = table.applied
-            self.index.rebuild(table.spec, self._live_pages(table, upto), upto, before_swap=hide)
-            table.applied = table.flushed = upto
-            self.catch_up(scope, collection_id)
-            table.touched = time.monotonic()
-
-    def _live_pages(self, table: _Table, upto: int) -> Iterator[list[Document]]:
-        dead = self.tombstones(table.scope, table.spec.collection_id)
-        for page in self.documents.changes(table.spec.collection_id, 0, upto):
-            if self._closing.is_set():
-                raise UnavailableError("the server is stopping; the index is rebuilt after the next start")
-            yield [document for document in page if not document.deleted and not dead.cover(document)]

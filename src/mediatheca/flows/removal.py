@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mediatheca.flows.services import Services
 from mediatheca.flows.tables import bury
 from mediatheca.kernel import clock
 from mediatheca.stores.db.tx import ReadTx, Row, Tx
+
+if TYPE_CHECKING:  # services are made of what looks uploads up, and those of this
+    from mediatheca.flows.services import Services
 
 _CHUNK = 500
 

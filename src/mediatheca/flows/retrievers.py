@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mediatheca.flows.indexing import stored_vectors
+from mediatheca.flows.outside.reach import Budget
 from mediatheca.flows.retrieve import Plan, RetrieveEngine
+from mediatheca.flows.retrieve.cache import CachePolicy, cache_policy
 from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stages import CollectionView
@@ -31,7 +33,8 @@ class Compiled:
     version: int
     plan: Plan
     max_time_ms: float | None
-    max_credits: float | None
+    budget: Budget
+    cache: CachePolicy | None
     expires: float
 
 
@@ -102,7 +105,9 @@ class RetrieverPlans:
         time_limit = limits.get("max_time_ms", limits.get("max_execution_time_ms"))
         expires = time.monotonic() + TTL_S
         used = version or record.version
-        return Compiled(record.id, record.name, used, plan, time_limit, limits.get("max_credits"), expires)
+        cache = cache_policy(body.get("cache_config"))
+        budget = Budget(limits.get("max_llm_tokens"), limits.get("max_credits"), limits.get("max_inference_calls"))
+        return Compiled(record.id, record.name, used, plan, time_limit, budget, cache, expires)
 
 
 def _old_body(tx: ReadTx, record: Record, version: int | None) -> dict[str, Any]:

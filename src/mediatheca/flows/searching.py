@@ -11,14 +11,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mediatheca.extractors import Extractor, Item, Source
 from mediatheca.flows.indexing import Indexer
+from mediatheca.flows.recall_guard import RecallGuard
 from mediatheca.flows.retrieve import RetrieveEngine
 from mediatheca.flows.services import JobServices
+from mediatheca.flows.word_search import word_search
 from mediatheca.jobs.runner import ItemFailure, LocalRunner
-from mediatheca.kernel import present
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.filter_values import at_path
 from mediatheca.kernel.filters import Filter, document_view
+from mediatheca.kernel.present import as_hit
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.kernel.uris import parse_feature_uri
 from mediatheca.stages import Stage
@@ -34,12 +36,16 @@ OWN_BLOBS = "/v1/blobs/"
 class IndexSearcher:
     """Reads from the index, on the event loop (a call is short); from the documents while the index catches up."""
 
-    def __init__(self, indexer: Indexer) -> None:
+    def __init__(self, indexer: Indexer, guard: RecallGuard | None = None) -> None:
         self._indexer = indexer
+        self._guard = guard
 
     async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> tuple[list[Hit], bool]:
         if self._indexer.ready(collection_id):
-            return self._indexer.index.query(collection_id, query), False
+            found = self._indexer.index.query(collection_id, query)
+            if self._guard is not None and isinstance(query, VectorQuery):
+                self._guard.sample(collection_id, query, found)
+            return found, False
         return await self._exactly(collection_id, [], lambda dead: self._nearest(collection_id, query, dead))
 
     async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> tuple[list[Hit], bool]:
@@ -86,6 +92,9 @@ class IndexSearcher:
             lambda dead: [as_hit(d) for d in documents.get(collection_id, ids, tombstones=dead, vectors=with_vectors)],
         )
 
+    def version(self, collection_id: str) -> int | None:
+        return self._indexer.version(collection_id)
+
     async def _exactly(self, collection_id: str, empty: T, read: Callable[[Tombstones], T]) -> tuple[T, bool]:
         def work() -> tuple[T, bool]:
             if self._indexer.unwritten(collection_id):
@@ -95,8 +104,10 @@ class IndexSearcher:
         return await asyncio.to_thread(work)
 
     def _nearest(self, collection_id: str, query: VectorQuery | TextQuery, dead: Tombstones) -> list[Hit]:
-        if isinstance(query, TextQuery):  # the documents have no text index; the caller says that it degraded
-            return []
+        if isinstance(query, TextQuery):
+            return word_search(
+                self._indexer.documents, self._indexer.index, self._indexer.spec(collection_id), query, dead
+            )
         index = self._indexer.vector_index(collection_id, query.using)
         wanted = query.limit + len(query.exclude)
         documents = self._indexer.documents
@@ -104,13 +115,6 @@ class IndexSearcher:
         hits = [as_hit(document, score) for score, document in found if document.document_id not in query.exclude]
         floor = query.min_score
         return [hit for hit in hits if floor is None or hit.score >= floor][: query.limit]
-
-
-def as_hit(document: Document, score: float = 0.0) -> Hit:
-    """A document of the store as the index would give it."""
-    hit = present.as_hit(document)
-    hit.score = score
-    return hit
 
 
 def _facet_values(document: Document, key: str) -> list[Any]:
@@ -130,7 +134,18 @@ class QueryFiles:
     async def __call__(self, url: str) -> bytes:
         return await asyncio.to_thread(self._read, url)
 
+    def _blob(self, key: str) -> bytes:
+        held = self._blobs.head(key)
+        if held is None:
+            raise NotFoundError("file of upload", key.rpartition("/")[2])
+        if held.size > self._max_bytes:
+            what = f"the uploaded file has {held.size:,} bytes; a query takes {self._max_bytes:,}"
+            raise ValidationError.at("searches.query.value", what, "too_large")
+        return self._blobs.get(key)
+
     def _read(self, url: str) -> bytes:
+        if url.startswith(OWN):
+            return self._blob(url.removeprefix(OWN))
         parts = urlsplit(url)
         verify = getattr(self._blobs, "verify", None)
         if verify is not None and parts.path.startswith(OWN_BLOBS) and "sig=" in parts.query:
@@ -138,6 +153,10 @@ class QueryFiles:
             verify("GET", key, dict(parse_qsl(parts.query)))
             return self._blobs.get(key)
         return self._fetcher.fetch(url, max_bytes=self._max_bytes, timeout_s=30).data
+
+
+OWN = "blob:"
+"""How the engine names a file of our own store; a caller's URL is never one, it has http(s) or s3."""
 
 
 class QueryEmbedder:
@@ -166,7 +185,12 @@ class QueryEmbedder:
 
 
 def build_engine(
-    services: JobServices, indexer: Indexer, runner: LocalRunner, secret: bytes, stages: Sequence[Stage]
+    services: JobServices,
+    indexer: Indexer,
+    runner: LocalRunner,
+    secret: bytes,
+    stages: Sequence[Stage],
+    guard: RecallGuard | None = None,
 ) -> RetrieveEngine:
     """The engine of this process. `runner`: its own, so that a query does not wait behind a batch."""
 
@@ -175,7 +199,7 @@ def build_engine(
 
     settings = services.settings
     return RetrieveEngine(
-        searcher=IndexSearcher(indexer),
+        searcher=IndexSearcher(indexer, guard),
         models=services.models,
         fetch=QueryFiles(services.fetcher, services.blobs, settings.fetch_max_mb << 20),
         decode=QueryEmbedder(runner, services.extractors),

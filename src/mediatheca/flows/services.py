@@ -9,9 +9,15 @@ from mediatheca.extractors import Extractor
 from mediatheca.flows.documents import DocumentWriter
 from mediatheca.flows.executions import ExecutionLog
 from mediatheca.flows.indexing import Indexer
+from mediatheca.flows.learning import LearnedFusion
+from mediatheca.flows.neighbours import Surroundings
+from mediatheca.flows.publishing import PublicDoor
+from mediatheca.flows.recall_guard import RecallGuard
+from mediatheca.flows.replay import Replayer
 from mediatheca.flows.retrieve import RetrieveEngine
 from mediatheca.flows.retrievers import RetrieverPlans
 from mediatheca.flows.tables import TableLeases
+from mediatheca.flows.vault import Vault
 from mediatheca.jobs.queue import JobQueue
 from mediatheca.jobs.runner import LocalRunner
 from mediatheca.kernel.models import Models
@@ -46,5 +52,14 @@ class Services(JobServices):
     retrieve: RetrieveEngine
     plans: RetrieverPlans
     executions: ExecutionLog
+    recall: RecallGuard
+    learning: LearnedFusion
+    replayer: Replayer
+    """Measures retrievers beside the server's own executions."""
+    door: PublicDoor
     writer: DocumentWriter
     """Groups the commits of concurrent requests: one per process."""
+    vault: Vault
+    """Secrets of organizations, encrypted."""
+    around: Surroundings
+    """What executions reach besides their own collections."""

@@ -1,6 +1,7 @@
 """Who may write a collection's documents: one leased writer per table, and the sequence number of its commit.
 
-The lease lives in the database (another process may hold it); inside this process a lock keeps writers from polling.
+The lease lives in the database (another process may hold it), and the database's time decides when it ends: the clocks
+of the machines may differ. Inside this process a lock keeps writers from polling.
 A commit is: take the lease and a sequence number → write → in one transaction record the result and return the lease.
 
 Between the write and the record anything may happen: the process dies, the job is cancelled, the record is refused. The
@@ -20,7 +21,6 @@ from typing import Any
 
 from sqlalchemy import update
 
-from mediatheca.kernel.clock import now
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
 from mediatheca.kernel.ids import new_uuid
 from mediatheca.kernel.scope import Scope
@@ -30,10 +30,6 @@ from mediatheca.stores.db.tx import LeaseLostError, ReadTx, Row, Tx
 from mediatheca.stores.documents.base import Tombstones
 
 _POLL_S = 0.05
-
-
-def _us() -> int:
-    return int(now().timestamp() * 1e6)
 
 
 def tombstones(tx: ReadTx, collection_id: str) -> Tombstones:
@@ -103,11 +99,13 @@ class TableLeases:
             lock.release()
 
     def _take(self, scope: Scope, collection_id: str) -> Lease | None:
-        token, moment = new_uuid(), _us()
-        with self._db.begin(scope) as tx:
+        token = new_uuid()
+
+        def take(tx: Tx) -> Lease | None:
             row = tx.row("document_tables", {"collection_id": collection_id})
             if row is None:
                 raise NotFoundError("collection", collection_id)
+            moment = tx.time_us()
             if row["lease_token"] is not None and row["lease_until"] > moment:
                 return None
             held = {"collection_id": collection_id, "lease_token": row["lease_token"]}
@@ -115,6 +113,8 @@ class TableLeases:
                 return None
             inherited = row["lease_token"] is not None
             return Lease(scope, collection_id, tx.next_seq(collection_id), token, inherited)
+
+        return self._db.run(scope, take)
 
     def check(self, lease: Lease) -> None:
         """Call right before the write, when the table exists: from here on its rows count, whatever happens.
@@ -124,20 +124,22 @@ class TableLeases:
         """
         with self._db.read(lease.scope) as tx:
             row = tx.row("document_tables", {"collection_id": lease.collection_id, "lease_token": lease.token})
-        if row is None or row["lease_until"] <= _us():
-            raise LeaseLostError(lease.collection_id)
+            if row is None or row["lease_until"] <= tx.time_us():
+                raise LeaseLostError(lease.collection_id)
         lease.wrote = True
 
     def commit(self, lease: Lease, record: Callable[[Tx], Any] | None = None, *, maintained: bool = False) -> None:
         """The write is durable: say so, run `record` in the same transaction, and give the lease back.
 
+        `record` may run several times, each time in a fresh transaction, while it loses to other transactions.
         `maintained`: the table was put in order; its commits are counted from here on.
 
         Raises:
             LeaseLostError: nothing of `record` is kept.
         """
-        with self._db.begin(lease.scope) as tx:
-            where = {"collection_id": lease.collection_id, "lease_token": lease.token}
+        where = {"collection_id": lease.collection_id, "lease_token": lease.token}
+
+        def end(tx: Tx) -> None:
             row = tx.row("document_tables", where)
             if row is None:
                 raise LeaseLostError(lease.collection_id)
@@ -149,22 +151,25 @@ class TableLeases:
             done = {"committed_seq": lease.seq, "commits": commits, "lease_token": None}
             if not tx.update("document_tables", where, done):
                 raise LeaseLostError(lease.collection_id)
+
+        self._db.run(lease.scope, end)
         lease.ended = True
 
     def _give_back(self, lease: Lease) -> None:
-        with self._db.begin(lease.scope) as tx:
-            where = {"collection_id": lease.collection_id, "lease_token": lease.token}
-            if lease.wrote:
-                values: Row = {"lease_token": None, "committed_seq": lease.seq}
-            else:  # what we inherited stays to be seen to
-                values = {"lease_until": 0} if lease.inherited else {"lease_token": None}
-            tx.update("document_tables", where, values)
+        where = {"collection_id": lease.collection_id, "lease_token": lease.token}
+        if lease.wrote:
+            values: Row = {"lease_token": None, "committed_seq": lease.seq}
+        else:  # what we inherited stays to be seen to
+            values = {"lease_until": 0} if lease.inherited else {"lease_token": None}
+        self._db.run(lease.scope, lambda tx: tx.update("document_tables", where, values))
         lease.ended = True
 
-    @staticmethod
-    def abandoned(row: Row) -> bool:
+    def abandoned(self, row: Row) -> bool:
         """Whether the holder of this table's lease died with it."""
-        return row["lease_token"] is not None and row["lease_until"] <= _us()
+        if row["lease_token"] is None:
+            return False
+        with self._db.read(Scope(row["organization_id"], row["namespace_id"])) as tx:
+            return bool(row["lease_until"] <= tx.time_us())
 
     def expire(self) -> None:
         """End every lease: for the start of the only process that writes."""

@@ -1,33 +1,31 @@
-"""Files sent by the client straight to the blob store: announce, PUT by signed URL, confirm, become an object."""
+"""Files sent by the client straight to the blob store: announced here, PUT by signed URL, then confirmed.
+
+A signed URL cannot be taken back, so what it wrote is trusted only as a copy under another key (`confirmation.py`).
+"""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from mediatheca.flows._content import contradiction, guess_mime, sniff
-from mediatheca.flows.ingest.plan import create_batch, submit_batch
-from mediatheca.flows.objects import Author, Options, check_policy, create_objects, unique_hash
+from mediatheca.flows.objects.content import guess_mime, some_names
+from mediatheca.flows.objects.keys import unique_hash
+from mediatheca.flows.objects.limits import need_metadata
+from mediatheca.flows.objects.requests import Author
+from mediatheca.flows.removal import release_files
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import (
-    BadRequestError,
-    ConflictError,
-    NotFoundError,
-    PayloadTooLargeError,
-    ValidationError,
-)
+from mediatheca.kernel.errors import ConflictError, NotFoundError, PayloadTooLargeError, ValidationError
 from mediatheca.kernel.ids import new_id
 from mediatheca.kernel.schema import MEDIA_TYPES, Property, parse_schema
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 MAX_UPLOADS = 1000
 OPEN = ("PENDING", "IN_PROGRESS")
-_HASH_PIECE = 1 << 20
+"""PENDING: the signed URL takes a file. IN_PROGRESS: what arrived is checked and safe, its object is not made yet."""
 _TYPE_OF_MIME = (
     ("image/", "image"), ("video/", "video"), ("audio/", "audio"), ("application/pdf", "pdf"),
     ("application/vnd.ms-excel", "excel"), ("application/vnd.openxmlformats-officedocument.spreadsheet", "excel"),
@@ -67,6 +65,8 @@ def announce(author: Author, tx: Tx, bucket: Record, wish: Announcement) -> Row:
     """
     check_filename(wish.filename)
     check_content_type(wish.content_type)
+    need_metadata(wish.metadata, "body", "metadata")
+    need_metadata(wish.object_metadata, "body", "object_metadata")
     largest = author.services.settings.max_upload_mb << 20
     if wish.file_size_bytes is not None and wish.file_size_bytes > largest:
         raise PayloadTooLargeError(
@@ -80,7 +80,7 @@ def announce(author: Author, tx: Tx, bucket: Record, wish: Announcement) -> Row:
     scope = author.scope
     row: Row = {
         "upload_id": upload_id, "bucket_id": bucket.id, "status": "PENDING", "file_hash": wish.file_hash,
-        "store_key": f"{scope.organization_id}/{scope.namespace_id}/uploads/{upload_id}/{_safe(wish.filename)}",
+        "store_key": f"{scope.organization_id}/{scope.namespace_id}/uploads/{upload_id}/{plain_name(wish.filename)}",
         "object_id": None, "created_at": moment, "expires_at": moment + timedelta(seconds=wish.expiration_s),
         "completed_at": None,
         "body": {
@@ -101,11 +101,14 @@ def _check_property(bucket: Record, name: str | None, blob_type: str | None) -> 
     schema = parse_schema(bucket.body["bucket_schema"])
     prop = schema.get(name or "")
     if prop is None:
-        given = f"'{name}' is not a property of the bucket" if name else "no property of the bucket fits; name one"
-        raise ValidationError.at(("body", "blob_property"), f"{given}; it has: {', '.join(schema)}", "unknown_property")
+        given = (
+            f"'{name[:100]}' is not a property of the bucket" if name else "no property of the bucket fits; name one"
+        )
+        message = f"{given}; it has: {some_names(schema)}"
+        raise ValidationError.at(("body", "blob_property"), message, "unknown_property")
     if blob_type is not None and not prop.takes_blob(blob_type):
         raise ValidationError.at(
-            ("body", "blob_type"), f"{blob_type!r} does not fit '{name}' ({prop.type})", "blob_type"
+            ("body", "blob_type"), f"{blob_type[:80]!r} does not fit '{name}' ({prop.type})", "blob_type"
         )
 
 
@@ -152,7 +155,8 @@ def check_content_type(text: str) -> None:
         raise ValidationError.at(("body", "content_type"), message, "content_type")
 
 
-def _safe(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A file name as the end of a blob key."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(name.replace("\\", "/")).name)[:100]
     return plain if plain.strip(".") else "file"
 
@@ -177,122 +181,12 @@ def infer_property(schema: Mapping[str, Property], kind: str) -> str | None:
     return files[0] if len(files) == 1 and kind == "file" else None
 
 
-# ---- confirming
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a client says of a file after it sent it."""
-
-    etag: str | None = None
-    file_size_bytes: int | None = None
-    submit: bool = False
-    policy: str | None = None
-
-
 def get_upload(tx: ReadTx, upload_id: str, bucket_id: str | None = None) -> Row:
     """Raises NotFoundError: no such upload (in that bucket)."""
     row = tx.row("uploads", {"upload_id": upload_id} | ({} if bucket_id is None else {"bucket_id": bucket_id}))
     if row is None:
         raise NotFoundError("upload", upload_id)
     return row
-
-
-def confirm(author: Author, row: Row, claim: Claim) -> Row:
-    """Check what arrived, and make the object. Confirming again gives the same answer.
-
-    Raises:
-        BadRequestError: nothing arrived, or something else than was announced; the upload has FAILED then.
-        ConflictError: it was cancelled, or has failed before.
-    """
-    if row["status"] == "COMPLETED":
-        return row
-    if row["status"] not in OPEN:
-        raise ConflictError(f"upload '{row['upload_id']}' is {row['status']}; create a new one")
-    arrived = _examine(author, row, claim)
-    checked = {**row, "body": {**row["body"], **arrived}, "file_hash": arrived["file_hash"]}
-    # The object carries the upload's id as its idempotency key: a crash or a race in between makes no second one.
-    object_id = _make_object(author, checked, claim)
-    done: Row = {"status": "COMPLETED", "object_id": object_id, "completed_at": clock.now()}
-    done |= {"body": checked["body"], "file_hash": checked["file_hash"]}
-    if not _advance(author, row, OPEN, done, "upload.completed"):
-        return _current(author, row)
-    return {**row, **done}
-
-
-def _current(author: Author, row: Row) -> Row:
-    with author.services.db.read(author.scope) as tx:
-        return get_upload(tx, row["upload_id"])
-
-
-def _advance(author: Author, row: Row, before: Sequence[str], values: Row, event: str = "") -> bool:
-    with author.services.db.begin(author.scope, author.actor) as tx:
-        changed = tx.update("uploads", {"upload_id": row["upload_id"], "status": list(before)}, values)
-        if changed and event:
-            tx.emit(event, row["upload_id"], {"bucket_id": row["bucket_id"], "object_id": values.get("object_id")})
-    return bool(changed)
-
-
-def _examine(author: Author, row: Row, claim: Claim) -> Row:
-    """Size, hash and media type of the stored file, checked against what was said of it."""
-    blobs = author.services.blobs
-    info = blobs.head(row["store_key"])
-    if info is None:
-        if row["expires_at"] <= clock.now():
-            _fail(author, row, "the upload URL expired before a file arrived; create a new upload")
-        raise BadRequestError(f"no file has arrived for upload '{row['upload_id']}'; PUT it to the presigned_url first")
-    for said in (claim.file_size_bytes, row["body"]["file_size_bytes"]):
-        if said is not None and said != info.size:
-            _fail(author, row, f"file_size_bytes: {said} bytes were announced, {info.size} arrived")
-    if claim.etag is not None and claim.etag.strip('"') != info.etag.strip('"'):
-        _fail(author, row, f"etag: '{claim.etag}' was given, the stored file has '{info.etag}'")
-    if info.size == 0:
-        _fail(author, row, "the file is empty")
-    hash, head = hashlib.sha256(), b""
-    with blobs.open(row["store_key"]) as file:
-        while piece := file.read(_HASH_PIECE):
-            head = head or piece[:8192]
-            hash.update(piece)
-    if row["body"]["declared_hash"] not in (None, hash.hexdigest()):
-        _fail(author, row, f"file_hash: {row['body']['declared_hash']} was announced, {hash.hexdigest()} arrived")
-    detected = sniff(head) or row["body"]["content_type"].partition(";")[0].strip() or "application/octet-stream"
-    found = {"file_size_bytes": info.size, "etag": info.etag, "file_hash": hash.hexdigest(), "detected_type": detected}
-    return {**found, "verified_at": clock.wire_time(clock.now())}
-
-
-def _fail(author: Author, row: Row, reason: str) -> None:
-    """Raises BadRequestError after recording the failure and removing the file."""
-    values = {"status": "FAILED", "body": {**row["body"], "message": reason}, "completed_at": clock.now()}
-    if _advance(author, row, OPEN, values, "upload.failed"):
-        author.services.blobs.delete(row["store_key"])
-    raise BadRequestError(f"upload '{row['upload_id']}' failed: {reason}")
-
-
-def _make_object(author: Author, row: Row, claim: Claim) -> str | None:
-    body = row["body"]
-    if not body["create_object_on_confirm"]:
-        return None
-    blob = {"property": body["blob_property"], "upload_id": row["upload_id"]}
-    kind = body["blob_type"]
-    if kind is not None and contradiction(kind, body["detected_type"]) is None:
-        blob["type"] = kind
-    raw = {"blobs": [blob], "metadata": body["object_metadata"], "idempotency_key": f"upload:{row['upload_id']}"}
-    with author.services.db.read(author.scope) as tx:
-        bucket = tx.get("bucket", row["bucket_id"])
-    try:
-        check_policy(bucket, claim.policy)
-    except BadRequestError as error:
-        raise ValidationError.at(("query", "policy"), error.message, "policy") from error
-    options = Options(policy=claim.policy, uploads={row["upload_id"]: {**row, "status": "COMPLETED"}})
-    outcome = create_objects(author, row["bucket_id"], [raw], options)[0]
-    if outcome.error is not None or outcome.row is None:
-        raise outcome.error or BadRequestError("the object could not be made")
-    if claim.submit:
-        with author.services.db.begin(author.scope, author.actor) as tx:
-            batch = create_batch(tx, row["bucket_id"], [outcome.row["object_id"]])
-            batch = submit_batch(tx, batch, author.services.settings.chunk_size)
-        body |= {"batch_id": batch["batch_id"], "task_id": batch["task_id"]}
-    return str(outcome.row["object_id"])
 
 
 def cancel(author: Author, tx: Tx, row: Row) -> None:
@@ -303,10 +197,9 @@ def cancel(author: Author, tx: Tx, row: Row) -> None:
     """
     if row["status"] == "COMPLETED":
         raise ConflictError(f"upload '{row['upload_id']}' is {row['status']}; delete its object instead")
-    where = {"upload_id": row["upload_id"], "status": [*OPEN, "FAILED", "CANCELED"]}
+    # With its key: a confirmation that moves the file meanwhile wins.
+    where = {"upload_id": row["upload_id"], "store_key": row["store_key"], "status": [*OPEN, "FAILED", "CANCELED"]}
     if not tx.update("uploads", where, {"status": "CANCELED", "completed_at": clock.now()}):
         raise ConflictError(f"upload '{row['upload_id']}' was just confirmed; delete its object instead")
-    key = row["store_key"]
-    if key:
-        tx.after(lambda: author.services.blobs.delete(key))
+    release_files(tx, author.services, [row])
     tx.emit("upload.canceled", row["upload_id"], {"bucket_id": row["bucket_id"]})

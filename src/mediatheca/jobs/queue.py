@@ -7,10 +7,9 @@ where workers may live on several machines.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, RowMapping, bindparam, text
 from sqlalchemy.exc import IntegrityError
@@ -18,15 +17,12 @@ from sqlalchemy.exc import IntegrityError
 from mediatheca.kernel.ids import new_uuid
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
-from mediatheca.stores.db.tables import Json
+from mediatheca.stores.db.tables import NOW_US, Json
+
+T = TypeVar("T")
 
 BACKOFF_S = (1, 5, 30, 120, 600)
 """Waiting time before attempt 2, 3, …; the last one repeats."""
-
-_NOW = {
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",  # to the millisecond
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
-}
 
 # Fair: the n-th waiting job of an organization stands behind the (n - 1)-th of every other with as many running.
 _CLAIM = """
@@ -72,7 +68,7 @@ class JobQueue:
     def __init__(self, database: Database, lease_s: float = 30) -> None:
         self._db = database
         self.lease_us = int(lease_s * 1e6)
-        now = _NOW[database.dialect]
+        now = NOW_US[database.dialect]
         postgresql = database.dialect == "postgresql"
         self._now = now
         self._claim = (
@@ -92,37 +88,46 @@ class JobQueue:
         token = new_uuid()
         values = {"kinds": list(kinds), "limit": limit, "token": token, "lease": self.lease_us, "worker": worker}
         try:
-            with self._db.system() as connection:
-                rows = connection.execute(self._claim, values).mappings().all()
+            rows = self._write(lambda connection: connection.execute(self._claim, values).mappings().all())
         except IntegrityError:  # another worker took the same lock between our look and our write
             return []
         return [_job(row, token) for row in rows]
 
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction of its own; again when it lost to another process's."""
+
+        def attempt() -> T:
+            with self._db.system() as connection:
+                return work(connection)
+
+        return self._db.again(attempt)
+
     def heartbeat(self, jobs: Sequence[Job]) -> set[str]:
         """Renew leases. Returns the ids still ours; the others were cancelled or taken over."""
-        alive: set[str] = set()
         statement = text(
             f"UPDATE jobs SET lease_until = {self._now} + :lease "  # noqa: S608
             "WHERE job_id = :job AND lease_token = :token AND status = 'running' RETURNING job_id"
         )
-        with self._db.system() as connection:
-            for job in jobs:
+
+        def renew(connection: Connection) -> set[str]:
+            alive: set[str] = set()
+            for job in sorted(jobs, key=lambda job: job.job_id):
                 values = {"lease": self.lease_us, "job": job.job_id, "token": job.token}
                 alive.update(connection.execute(statement, values).scalars())
-        return alive
+            return alive
+
+        return self._write(renew)
 
     def finish(self, job: Job) -> bool:
         """Mark done. Handlers that write results finish in the same transaction instead: `Tx.finish_job`."""
-        with self._db.system() as connection:
-            return self._end(connection, job, "done", None)
+        return self._write(lambda connection: self._end(connection, job, "done", None))
 
     def fail(self, job: Job, error: str, *, permanent: bool = False) -> str:
         """Retry later with back-off, or give up. Returns the new status: `ready`, `dead` or, if it is no longer ours,
         `lost`. A dead job stays `unburied` until somebody has seen to what it leaves behind."""
         status = "dead" if permanent or job.attempts >= job.max_attempts else "ready"
         delay = BACKOFF_S[min(job.attempts, len(BACKOFF_S)) - 1]
-        with self._db.system() as connection:
-            ours = self._end(connection, job, status, error, int(delay * 1e6))
+        ours = self._write(lambda connection: self._end(connection, job, status, error, int(delay * 1e6)))
         return status if ours else "lost"
 
     def unburied(self, limit: int = 100) -> list[tuple[Job, str]]:
@@ -138,8 +143,7 @@ class JobQueue:
     def bury(self, job: Job) -> None:
         """A dead job has been seen to."""
         statement = text(f"UPDATE jobs SET finished_at = {self._now} WHERE job_id = :job AND status = 'dead'")  # noqa: S608
-        with self._db.system() as connection:
-            connection.execute(statement, {"job": job.job_id})
+        self._write(lambda connection: connection.execute(statement, {"job": job.job_id}))
 
     def release(self, job: Job) -> None:
         """Hand back an unfinished job at once (shutdown); the attempt does not count."""
@@ -147,8 +151,7 @@ class JobQueue:
             "UPDATE jobs SET status = 'ready', lease_token = NULL, lease_until = NULL, attempts = attempts - 1 "
             "WHERE job_id = :job AND lease_token = :token AND status = 'running'"
         )
-        with self._db.system() as connection:
-            connection.execute(statement, {"job": job.job_id, "token": job.token})
+        self._write(lambda connection: connection.execute(statement, {"job": job.job_id, "token": job.token}))
 
     def _end(self, connection: Connection, job: Job, status: str, error: str | None, delay_us: int = 0) -> bool:
         statement = text(
@@ -170,18 +173,17 @@ class JobQueue:
             f"error = 'the worker stopped answering', lease_token = NULL, lease_until = NULL, run_at = {self._now} "
             f"WHERE status = 'running' AND (lease_until < {self._now} OR :everything = 1)"
         )
-        with self._db.system() as connection:
-            count = connection.execute(statement, {"everything": int(everything)}).rowcount
+        count = self._write(lambda connection: connection.execute(statement, {"everything": int(everything)}).rowcount)
         if count:
             self._db.notify({"jobs"})
         return count
 
     def clean(self, older_than_s: float = 86_400) -> int:
         """Forget finished jobs; dead ones are kept until somebody looks."""
-        before = int((time.time() - older_than_s) * 1e6)
-        statement = text("DELETE FROM jobs WHERE status IN ('done', 'cancelled') AND finished_at < :before")
-        with self._db.system() as connection:
-            return connection.execute(statement, {"before": before}).rowcount
+        statement = text(
+            f"DELETE FROM jobs WHERE status IN ('done', 'cancelled') AND finished_at < {self._now} - :age"  # noqa: S608
+        )
+        return self._write(lambda connection: connection.execute(statement, {"age": int(older_than_s * 1e6)}).rowcount)
 
     def depth(self) -> dict[str, int]:
         """Jobs by status, for metrics."""

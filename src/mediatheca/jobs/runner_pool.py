@@ -208,11 +208,6 @@ class Pool:
             self._changed.notify_all()
         return ending
 
-    def pids(self) -> list[int]:
-        """Processes of all children."""
-        with self._changed:
-            return [child.pid for child in (*self._idle, *self._lent)]
-
     def close(self) -> None:
         """Kill all children; whoever works with one sees its end."""
         with self._changed:

@@ -107,7 +107,10 @@ class Scheduler:
             due, seconds, chore = entry
             if due <= time.monotonic():
                 entry[0] = time.monotonic() + seconds
-                chore()
+                try:
+                    chore()
+                except Exception as error:  # one chore must not cost the others their turn
+                    log.error("scheduler.chore_failed", exc_info=error)
 
     def tick(self) -> int:
         """Enqueue everything due now; returns how many. A schedule that missed several times runs once."""
@@ -122,9 +125,12 @@ class Scheduler:
 
     def _fire(self, row: dict[str, Any], moment: datetime) -> bool:
         following = next_time(moment, row["cron"], row["timezone"], row["interval_s"])
-        with self._db.begin(Scope(row["organization_id"], row["namespace_id"]), "scheduler") as tx:
-            where = {"schedule_id": row["schedule_id"], "next_at": row["next_at"]}
+        where = {"schedule_id": row["schedule_id"], "next_at": row["next_at"]}
+
+        def fire(tx: Tx) -> bool:
             if not tx.update("schedules", where, {"next_at": _us(following), "last_at": _us(moment)}):
                 return False
             tx.enqueue(row["kind"], {**row["payload"], "schedule_id": row["schedule_id"]})
-        return True
+            return True
+
+        return self._db.run(Scope(row["organization_id"], row["namespace_id"]), fire, "scheduler")

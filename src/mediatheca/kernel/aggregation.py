@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, TypeAlias, get_args
 
 import orjson
 
 from mediatheca.kernel.ordering import parse_time
+from mediatheca.kernel.statistics import Statistic, statistic
+from mediatheca.kernel.time_windows import Window, window_name, window_start
 
 Function: TypeAlias = Literal[
     "count", "count_distinct", "sum", "avg", "min", "max", "first", "last", "push", "add_to_set"
@@ -22,6 +24,7 @@ Unit: TypeAlias = Literal["year", "month", "week", "day", "hour", "minute", "sec
 Part: TypeAlias = Literal["year", "month", "week", "day", "dayOfWeek", "dayOfYear", "hour", "minute", "second"]
 Operator: TypeAlias = Literal["gt", "gte", "lt", "lte", "eq", "ne"]
 FUNCTIONS: tuple[str, ...] = get_args(Function)
+STATISTICS: frozenset[str] = frozenset(get_args(Statistic))
 MAX_LISTED = 10_000
 """Values that `push` and `add_to_set` keep of a group."""
 
@@ -34,17 +37,23 @@ class Key:
 
     field: str
     alias: str
-    trunc: Unit | None = None
+    trunc: Window | None = None
     part: Part | None = None
+    zone: tzinfo = UTC
+    """Where the day begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One value to compute for every group. `field` is empty for `count` only."""
 
-    function: Function
+    function: Function | Statistic
     field: str
     alias: str
+    second: str = ""
+    """The other field of `correlation` and `co_occurrence`."""
+    parameter: float = 0
+    """The percentile, the interval of a histogram, or how many values are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +90,16 @@ def aggregate(
     if not keys:
         groups[b""] = ({}, [_Fold() for _ in metrics])
     for record in records:
-        group = {key.alias: _group_value(read(record, key.field), key) for key in keys}
+        group = {key.alias: group_value(read(record, key.field), key) for key in keys}
         ident = orjson.dumps(list(group.values())) if keys else b""
         held = groups.get(ident)
         if held is None:
             held = groups[ident] = (group, [_Fold() for _ in metrics])
         for metric, fold in zip(metrics, held[1], strict=True):
-            _add(fold, metric.function, read(record, metric.field) if metric.field else True)
+            value = read(record, metric.field) if metric.field else True
+            _add(fold, metric.function, value, read(record, metric.second) if metric.second else None)
     rows = [
-        {"group": group, "metrics": {m.alias: _result(m.function, f) for m, f in zip(metrics, folds, strict=True)}}
+        {"group": group, "metrics": {m.alias: _value(m, f) for m, f in zip(metrics, folds, strict=True)}}
         for group, folds in groups.values()
     ]
     return [row for row in rows if all(_holds(row["metrics"].get(rule.alias), rule) for rule in having)]
@@ -109,14 +119,20 @@ def sort_rows(rows: Sequence[dict[str, Any]], alias: str, *, descending: bool) -
     return ordered + absent
 
 
-def _add(fold: _Fold, function: Function, value: Any) -> None:
+def _add(fold: _Fold, function: Function | Statistic, value: Any, other: Any) -> None:
     if value is None:
         return
-    if function in ("sum", "avg"):
+    if function in STATISTICS:
+        fold.values.append((value, other))
+    elif function in ("sum", "avg"):
         if _is_number(value):
             fold.count, fold.total = fold.count + 1, fold.total + value
-        return
-    fold.count += 1
+    else:
+        fold.count += 1
+        _add_any(fold, function, value)
+
+
+def _add_any(fold: _Fold, function: Function | Statistic, value: Any) -> None:
     if function in ("min", "max"):
         _widen(fold, value)
     elif function in ("first", "last"):
@@ -125,7 +141,7 @@ def _add(fold: _Fold, function: Function, value: Any) -> None:
         _keep(fold, function, value)
 
 
-def _keep(fold: _Fold, function: Function, value: Any) -> None:
+def _keep(fold: _Fold, function: Function | Statistic, value: Any) -> None:
     if function == "push":
         fold.values += [value][: MAX_LISTED - len(fold.values)]
         return
@@ -138,7 +154,13 @@ def _widen(fold: _Fold, value: Any) -> None:
     fold.high = value if fold.count == 1 or _less(fold.high, value) else fold.high
 
 
-def _result(function: Function, fold: _Fold) -> Any:
+def _value(metric: Metric, fold: _Fold) -> Any:
+    if metric.function in STATISTICS:
+        return statistic(metric.function, fold.values, metric.parameter)
+    return _result(metric.function, fold)
+
+
+def _result(function: str, fold: _Fold) -> Any:
     match function:
         case "count":
             return fold.count
@@ -182,34 +204,17 @@ def _holds(value: Any, rule: Having) -> bool:
     return bool(compare[rule.operator])
 
 
-def _group_value(value: Any, key: Key) -> Any:
+def group_value(value: Any, key: Key) -> Any:
+    """What a value counts as under a key: a date cut to its unit, None for what is no date there."""
     if key.trunc is None and key.part is None:
         return value
     moment = value if isinstance(value, datetime) else parse_time(value) if isinstance(value, str) else None
     if moment is None:
         return None
-    moment = moment.astimezone(UTC)
-    return _cut(moment, key.trunc) if key.trunc is not None else _part(moment, key.part or "year")
-
-
-def _cut(moment: datetime, unit: Unit) -> str:
-    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    match unit:
-        case "year":
-            moment = day.replace(month=1, day=1)
-        case "month":
-            moment = day.replace(day=1)
-        case "week":
-            moment = day - timedelta(days=day.weekday())
-        case "day":
-            moment = day
-        case "hour":
-            moment = moment.replace(minute=0, second=0, microsecond=0)
-        case "minute":
-            moment = moment.replace(second=0, microsecond=0)
-        case _:
-            moment = moment.replace(microsecond=0)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = moment.astimezone(key.zone)
+    if key.trunc is not None:
+        return window_name(window_start(moment, key.trunc))
+    return _part(moment, key.part or "year")
 
 
 def _part(moment: datetime, part: Part) -> int:

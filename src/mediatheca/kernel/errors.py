@@ -10,6 +10,7 @@ MediathecaError
 ├── PayloadTooLargeError 413
 ├── ValidationError 422
 ├── TooManyRequestsError 429
+├── BudgetError 429
 └── UnavailableError 503
 """
 
@@ -113,6 +114,13 @@ class TooManyRequestsError(MediathecaError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message, details={"retry_after_seconds": retry_after_s})
         self.retry_after_s = retry_after_s
+
+
+class BudgetError(MediathecaError):
+    """What an execution may spend is spent. The engine keeps what was found so far and calls the result degraded."""
+
+    status = 429
+    type = "BudgetExceededError"
 
 
 class UnavailableError(MediathecaError):

@@ -23,7 +23,7 @@ class ModelInfo:
     dimensions: int
     metric: str = "cosine"
     modalities: tuple[str, ...] = ("text",)
-    """What a query may be made of: `text`, `image`."""
+    """What a query may be made of: `text`, `image`; `rerank` for a model that scores texts against a query."""
     source: str = "bundled"
     """`local` | `hub` | `remote` | `bundled` | `plugin`."""
     note: str = ""
@@ -55,6 +55,16 @@ class ImageEmbedder(Protocol):
         """`images`: RGB, shape (height, width, 3), orientation applied. `captions`: text of the object, where any."""
 
 
+@runtime_checkable
+class Reranker(Protocol):
+    """A cross-encoder: reads query and text together."""
+
+    info: ModelInfo
+
+    def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Logits, shape (n,): higher is more relevant; `1 / (1 + exp(-x))` is a probability."""
+
+
 class Models(Protocol):
     """The models of this installation."""
 
@@ -69,5 +79,7 @@ class Models(Protocol):
         """Loaded once per process and kept."""
 
     def image(self, name: str) -> ImageEmbedder: ...
+
+    def reranker(self, name: str) -> Reranker: ...
 
     def list(self) -> list[ModelInfo]: ...

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.filter_tree import SYSTEM_ALIASES
+from mediatheca.kernel.filter_values import fold
 from mediatheca.kernel.search import Hit
 
 Direction: TypeAlias = Literal["asc", "desc"]
@@ -21,12 +23,15 @@ class SortKey:
     direction: Direction = "asc"
     nulls_last: bool = True
     """Hits without the field come last in both directions; False: first for asc, last for desc."""
+    ignore_case: bool = False
+    """Texts are compared without regard to case."""
 
 
 def read_field(hit: Hit, path: str) -> Any:
     """The value at a dotted path of a hit, None where there is none.
 
-    `score`, `document_id`, `collection_id`, `scores.…` and `_internal.…` are the hit's own; everything else is payload.
+    `score`, `document_id`, `collection_id`, `scores.…` and `_internal.…` are the hit's own; everything else is payload,
+    and where it has no value, `created_at`, `updated_at`, `source_object_id` and `root_object_id` are the system's.
     A path through a list gives the list of what its elements hold.
     """
     if path in ("score", "_score"):
@@ -41,7 +46,8 @@ def read_field(hit: Hit, path: str) -> Any:
         return _walk(hit.system, path.removeprefix("_internal.").split("."))
     if path.startswith("scores.") and "scores" not in hit.payload:
         return _walk(hit.scores, path.removeprefix("scores.").split("."))
-    return _walk(hit.payload, path.split("."))
+    value = _walk(hit.payload, path.split("."))
+    return value if value is not None or path not in SYSTEM_ALIASES else hit.system.get(SYSTEM_ALIASES[path])
 
 
 def _walk(value: Any, parts: list[str]) -> Any:
@@ -72,7 +78,7 @@ def _sort_by(hits: list[Hit], key: SortKey) -> list[Hit]:
     values = [read_field(hit, key.field) for hit in hits]
     present = [(value, hit) for value, hit in zip(values, hits, strict=True) if not _is_null(value)]
     absent = [hit for value, hit in zip(values, hits, strict=True) if _is_null(value)]
-    ranked = _comparable([value for value, _ in present])
+    ranked = _comparable([fold(value) if key.ignore_case and isinstance(value, str) else value for value, _ in present])
     order = sorted(range(len(present)), key=ranked.__getitem__, reverse=key.direction == "desc")
     found = [present[index][1] for index in order]
     return [*absent, *found] if not key.nulls_last and key.direction == "asc" else [*found, *absent]

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.filters import Filter
+
+Fuzziness: TypeAlias = Literal["auto", 0, 1, 2]
+"""`auto`: a word that stands nowhere is replaced by the nearest ones that do. 1, 2: words that do stand somewhere are
+also looked for with so many typos, after everything that is spelled as asked."""
+
+
+FINDINGS = ("highlights", "query_chunks")
+"""What a search notes in `Hit.scores` that is no score: a result shows it beside its fields."""
 
 
 @dataclass(slots=True)
@@ -21,7 +29,10 @@ class Hit:
     system: dict[str, Any]
     vectors: dict[str, Vector] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
-    """What each scoring stage gave it: `feature_search`, `rrf`, `per_feature` (feature URI → raw score), …"""
+    """What each scoring stage gave it: `feature_search`, `rrf`, `per_feature` (feature URI → raw score), …
+
+    `highlights` and `query_chunks` say what of it was found by what; a result shows them at its root.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +51,17 @@ class VectorQuery:
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
-    """BM25 over the indexed text fields (`fields` empty: all of them)."""
+    """BM25 over the indexed text fields (`fields` empty: all of them), summed over the fields.
+
+    A hit that was found by another spelling than asked says so in `scores.lexical`.
+    """
 
     text: str
     limit: int
     fields: Collection[str] = ()
     filter: Filter | None = None
+    boosts: tuple[tuple[str, float], ...] = ()
+    """(field, factor): what a field's score is multiplied with; 1 where not given."""
+    minimum: int = 1
+    """How many words of the query a document must hold, in any of its fields; more than there are means all."""
+    fuzziness: Fuzziness = 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from math import ceil, floor
+from math import ceil, exp, floor, log, sqrt
 from typing import Any
 
 from jinja2 import Undefined
 from jinja2.exceptions import SecurityError
 
 from mediatheca.kernel import clock
+from mediatheca.kernel.filter_dates import filter_date
 
 MAX_OUTPUT = 1024 * 1024
 MAX_ITEMS = 10_000
@@ -65,6 +66,14 @@ def time_ago(*, days: float = 0, hours: float = 0, minutes: float = 0, seconds: 
     return clock.wire_time(clock.now() - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
 
 
+def days_since(time: Any) -> float:
+    """Days that have passed since an ISO-8601 time, with fractions; negative for one to come."""
+    moment = filter_date(time) if isinstance(time, str) else None
+    if moment is None:
+        raise SecurityError(f"days_since() needs an ISO-8601 time, got {str(time)[:50]!r}")
+    return (clock.now().timestamp() * 1e6 - moment) / 86_400e6
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "max": max,
     "min": min,
@@ -72,6 +81,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "round": round,
     "ceil": ceil,
     "floor": floor,
+    "log": log,
+    "exp": exp,
+    "sqrt": sqrt,
+    "days_since": days_since,
     "range": limited_range,
     "utc_now": utc_now,
     "time_ago": time_ago,

@@ -64,6 +64,8 @@ class CompiledString:
     """For a plain `{{INPUT.a.b}}`: the path, and nothing else is needed."""
     template: Any = None
     native: bool = False
+    secrets: frozenset[str] = frozenset()
+    """The `SECRET`s read; every one by its name."""
 
     def render(self, scope: Scope) -> Any:
         """The value, or an `Absent`.
@@ -123,6 +125,12 @@ class _Partial(str):
         return made
 
 
+class DocumentTemplate(str):
+    """A string that is rendered per document, as the author of the tree wrote it. A caller's text never is one."""
+
+    __slots__ = ()
+
+
 def is_template(value: Any) -> bool:
     return isinstance(value, str) and _TEMPLATE.search(value) is not None
 
@@ -149,7 +157,11 @@ def compile_string(source: str) -> CompiledString:
         _check_names({name}, source)
         parts = tuple(plain_path[2].split(".")[1:])
         return CompiledString(
-            source, frozenset({name}), frozenset({parts[0]} if name == "INPUT" else ()), lookup=(name, *parts)
+            source,
+            frozenset({name}),
+            frozenset({parts[0]} if name == "INPUT" else ()),
+            lookup=(name, *parts),
+            secrets=frozenset({parts[0]} if name == "SECRET" else ()),
         )
     if len(source) > MAX_TEMPLATE:
         raise ValidationError(f"the template has {len(source):,} characters; at most {MAX_TEMPLATE:,} are accepted")
@@ -163,7 +175,9 @@ def _compile(source: str) -> CompiledString:
     tree = _environment.parse(source.strip() if source.strip().startswith("{{") else source)
     names = guard(tree) - _bound_names(tree) - set(_environment.globals)
     _check_names(names, source)
-    inputs = frozenset(_input_names(tree))
+    inputs, secrets = frozenset(_fields_of(tree, "INPUT")), frozenset(_fields_of(tree, "SECRET"))
+    if "*" in secrets:
+        raise ValidationError(f"the template {shorten(source)} must name the secret it reads: SECRET.name")
     single = _single_expression(tree)
     if single is None:
         tree = _environment.parse(source)
@@ -172,8 +186,9 @@ def _compile(source: str) -> CompiledString:
         result = nodes.Assign(nodes.Name("result", "store"), single, lineno=1)
         tree = nodes.Template([result], lineno=1)
         tree.set_environment(_environment)
+    template = _environment.from_string(tree)
     return CompiledString(
-        source, frozenset(names), inputs, template=_environment.from_string(tree), native=single is not None
+        source, frozenset(names), inputs, template=template, native=single is not None, secrets=secrets
     )
 
 
@@ -196,12 +211,12 @@ def _single_expression(tree: nodes.Template) -> nodes.Expr | None:
     return None if isinstance(only, nodes.TemplateData) else only
 
 
-def _input_names(tree: nodes.Template) -> Iterator[str]:
-    """The `INPUT` fields read; `*` when the whole of `INPUT` is."""
+def _fields_of(tree: nodes.Template, namespace: str) -> Iterator[str]:
+    """The fields of `INPUT` or `SECRET` that are read; `*` when the whole of it is, or one by a computed name."""
     named = 0
     found: list[Any] = list(tree.find_all((nodes.Getattr, nodes.Getitem)))
     for node in found:
-        if not isinstance(node.node, nodes.Name) or node.node.name != "INPUT":
+        if not isinstance(node.node, nodes.Name) or node.node.name != namespace:
             continue
         if isinstance(node, nodes.Getattr):
             named += 1
@@ -209,7 +224,7 @@ def _input_names(tree: nodes.Template) -> Iterator[str]:
         elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             named += 1
             yield node.arg.value
-    if sum(1 for node in tree.find_all(nodes.Name) if node.name == "INPUT") > named:
+    if sum(1 for node in tree.find_all(nodes.Name) if node.name == namespace) > named:
         yield "*"
 
 
@@ -285,6 +300,8 @@ class CompiledTree:
     inputs: frozenset[str] = frozenset()
     """The `INPUT` fields read anywhere in the tree; `*` when one template reads all of them."""
     names: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
+    """The names of the secrets read anywhere in the tree."""
     places: tuple[Path, ...] = ()
     """Where the templates are."""
     root: _Node | None = field(default=None, repr=False)
@@ -306,6 +323,7 @@ class CompiledTree:
 class _Compiler:
     names: set[str] = field(default_factory=set)
     inputs: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
     places: list[Path] = field(default_factory=list)
     errors: list[FieldError] = field(default_factory=list)
 
@@ -339,8 +357,25 @@ class _Compiler:
             return None
         self.inputs |= compiled.inputs
         self.names |= compiled.names
+        self.secrets |= compiled.secrets
         self.places.append(place)
         return None if compiled.names & DOCUMENT_NAMES else _String(compiled, place, keep)
+
+
+def _marked(raw: Any) -> Any:
+    """The tree with its per-document templates as `DocumentTemplate`; the tree itself where there are none."""
+    if isinstance(raw, dict):
+        fields = {key: _marked(value) for key, value in raw.items()}
+        return fields if any(fields[key] is not raw[key] for key in raw) else raw
+    if isinstance(raw, list):
+        items = [_marked(value) for value in raw]
+        return items if any(new is not old for new, old in zip(items, raw, strict=True)) else raw
+    if not is_template(raw):
+        return raw
+    try:
+        return DocumentTemplate(raw) if compile_string(raw).names & DOCUMENT_NAMES else raw
+    except ValidationError:
+        return raw  # reported with its place by the compiler
 
 
 def compile_tree(raw: Any, place: Path = (), *, is_filter: bool = False) -> CompiledTree:
@@ -350,16 +385,18 @@ def compile_tree(raw: Any, place: Path = (), *, is_filter: bool = False) -> Comp
         ValidationError: every template that is not accepted, with its place.
     """
     compiler = _Compiler()
+    raw = _marked(raw)
     root = compiler.node(raw, place, is_filter)
     if compiler.errors:
         raise ValidationError("; ".join(e.msg for e in compiler.errors), compiler.errors)
     if root is not None and is_filter:
         root = _Filter(root, place)
     return CompiledTree(
-        raw, root is not None, frozenset(compiler.inputs), frozenset(compiler.names), tuple(compiler.places), root
+        raw=raw,
+        templated=root is not None,
+        inputs=frozenset(compiler.inputs),
+        names=frozenset(compiler.names),
+        secrets=frozenset(compiler.secrets),
+        places=tuple(compiler.places),
+        root=root,
     )
-
-
-def referenced_inputs(raw: Any) -> frozenset[str]:
-    """The `INPUT` fields a tree reads; `*` when a template reads all of them."""
-    return compile_tree(raw).inputs

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from mediatheca.kernel.aggregation import Function, Having, Key, Metric, Operator, Part, Unit, aggregate, sort_rows
+from mediatheca.kernel.aggregation import (
+    Function,
+    Having,
+    Key,
+    Metric,
+    Operator,
+    Part,
+    Read,
+    Unit,
+    aggregate,
+    sort_rows,
+)
+from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.kernel.mapping import MISSING, read_path
 from mediatheca.resources.base import Spec
+
+MAX_GROUPS = 10_000
+
+
+def _at_path(record: Mapping[str, Any], path: str) -> Any:
+    value = read_path(record, path)
+    return None if value is MISSING else value
 
 
 class GroupField(Spec):
@@ -72,29 +93,26 @@ class Ranges(Spec):
 
 
 class AggregationSpec(Spec):
-    """Group by fields, compute a value for each group."""
+    """Groups, and what to compute of each."""
 
     group_by: list[GroupField] = Field(min_length=1)
     aggregations: list[Operation] = Field(min_length=1)
-    filters: dict[str, Any] | None = None
+    filters: Any = None
     having: list[HavingRule] | None = None
     unwind: str | None = None
     range_buckets: list[Ranges] | None = None
     sort_by: str | None = None
     sort_direction: str | None = Field("desc", pattern="^(asc|desc)$")
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=MAX_GROUPS)
 
 
-def run(spec: AggregationSpec, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """`{results: [{group, metrics}], total_groups}` over the records."""
+def run(spec: AggregationSpec, records: Iterable[Any], source: Read = _at_path) -> dict[str, Any]:
+    """`{results: [{group, metrics}], total_groups}` over the records, whose fields `source` reads.
+
+    Raises:
+        ValidationError: an alias is used twice, or names nothing of the result.
+    """
     ranges = {entry.field: entry for entry in spec.range_buckets or []}
-
-    def read(record: Mapping[str, Any], path: str) -> Any:  # a leading NUL asks for the range of the value
-        ranged = path.startswith("\0")
-        value = read_path(record, path.removeprefix("\0"))
-        value = None if value is MISSING else value
-        return ranges[path[1:]].label(value) if ranged else value
-
     keys = [
         Key(("\0" if g.field in ranges else "") + g.field, g.alias or g.field, g.date_trunc, g.date_part)
         for g in spec.group_by
@@ -104,16 +122,56 @@ def run(spec: AggregationSpec, records: Iterable[Mapping[str, Any]]) -> dict[str
         for entry in spec.aggregations
     ]
     having = [Having(entry.field, entry.operator, entry.value) for entry in spec.having or []]
-    rows = aggregate(_unwound(records, spec.unwind), read, keys, metrics, having)
-    if spec.sort_by:
-        rows = sort_rows(rows, spec.sort_by, descending=spec.sort_direction != "asc")
-    return {"results": rows[: spec.limit], "total_groups": len(rows)}
+    aliases = [metric.alias for metric in metrics]
+    _check_aliases(aliases, [key.alias for key in keys], having, spec.sort_by)
+    unwound = _Unwound(spec.unwind, source)
+
+    def read(record: Any, path: str) -> Any:  # a leading NUL asks for the range of the value
+        value = unwound.read(record, path.removeprefix("\0"))
+        return ranges[path[1:]].label(value) if path.startswith("\0") else value
+
+    rows = aggregate(unwound.records(records), read, keys, metrics, having)
+    rows = sort_rows(rows, spec.sort_by or aliases[0], descending=spec.sort_direction != "asc")
+    return {"results": rows[: spec.limit or MAX_GROUPS], "total_groups": len(rows)}
 
 
-def _unwound(records: Iterable[Mapping[str, Any]], name: str | None) -> Iterator[Mapping[str, Any]]:
-    for record in records:
-        values = read_path(record, name) if name else None
-        if name and isinstance(values, list):
-            yield from ({**record, name: value} for value in values)
-        else:
-            yield record
+@dataclass(frozen=True, slots=True)
+class _Unwound:
+    """Records once for every element of the list at `path`, which stands there alone; without a path as they are."""
+
+    path: str | None
+    source: Read
+
+    def records(self, records: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        for record in records:
+            held = self.source(record, self.path) if self.path else None
+            if isinstance(held, list):
+                yield from ((record, element) for element in held)
+            else:
+                yield record, held
+
+    def read(self, item: tuple[Any, Any], path: str) -> Any:
+        record, element = item
+        if self.path and path == self.path:
+            return element
+        if self.path and path.startswith(self.path + "."):
+            return _at_path(element, path.removeprefix(self.path + ".")) if isinstance(element, Mapping) else None
+        return self.source(record, path)
+
+
+def _check_aliases(aliases: Sequence[str], keys: Sequence[str], rules: Sequence[Having], sort_by: str | None) -> None:
+    errors = [
+        FieldError(("body", "aggregations"), f"the alias '{alias}' is used {times} times", "alias")
+        for alias, times in Counter(aliases).items()
+        if times > 1
+    ]
+    known = ", ".join([*aliases, *keys])
+    for number, rule in enumerate(rules):
+        if rule.alias not in aliases:
+            where = ("body", "having", number, "field")
+            message = f"'{rule.alias}' is no alias of an aggregation; there are: {known}"
+            errors.append(FieldError(where, message, "alias"))
+    if sort_by is not None and sort_by not in (*aliases, *keys):
+        errors.append(FieldError(("body", "sort_by"), f"'{sort_by}' is not in the result; there are: {known}", "alias"))
+    if errors:
+        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, field_validator
 
-from mediatheca.api.deps import Admin, AdminWrite, OrgRead, answer
+from mediatheca.api.deps import Admin, AdminWrite, Listed, OrgRead, answer, listed
 from mediatheca.flows.tenancy import (
     KeyWish,
     change_key,
@@ -22,7 +22,7 @@ from mediatheca.flows.tenancy import (
 from mediatheca.kernel.errors import NotEnabledError
 from mediatheca.resources.base import Spec, unknown_keys
 from mediatheca.resources.users import find_user
-from mediatheca.stores.db.tx import Row
+from mediatheca.stores.db.tx import Cmp, Row
 
 router = APIRouter(tags=["api keys"])
 
@@ -104,11 +104,16 @@ def create(user_email: str, spec: KeySpec, tx: AdminWrite, caller: Admin) -> Res
 
 
 @router.get(_USER, operation_id="list_keys_organizations_users_email", response_model=None)
-def list_(user_email: str, tx: OrgRead, caller: Admin, include_revoked: Annotated[bool, Query()] = False) -> Response:
-    user = find_user(tx, user_email)
-    rows = tx.rows("api_keys", {"user_id": user.id}, order=("created_at", "key_id"))
-    results = [present(row) for row in rows if include_revoked or row["status"] != "revoked"]
-    return answer({"results": results, "api_keys": results, "total": len(results), "total_count": len(results)})
+def list_(
+    user_email: str, query: Listed, tx: OrgRead, caller: Admin, include_revoked: Annotated[bool, Query()] = False
+) -> Response:
+    """Keys of a user, newest first."""
+    where: dict[str, Any] = {"user_id": find_user(tx, user_email).id}
+    if not include_revoked:
+        where["status"] = Cmp("!=", "revoked")
+    page = tx.page("api_keys", where, query)
+    results = [present(row) for row in page.rows]
+    return answer(listed(page, results, api_keys=results))
 
 
 @router.get(f"{_USER}/{{key_name}}", operation_id="get_key_organizations_users_email_name", response_model=None)

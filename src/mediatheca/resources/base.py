@@ -20,7 +20,6 @@ from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
 MAX_NOTES = 50
 """Most unknown keys of one request that are spelled out: looking for the likely meaning of a million takes a minute."""
-ALL_VERBS = frozenset({"create", "get", "list", "update", "delete"})
 
 
 class Spec(BaseModel):
@@ -94,16 +93,15 @@ class Resource:
     """The body of PATCH: every field optional."""
     present: Callable[[ReadTx, Sequence[Record], Context], list[dict[str, Any]]]
     """What callers read, for a page at a time."""
-    create: Callable[[Tx, Any, Context], tuple[str, dict[str, Any]]]
-    """Check a spec and give (name, body to store)."""
-    change: Callable[[Tx, Record, Any, Context], tuple[str, dict[str, Any]]]
+    create: Callable[[Tx, Any, Context], tuple[str, dict[str, Any]]] | None
+    """Check a spec and give (name, body to store). None, here and below: the verb does not derive."""
+    change: Callable[[Tx, Record, Any, Context], tuple[str, dict[str, Any]]] | None
     """Check a patch against what is stored and give (name, new body)."""
-    remove: Callable[[Tx, Record, Context, Mapping[str, str]], dict[str, Any]]
+    remove: Callable[[Tx, Record, Context, Mapping[str, str]], dict[str, Any]] | None
     """Refuse, or do what must go with it; gives extra keys for the answer. Gets the query parameters (`force`, …)."""
     created: Callable[[Tx, Record], None] = lambda tx, record: None
     """What must exist with it from the first moment, in the same transaction."""
     level: Literal["organization", "namespace"] = "namespace"
-    verbs: frozenset[str] = ALL_VERBS
     routes: APIRouter | None = None
     """The hand-written actions; included before the derived routes."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
-from mediatheca.api.deps import Delete, Deleter, Read, Reader, Write, Writer, answer
+from mediatheca.api.deps import Delete, Deleter, Listed, Read, Reader, Write, Writer, answer, listed
 from mediatheca.flows.ingest.plan import ENDED, MAX_OBJECTS, OPEN, get_batch, sourced_from, submit_batch
 from mediatheca.flows.ingest.rerun import delete_documents, reset_batch, submit_drafts, submit_in_bulk
 from mediatheca.flows.ingest.settle import progress
@@ -25,6 +25,10 @@ router = APIRouter(tags=["batches"])
 _BATCHES = "/buckets/{bucket}/batches"
 _BATCH = _BATCHES + "/{batch_id}"
 _SHOWN = 20
+_MOST_LINES = 5000
+"""Events, and failures, in the log of a batch."""
+_IN_TURN = (("status", False), ("updated_at", False), ("batch_id", False))
+"""PROCESSING before QUEUED, each by submission."""
 
 
 class BulkSpec(Spec):
@@ -42,17 +46,23 @@ def _in(tx: ReadTx, bucket: str, batch_id: str) -> Row:
 
 
 @router.get("/batches/queue", operation_id="get_batch_queue", response_model=None)
-def queue(tx: Read, caller: Reader) -> Response:
-    """Batches of this namespace that run or wait, in the order of their submission."""
-    rows = tx.rows("batches", {"status": list(OPEN)}, order=("updated_at", "batch_id"))
-    active = [batch_view(tx, row, brief=True) for row in rows if row["status"] == "PROCESSING"]
-    waiting = [
-        {**batch_view(tx, row, brief=True), "queue_position": number}
-        for number, row in enumerate((row for row in rows if row["status"] == "QUEUED"), 1)
+def queue(query: Listed, tx: Read, caller: Reader) -> Response:
+    """A page of the batches of this namespace that run, then of those that wait, in the order of their submission."""
+    where = {"status": list(OPEN)}
+    sizes = {row["status"]: row["count"] for row in tx.sums("batches", where, (), by=("status",))}
+    running, waiting = sizes.get("PROCESSING", 0), sizes.get("QUEUED", 0)
+    page = tx.page("batches", where, ListQuery(query.limit, query.offset, query.cursor, sort=_IN_TURN))
+    shown = [
+        {**batch_view(tx, row, brief=True), "queue_position": max(0, place - running) or None}
+        for place, row in enumerate(page.rows, page.offset + 1)
     ]
     jobs = {row["status"]: row["count"] for row in tx.sums("jobs", {"kind": "ingest.chunk"}, (), by=("status",))}
-    counts = {"active_count": len(active), "waiting_count": len(waiting), "jobs": jobs}
-    return answer({**counts, "max_concurrent": caller.services.settings.workers, "active": active, "waiting": waiting})
+    counts = {"active_count": running, "waiting_count": waiting, "jobs": jobs}
+    parts = {
+        "active": [batch for batch in shown if batch["status"] == "PROCESSING"],
+        "waiting": [batch for batch in shown if batch["status"] == "QUEUED"],
+    }
+    return answer(listed(page, shown, max_concurrent=caller.services.settings.workers, **counts, **parts))
 
 
 @router.post(f"{_BATCHES}/bulk-submit", operation_id="bulk_submit_batches", response_model=None)
@@ -144,25 +154,32 @@ def estimate(bucket: str, batch_id: str, tx: Read) -> Response:
 
 @router.get(f"{_BATCH}/logs", operation_id="get_batch_logs", response_model=None)
 def logs(bucket: str, batch_id: str, tx: Read, tier_num: Annotated[int | None, Query(ge=0)] = None) -> Response:
-    """What happened to a batch, oldest first: its events and its failed objects, as lines and as text."""
+    """What happened to a batch, oldest first: its events and its failed objects, as lines and as text.
+
+    `truncated`: there is more than is shown; the failed-object list has every failure.
+    """
     batch = _in(tx, bucket, batch_id)
     tiers = batch["body"].get("dag_tiers") or [[]]
     if tier_num is not None and tier_num >= len(tiers):
         raise NotFoundError("tier", str(tier_num))
+    events = tx.rows("events", {"resource_id": batch_id}, order=("seq",), limit=_MOST_LINES)
     lines = [
         {"timestamp": event["created_at"], "level": "INFO", "message": event["type"], "details": event["payload"]}
-        for event in tx.rows("events", {"resource_id": batch_id}, order=("seq",))
+        for event in events
     ]
-    for row in tx.rows("failures", {"batch_id": batch_id}, order=("created_at", "object_id")):
+    failures = tx.rows("failures", {"batch_id": batch_id}, order=("created_at", "object_id"), limit=_MOST_LINES)
+    for row in failures:
         where = f"object {row['object_id']}, collection {row['collection_id']}, {row['phase']}"
         details = {"extractor": row["extractor"], "attempt": row["attempt"]}
         line = {"timestamp": row["created_at"], "level": "ERROR", "message": f"{where}: {row['reason']}"}
         lines.append({**line, "details": details})
+    truncated = _MOST_LINES in (len(events), len(failures))
     lines.sort(key=lambda line: line["timestamp"])
     text = "\n".join(f"{clock.wire_time(line['timestamp'])} {line['level']} {line['message']}" for line in lines)
     numbers = range(len(tiers)) if tier_num is None else (tier_num,)
     shown = [{"tier_num": n, "collection_ids": tiers[n], "logs": text} for n in numbers]
-    return answer({"batch_id": batch_id, "status": batch["status"], "lines": lines, "tiers": shown, "logs": text})
+    body = {"batch_id": batch_id, "status": batch["status"], "truncated": truncated, "lines": lines}
+    return answer({**body, "tiers": shown, "logs": text})
 
 
 @router.get(f"{_BATCH}/diagnose", operation_id="diagnose_batch", response_model=None)

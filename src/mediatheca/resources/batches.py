@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
-from mediatheca.api.deps import Delete, Listed, Read, Reader, Write, Writer, answer, deleted, listed
+from mediatheca.api.deps import MAX_OFFSET, Delete, Listed, Read, Reader, Write, Writer, answer, deleted, listed
 from mediatheca.flows.ingest.plan import (
     ENDED,
     MAX_OBJECTS,
@@ -257,17 +257,17 @@ def retry(
     "/buckets/{bucket}/batches/{batch_id}/failed-documents", operation_id="get_failed_documents", response_model=None
 )
 def failed(
-    bucket: str, batch_id: str, tx: Read, collection_id: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0,
+    bucket: str, batch_id: str, tx: Read, collection_id: str | None = None, cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
 ) -> Response:  # fmt: skip
     """The failed-object list: phase, reason, extractor, attempt and time of each."""
     where: dict[str, Any] = {"batch_id": _in(tx, bucket, batch_id)["batch_id"]}
     if collection_id:
         where["collection_id"] = tx.get("collection", collection_id).id
-    rows = tx.rows("failures", where, order=("object_id",))
-    shown = [_failure(row) for row in rows[offset : offset + limit]]
-    extra = {"total": len(rows), "total_count": len(rows), "limit": limit, "offset": offset}
-    return answer({"batch_id": batch_id, "results": shown, "failed_documents": shown, **extra})
+    order = (("object_id", False), ("collection_id", False))
+    page = tx.page("failures", where, ListQuery(limit, offset, cursor, sort=order))
+    shown = [_failure(row) for row in page.rows]
+    return answer(listed(page, shown, batch_id=batch_id, failed_documents=shown))
 
 
 @router.get("/buckets/{bucket}/batches/{batch_id}/audit", operation_id="get_batch_audit", response_model=None)

@@ -12,7 +12,6 @@ from fastapi.responses import StreamingResponse
 
 from mediatheca.api.deps import answer
 from mediatheca.flows.services import Services
-from mediatheca.flows.uploads import OPEN
 from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError, PayloadTooLargeError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.blobs.base import BlobInfo
@@ -131,7 +130,7 @@ def _check_open(services: Services, key: str) -> None:
         return
     with services.db.read(Scope(parts[0], parts[1])) as tx:
         row = tx.row("uploads", {"upload_id": parts[3]})
-    if row is None or row["status"] not in OPEN:
+    if row is None or row["status"] != "PENDING":
         state = "gone" if row is None else row["status"]
         raise ConflictError(f"upload '{parts[3]}' is {state}; create a new one")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
 
 from mediatheca.flows.ingest.plan import OPEN, cancel_batch
-from mediatheca.flows.removal import delete_objects, fed_by
+from mediatheca.flows.objects.content import some_names
+from mediatheca.flows.objects.limits import json_size, need_metadata
+from mediatheca.flows.removal import delete_objects, fed_by, release_files
 from mediatheca.kernel.errors import ConflictError, NotEnabledError, ValidationError
 from mediatheca.kernel.schema import JSON_TYPES, Property, normal_schema, parse_schema, present_schema
 from mediatheca.resources.base import Context, Resource, Spec, is_true
@@ -16,12 +18,16 @@ from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
 _NOT_YET = ("destination", "ingest_filter", "source_adapter")
 _PAGE = 1000
+MAX_PROPERTIES = 500
+MAX_SCHEMA_BYTES = 256 << 10
+_SCHEMA = ("body", "bucket_schema", "properties")
+KeyField = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class UniqueKey(Spec):
     """Which fields identify an object, and what to do when one exists."""
 
-    fields: list[str] = Field(min_length=1, max_length=10)
+    fields: list[KeyField] = Field(min_length=1, max_length=10)
     default_policy: Literal["insert", "update", "upsert"] | None = None
 
 
@@ -51,14 +57,15 @@ class BucketSpec(_Common):
 class BucketPatch(_Common):
     """What may change. Optional properties can be added freely; see `force_schema_break`."""
 
-    bucket_name: str | None = None
+    bucket_name: str | None = Field(None, min_length=1)
     bucket_schema: dict[str, Any] | None = None
     unique_key: UniqueKey | None = None
 
 
 def create(tx: Tx, spec: BucketSpec, context: Context) -> tuple[str, dict[str, Any]]:
     spec.refuse_missing_features()
-    schema = parse_schema(spec.bucket_schema)
+    need_metadata(spec.metadata, "body", "metadata")
+    schema = _read_schema(spec.bucket_schema)
     unique = None
     if spec.unique_key is not None:
         unique = spec.unique_key.model_dump(include={"fields", "default_policy"})
@@ -72,12 +79,25 @@ def create(tx: Tx, spec: BucketSpec, context: Context) -> tuple[str, dict[str, A
     }
 
 
+def _read_schema(raw: Mapping[str, Any]) -> dict[str, Property]:
+    """Properties by name. Raises ValidationError for a schema that is not one, or too large."""
+    properties = raw.get("properties")
+    if isinstance(properties, Mapping) and len(properties) > MAX_PROPERTIES:
+        message = f"must have at most {MAX_PROPERTIES} properties, got {len(properties):,}"
+        raise ValidationError.at(_SCHEMA, message, "too_many_properties")
+    size = json_size(raw, _SCHEMA)
+    if size > MAX_SCHEMA_BYTES:
+        message = f"takes {size:,} bytes of JSON; at most {MAX_SCHEMA_BYTES:,} are accepted"
+        raise ValidationError.at(_SCHEMA, message, "too_large")
+    return parse_schema(raw)
+
+
 def _check_unique(schema: Mapping[str, Property], fields: Sequence[str]) -> None:
     for number, name in enumerate(fields):
         prop = schema.get(name.split(".")[0])
         where = ("body", "unique_key", "fields", number)
         if prop is None:
-            message = f"'{name}' is not a property of the bucket; it has: {', '.join(schema)}"
+            message = f"'{name}' is not a property of the bucket; it has: {some_names(schema)}"
             raise ValidationError.at(where, message, "unknown_property")
         if (prop.media or prop.type in JSON_TYPES) and "." not in name:
             raise ValidationError.at(where, f"'{name}' is of type {prop.type}; a key needs single values", "unique_key")
@@ -85,6 +105,7 @@ def _check_unique(schema: Mapping[str, Property], fields: Sequence[str]) -> None
 
 def change(tx: Tx, record: Record, patch: BucketPatch, context: Context) -> tuple[str, dict[str, Any]]:
     patch.refuse_missing_features()
+    need_metadata(patch.metadata, "body", "metadata")
     names = {"description", "metadata", "storage_class"} & patch.model_fields_set
     body = {**record.body, **{name: getattr(patch, name) for name in names}}
     body["metadata"] = body["metadata"] or {}
@@ -92,7 +113,9 @@ def change(tx: Tx, record: Record, patch: BucketPatch, context: Context) -> tupl
     if patch.unique_key is not None:
         body["unique_key"] = _changed_key(record, patch.unique_key)
     if patch.bucket_schema is not None:
-        parse_schema(patch.bucket_schema)
+        schema = _read_schema(patch.bucket_schema)
+        if body["unique_key"]:
+            _check_unique(schema, body["unique_key"]["fields"])
         body["bucket_schema"] = normal_schema(patch.bucket_schema)
         if not is_true(context.query.get("force_schema_break")):
             _check_schema_change(tx, record, body["bucket_schema"])
@@ -138,9 +161,7 @@ def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -
     count = 0
     while rows := tx.rows("objects", where, columns=("object_id",), limit=_PAGE):
         count += len(delete_objects(tx, context.services, record.id, [row["object_id"] for row in rows]))
-    for upload in tx.rows("uploads", {**where, "status": ["PENDING", "IN_PROGRESS", "FAILED"]}, columns=("store_key",)):
-        if upload["store_key"]:
-            tx.after(lambda key=upload["store_key"]: context.services.blobs.delete(key))  # type: ignore[misc]
+    release_files(tx, context.services, tx.rows("uploads", where, columns=("store_key",)))
     tx.delete("uploads", where)
     return {"bucket_id": record.id, "deleted_objects": count}
 

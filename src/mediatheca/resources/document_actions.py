@@ -9,25 +9,26 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Body, Response
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mediatheca.api.deps import Caller, Deleter, Listed, Reader, Writer, answer
 from mediatheca.flows.document_rows import check_document_id, clean_text, patching
 from mediatheca.flows.document_search import search_documents
 from mediatheca.flows.documents import MAX_ROWS, Change, Outcome
-from mediatheca.kernel.aggregation import Function, Having, Key, Metric, Operator, Part, Unit, aggregate, sort_rows
-from mediatheca.kernel.errors import FieldError, MediathecaError, NotFoundError, ValidationError
-from mediatheca.kernel.filters import Filter, parse_filter
-from mediatheca.kernel.present import field_value, present
+from mediatheca.kernel.errors import MediathecaError, NotFoundError, ValidationError
+from mediatheca.kernel.filters import Filter, leaves, parse_filter
+from mediatheca.kernel.present import field_value, present, result
+from mediatheca.resources._aggregation import AggregationSpec, GroupField, run
 from mediatheca.resources.base import Spec, unknown_keys
 from mediatheca.resources.documents import reader, view_of
 from mediatheca.stores.db.tx import Record
 
 SHOWN_FAILURES = 100
 """Failures listed of an update by filter; all are counted."""
-MAX_GROUPS = 10_000
+MAX_VALUES = 10_000
 
 router = APIRouter(tags=["documents"])
+_DOCUMENTS = "/collections/{collection}/documents"
 
 
 class BatchUpdate(Spec):
@@ -39,7 +40,7 @@ class BatchUpdate(Spec):
 
 
 class BulkUpdate(Spec):
-    """One `update_data` for every document that matches; no filter: all of the collection."""
+    """One `update_data` for every document that matches; without `filters`: all of the collection."""
 
     update_data: dict[str, Any]
     filters: Any = None
@@ -66,39 +67,15 @@ class Distinct(Spec):
 
     field: str
     filters: Any = None
-    limit: int | None = Field(None, ge=1, le=10_000)
+    limit: int | None = Field(None, ge=1, le=MAX_VALUES)
 
 
-class GroupBy(Spec):
-    field: str
-    alias: str | None = None
-    date_trunc: Unit | None = None
-    date_part: Part | None = None
+class Aggregate(AggregationSpec):
+    """Groups and what to compute of each; without `group_by` all documents are one group."""
 
+    group_by: list[GroupField] = Field(default_factory=list)
 
-class Aggregation(Spec):
-    function: Function
-    field: str | None = None
-    alias: str
-    distinct_field: str | None = None
-
-
-class HavingRule(Spec):
-    field: str
-    operator: Operator
-    value: float
-
-
-class Aggregate(Spec):
-    """Groups and what to compute of each."""
-
-    group_by: list[GroupBy] | None = None
-    aggregations: list[Aggregation] = Field(min_length=1)
-    filters: Any = None
-    having: list[HavingRule] | None = None
-    sort_by: str | None = None
-    sort_direction: str = Field("desc", pattern="^(asc|desc)$")
-    limit: int | None = Field(None, ge=1, le=MAX_GROUPS)
+    _none = field_validator("group_by", mode="before")(lambda value: [] if value is None else value)
 
 
 class Search(Spec):
@@ -112,9 +89,7 @@ class Search(Spec):
     return_presigned_urls: bool = False
 
 
-@router.post(
-    "/collections/{collection}/documents/batch", operation_id="batch_update", name="batch_update", response_model=None
-)
+@router.post(_DOCUMENTS + "/batch", operation_id="batch_update", response_model=None)
 def batch_update(collection: str, body: BatchUpdate, caller: Writer) -> Response:
     notes = notes_on(caller, body)
     record = reader(caller).collection(collection)
@@ -122,9 +97,7 @@ def batch_update(collection: str, body: BatchUpdate, caller: Writer) -> Response
         raise ValidationError.at(("body",), "must hold either 'updates' or 'filters' with 'update_data'", "mode")
     if body.updates is not None:
         return answer({**_update_rows(caller, record, body.updates), **notes})
-    if body.update_data is None:
-        raise ValidationError.at(("body", "update_data"), "is required with 'filters'", "missing")
-    tally = _update_matching(caller, record, _restricting(body.filters), body.update_data)
+    tally = _update_matching(caller, record, _restricting(body.filters), _changing(body.update_data))
     return answer({**tally.shown, "message": f"{tally.updated} documents updated", **notes})
 
 
@@ -194,9 +167,16 @@ def _ids(given: Sequence[str]) -> list[str]:
 def _restricting(raw: Any) -> Filter:
     """A filter that says something: an empty one would mean the whole collection."""
     tree = parse_filter(raw)
-    if tree is None:
+    if tree is None or not any(leaves(tree)):
         raise ValidationError.at(("body", "filters"), "must not be empty here; name at least one condition", "filters")
     return tree
+
+
+def _changing(data: dict[str, Any] | None) -> dict[str, Any]:
+    """What to change: an empty object would write every document again for nothing."""
+    if not data:
+        raise ValidationError.at(("body", "update_data"), "must hold at least one field to change", "missing")
+    return data
 
 
 @dataclass(slots=True)
@@ -228,21 +208,18 @@ def _update_matching(caller: Caller, record: Record, filter: Filter | None, data
     return tally
 
 
-@router.patch(
-    "/collections/{collection}/documents/bulk", operation_id="bulk_update", name="bulk_update", response_model=None
-)
+@router.patch(_DOCUMENTS + "/bulk", operation_id="bulk_update", response_model=None)
 def bulk_update(collection: str, body: BulkUpdate, caller: Writer) -> Response:
-    """Done when it answers: there is no task to wait for."""
+    """Done when it answers: there is no task to wait for. `filters` that say nothing are refused; leave them out."""
     notes = notes_on(caller, body)
     record = reader(caller).collection(collection)
-    tally = _update_matching(caller, record, parse_filter(body.filters), body.update_data)
+    tree = None if body.filters is None else _restricting(body.filters)
+    tally = _update_matching(caller, record, tree, _changing(body.update_data))
     message = f"{tally.updated} documents updated, {tally.failed} failed"
     return answer({"task_id": None, "status": "COMPLETED", **tally.shown, "message": message, **notes})
 
 
-@router.delete(
-    "/collections/{collection}/documents/batch", operation_id="batch_delete", name="batch_delete", response_model=None
-)
+@router.delete(_DOCUMENTS + "/batch", operation_id="batch_delete", response_model=None)
 def batch_delete(collection: str, body: Annotated[BatchDelete, Body()], caller: Deleter) -> Response:
     notes = notes_on(caller, body)
     record = reader(caller).collection(collection)
@@ -272,23 +249,13 @@ def _deletions(gone: int, failed: int, results: list[dict[str, Any]] | None) -> 
     return {**shown, "limits": {"max_document_ids": MAX_ROWS}, "message": f"{gone} documents deleted"}
 
 
-@router.get(
-    "/collections/{collection}/documents/count",
-    operation_id="count_documents",
-    name="count_documents",
-    response_model=None,
-)
+@router.get(_DOCUMENTS + "/count", operation_id="count_documents", response_model=None)
 def count(collection: str, query: Listed, caller: Reader) -> Response:
     record = reader(caller).collection(collection)
     return answer({"collection_id": record.id, "count": reader(caller).count(record.id, query.filter)})
 
 
-@router.post(
-    "/collections/{collection}/documents/distinct",
-    operation_id="distinct_document_values",
-    name="distinct_document_values",
-    response_model=None,
-)
+@router.post(_DOCUMENTS + "/distinct", operation_id="distinct_document_values", response_model=None)
 def distinct(collection: str, body: Distinct, caller: Reader) -> Response:
     """Values with their counts, the most frequent first; a list counts for each of its elements."""
     notes = notes_on(caller, body)
@@ -298,62 +265,20 @@ def distinct(collection: str, body: Distinct, caller: Reader) -> Response:
         value = field_value(hit, body.field)
         elements = value if isinstance(value, list) else [value]
         counts.update({orjson.dumps(element) for element in elements if element is not None})
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: body.limit]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: body.limit or MAX_VALUES]
     values = [{"value": orjson.loads(value), "count": number} for value, number in ordered]
-    return answer({"field": body.field, "values": values, "total_distinct": len(values), "query_info": {}, **notes})
+    return answer({"field": body.field, "values": values, "total_distinct": len(counts), "query_info": {}, **notes})
 
 
-@router.post(
-    "/collections/{collection}/documents/aggregate",
-    operation_id="aggregate_documents",
-    name="aggregate_documents",
-    response_model=None,
-)
+@router.post(_DOCUMENTS + "/aggregate", operation_id="aggregate_documents", response_model=None)
 def aggregate_documents(collection: str, body: Aggregate, caller: Reader) -> Response:
     notes = notes_on(caller, body)
-    for name in ("unwind", "range_buckets"):
-        if (body.model_extra or {}).get(name):
-            raise ValidationError.at(("body", name), "is not supported; group by a field, or filter by ranges", "extra")
     record = reader(caller).collection(collection)
-    keys = [Key(key.field, key.alias or key.field, key.date_trunc, key.date_part) for key in body.group_by or ()]
-    metrics = [_metric(entry, number) for number, entry in enumerate(body.aggregations)]
-    aliases = [metric.alias for metric in metrics]
-    rules = [Having(rule.field, rule.operator, rule.value) for rule in body.having or ()]
-    _check_aliases(aliases, [key.alias for key in keys], rules, body.sort_by)
-    hits = reader(caller).walk(record.id, parse_filter(body.filters))
-    rows = aggregate(hits, field_value, keys, metrics, rules)
-    total = len(rows)
-    rows = sort_rows(rows, body.sort_by or aliases[0], descending=body.sort_direction == "desc")
-    return answer({"results": rows[: body.limit or MAX_GROUPS], "total_groups": total, "query_info": notes})
+    found = run(body, reader(caller).walk(record.id, parse_filter(body.filters)), field_value)
+    return answer({**found, "query_info": notes})
 
 
-def _metric(entry: Aggregation, number: int) -> Metric:
-    path = (entry.distinct_field if entry.function == "count_distinct" else None) or entry.field
-    if entry.function != "count" and not path:
-        where = ("body", "aggregations", number, "field")
-        raise ValidationError.at(where, f"is required by the function '{entry.function}'", "missing")
-    return Metric(entry.function, "" if entry.function == "count" else path or "", entry.alias)
-
-
-def _check_aliases(aliases: Sequence[str], keys: Sequence[str], rules: Sequence[Having], sort_by: str | None) -> None:
-    errors = []
-    for alias, times in Counter(aliases).items():
-        if times > 1:
-            errors.append(FieldError(("body", "aggregations"), f"the alias '{alias}' is used {times} times", "alias"))
-    known = ", ".join([*aliases, *keys])
-    for number, rule in enumerate(rules):
-        if rule.alias not in aliases:
-            where = ("body", "having", number, "field")
-            errors.append(
-                FieldError(where, f"'{rule.alias}' is no alias of an aggregation; there are: {known}", "alias")
-            )
-    if sort_by is not None and sort_by not in (*aliases, *keys):
-        errors.append(FieldError(("body", "sort_by"), f"'{sort_by}' is not in the result; there are: {known}", "alias"))
-    if errors:
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
-
-
-@router.post("/documents/batch-get", operation_id="batch_get", name="batch_get", response_model=None)
+@router.post("/documents/batch-get", operation_id="batch_get", response_model=None)
 def batch_get(body: BatchGet, caller: Reader) -> Response:
     notes = notes_on(caller, body)
     ids = _ids(body.document_ids)
@@ -363,7 +288,7 @@ def batch_get(body: BatchGet, caller: Reader) -> Response:
     return answer({"documents": documents, "not_found": [ident for ident in ids if ident not in found], **notes})
 
 
-@router.post("/documents/search", operation_id="search_documents", name="search_documents", response_model=None)
+@router.post("/documents/search", operation_id="search_documents", response_model=None)
 def search(body: Search, caller: Reader) -> Response:
     notes = notes_on(caller, body)
     collections, unknown = reader(caller).collections(body.collection_ids)
@@ -376,6 +301,6 @@ def search(body: Search, caller: Reader) -> Response:
         )
     hits = search_documents(caller.services, caller.scope, collections, body.query, limit, tree)
     view = view_of(caller, urls=body.return_presigned_urls)
-    results = [{**present(hit, view), "score": hit.score} for hit in hits]
+    results = [result(hit, view) for hit in hits]
     shown = {"results": results, "documents": results, "total_count": len(results), "query": body.query}
     return answer({**shown, **notes})

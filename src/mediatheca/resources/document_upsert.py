@@ -42,10 +42,7 @@ class Upsert(Spec):
 
 
 @router.post(
-    "/namespaces/{namespace}/documents/upsert",
-    operation_id="upsert_documents_byo_namespaces",
-    name="upsert_documents_byo_namespaces",
-    response_model=None,
+    "/namespaces/{namespace}/documents/upsert", operation_id="upsert_documents_byo_namespaces", response_model=None
 )
 def upsert(namespace: str, body: Upsert, request: Request, caller: OrgWriter) -> Response:
     """Rows that are wrong are reported one by one and the rest is written; when all are wrong it is 422."""

@@ -158,23 +158,19 @@ def _group_path(raw: str | dict[str, Any] | None) -> str | None:
 
 
 router = APIRouter(tags=["documents"])
+_DOCUMENTS = "/collections/{collection}/documents"
+_DOCUMENT = _DOCUMENTS + "/{document_id}"
+_ANYWHERE = "/documents/{document_id}"
 
 
-@router.post(
-    "/collections/{collection}/documents", operation_id="create_document", name="create_document", response_model=None
-)
+@router.post(_DOCUMENTS, operation_id="create_document", response_model=None)
 def create(collection: str, body: Json, caller: Writer) -> Response:
     """Write a document directly: every key is payload but `document_id`, `vectors`, `features` and lineage."""
     record = reader(caller).collection(collection)
     return write_one(caller, record, creation(record, body))
 
 
-@router.post(
-    "/collections/{collection}/documents/list",
-    operation_id="list_documents",
-    name="list_documents",
-    response_model=None,
-)
+@router.post(_DOCUMENTS + "/list", operation_id="list_documents", response_model=None)
 def list_documents(
     collection: str,
     query: Listed,
@@ -186,12 +182,7 @@ def list_documents(
     return answer(list_answer(caller, [record], query, _with_query(body or ListDocuments(), request.query_params)))
 
 
-@router.get(
-    "/collections/{collection}/documents",
-    operation_id="list_documents_get",
-    name="list_documents_get",
-    response_model=None,
-)
+@router.get(_DOCUMENTS, operation_id="list_documents_get", response_model=None)
 def list_documents_get(collection: str, query: Listed, request: Request, caller: Reader) -> Response:
     record = reader(caller).collection(collection)
     return answer(list_answer(caller, [record], query, _with_query(ListDocuments(), request.query_params)))
@@ -214,9 +205,7 @@ def _with_query(body: ListDocuments, query: Mapping[str, str]) -> ListDocuments:
     return body.model_copy(update=found)
 
 
-@router.post(
-    "/documents/list", operation_id="list_documents_namespace", name="list_documents_namespace", response_model=None
-)
+@router.post("/documents/list", operation_id="list_documents_namespace", response_model=None)
 def list_everywhere(query: Listed, caller: Reader, body: Annotated[ListDocuments | None, Body()] = None) -> Response:
     """Documents of several collections, by collection (oldest first), then document id."""
     return answer(_list_everywhere(caller, query, body or ListDocuments()))
@@ -230,9 +219,7 @@ def _list_everywhere(caller: Caller, query: ListQuery, body: ListDocuments) -> d
     return list_answer(caller, collections, query, body, **extra)
 
 
-@router.post(
-    "/documents/list/batch", operation_id="list_documents_batch", name="list_documents_batch", response_model=None
-)
+@router.post("/documents/list/batch", operation_id="list_documents_batch", response_model=None)
 def list_batch(body: BatchListRequest, caller: Reader) -> Response:
     """Several lists at once; one that fails does not fail the others."""
     if not 1 <= len(body.queries) <= 10:
@@ -250,12 +237,7 @@ def list_batch(body: BatchListRequest, caller: Reader) -> Response:
     return answer({"results": results})
 
 
-@router.get(
-    "/collections/{collection}/documents/{document_id}",
-    operation_id="get_document",
-    name="get_document",
-    response_model=None,
-)
+@router.get(_DOCUMENT, operation_id="get_document", response_model=None)
 def get(
     collection: str,
     document_id: str,
@@ -270,36 +252,21 @@ def get(
     return answer(present(hit, view_of(caller, urls=return_presigned_urls, vectors=vectors)))
 
 
-@router.patch(
-    "/collections/{collection}/documents/{document_id}",
-    operation_id="patch_document",
-    name="patch_document",
-    response_model=None,
-)
-def patch(collection: str, document_id: str, body: Json, caller: Writer) -> Response:
-    """Merge: keys that are sent replace those stored, null removes one, `metadata` merges key by key."""
+_CHANGES = {"PATCH": patching, "PUT": replacement}
+
+
+@router.patch(_DOCUMENT, operation_id="patch_document", response_model=None)
+@router.put(_DOCUMENT, operation_id="put_document", response_model=None)
+def change(collection: str, document_id: str, body: Json, request: Request, caller: Writer) -> Response:
+    """PATCH merges: keys that are sent replace those stored, null removes one, `metadata` merges key by key.
+
+    PUT replaces the payload. Lineage stays, and vectors unless new ones are given.
+    """
     record = reader(caller).collection(collection)
-    return write_one(caller, record, patching(record, document_id, body))
+    return write_one(caller, record, _CHANGES[request.method](record, document_id, body))
 
 
-@router.put(
-    "/collections/{collection}/documents/{document_id}",
-    operation_id="put_document",
-    name="put_document",
-    response_model=None,
-)
-def put(collection: str, document_id: str, body: Json, caller: Writer) -> Response:
-    """Replace the payload. Lineage stays, and vectors unless new ones are given."""
-    record = reader(caller).collection(collection)
-    return write_one(caller, record, replacement(record, document_id, body))
-
-
-@router.delete(
-    "/collections/{collection}/documents/{document_id}",
-    operation_id="delete_document",
-    name="delete_document",
-    response_model=None,
-)
+@router.delete(_DOCUMENT, operation_id="delete_document", response_model=None)
 def delete(collection: str, document_id: str, caller: Deleter) -> Response:
     record = reader(caller).collection(collection)
     if not caller.services.writer.delete(caller.scope, caller.actor.key_id, record.id, [document_id]):
@@ -307,9 +274,7 @@ def delete(collection: str, document_id: str, caller: Deleter) -> Response:
     return deleted("document", document_id, document_id=document_id, collection_id=record.id)
 
 
-@router.get(
-    "/documents/{document_id}", operation_id="get_document_by_id", name="get_document_by_id", response_model=None
-)
+@router.get(_ANYWHERE, operation_id="get_document_by_id", response_model=None)
 def get_anywhere(
     document_id: str,
     caller: Reader,
@@ -322,32 +287,14 @@ def get_anywhere(
     return answer(present(hit, view_of(caller, urls=return_presigned_urls, vectors=vectors)))
 
 
-@router.patch(
-    "/documents/{document_id}", operation_id="patch_document_by_id", name="patch_document_by_id", response_model=None
-)
-def patch_anywhere(document_id: str, body: Json, caller: Writer) -> Response:
-    record = _home(caller, document_id)
-    return write_one(caller, record, patching(record, document_id, body))
+@router.patch(_ANYWHERE, operation_id="patch_document_by_id", response_model=None)
+@router.put(_ANYWHERE, operation_id="put_document_by_id", response_model=None)
+def change_anywhere(document_id: str, body: Json, request: Request, caller: Writer) -> Response:
+    """The same for a document that is known by its id alone."""
+    return change(reader(caller).locate(document_id).collection_id, document_id, body, request, caller)
 
 
-@router.put(
-    "/documents/{document_id}", operation_id="put_document_by_id", name="put_document_by_id", response_model=None
-)
-def put_anywhere(document_id: str, body: Json, caller: Writer) -> Response:
-    record = _home(caller, document_id)
-    return write_one(caller, record, replacement(record, document_id, body))
-
-
-def _home(caller: Caller, document_id: str) -> Record:
-    return reader(caller).collection(reader(caller).locate(document_id).collection_id)
-
-
-@router.get(
-    "/namespaces/{namespace}/documents/{document_id}",
-    operation_id="get_document_byo",
-    name="get_document_byo",
-    response_model=None,
-)
+@router.get("/namespaces/{namespace}/documents/{document_id}", operation_id="get_document_byo", response_model=None)
 def get_of_namespace(
     namespace: str, document_id: str, request: Request, caller: OrgReader, return_vectors: bool = False
 ) -> Response:

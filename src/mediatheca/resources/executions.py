@@ -12,20 +12,23 @@ import pydantic
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mediatheca.api.deps import Caller, Listed, Read, Reader, answer, json_body, listed
+from mediatheca.api.deps import Caller, Listed, Read, Reader, answer, json_body, listed, names_in
 from mediatheca.flows.executions import ADHOC
+from mediatheca.flows.replay import Ran, compare_runs, ran_of
 from mediatheca.flows.retrieve import ExecuteRequest, Plan
 from mediatheca.flows.retrieve.normalise import wire_kind
 from mediatheca.flows.retrieve.request import field_errors
 from mediatheca.flows.retrievers import Compiled
-from mediatheca.kernel.errors import MediathecaError, NotFoundError, ValidationError
+from mediatheca.kernel.errors import ConflictError, MediathecaError, NotFoundError, ValidationError
 from mediatheca.kernel.filters import parse_filter
-from mediatheca.resources.retrievers import run_stored
+from mediatheca.resources._executing import context_of, run, run_stored
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import Row
 
 router = APIRouter(tags=["retrievers"])
 MAX_QUERIES = 16
+MAX_FIELDS = 20
+PERSISTENCE = 0.9
 _ADHOC_LIST = "/retrievers/executions"
 _RETRIEVER = "/retrievers/{identifier}"
 _EXECUTION = _RETRIEVER + "/executions/{execution_id}"
@@ -165,14 +168,14 @@ def _mean(statistics: Sequence[Mapping[str, Any]], name: str) -> float:
 @router.post(f"{_ADHOC_LIST}/list", operation_id="list_adhoc_executions", response_model=None)
 async def list_adhoc(request: Request, query: Listed, caller: Reader) -> Response:
     """Executions of stages that were not stored, newest first."""
-    status = json_body(await request.body()).get("status")
+    status = names_in(json_body(await request.body()), "status")
     return await asyncio.to_thread(_page, caller, query, ADHOC, status)
 
 
 @router.post(f"{_RETRIEVER}/executions/list", operation_id="list_executions", response_model=None)
 async def list_executions(identifier: str, request: Request, query: Listed, caller: Reader) -> Response:
     """Executions of a retriever, newest first."""
-    status = json_body(await request.body()).get("status")
+    status = names_in(json_body(await request.body()), "status")
     retriever_id = await asyncio.to_thread(_retriever_id, caller, identifier)
     return await asyncio.to_thread(_page, caller, query, retriever_id, status)
 
@@ -182,7 +185,7 @@ def _retriever_id(caller: Caller, identifier: str) -> str:
         return tx.get("retriever", identifier).id
 
 
-def _page(caller: Caller, query: ListQuery, retriever_id: str, status: str | None) -> Response:
+def _page(caller: Caller, query: ListQuery, retriever_id: str, status: list[str]) -> Response:
     caller.services.executions.flush()
     where = {"retriever_id": retriever_id} | ({"status": status} if status else {})
     with caller.services.db.read(caller.scope) as tx:
@@ -259,6 +262,29 @@ def profile(identifier: str, execution_id: str, tx: Read, caller: Reader) -> Res
     return answer({**shown, "stages": stages})
 
 
+@router.post(f"{_EXECUTION}/replay", operation_id="replay_execution", response_model=None)
+async def replay(identifier: str, execution_id: str, caller: Reader) -> Response:
+    """Ask a past question again, of the same version and with the same seed, and say how the answer differs."""
+
+    def recorded() -> Row:
+        return _record(caller, execution_id, _retriever_id(caller, identifier))
+
+    row = await asyncio.to_thread(recorded)
+    body = row["body"]
+    if body.get("cut_inputs"):
+        names = ", ".join(body["cut_inputs"])
+        raise ConflictError(f"execution '{execution_id}' cannot be replayed: its long inputs were not kept ({names})")
+    asked = ExecuteRequest.parse({**body["request"], "inputs": body["inputs"], "skip_cache": True})
+    found = await caller.services.plans.find(caller.scope, identifier, body["version"])
+    result = await run(caller, found.plan, asked, context_of(caller, found, seed=body.get("seed")))
+    first = Ran([ident for ident, _ in body["ranking"]], body["stage_statistics"]["total_time_ms"])
+    second = ran_of(result, result["stage_statistics"]["total_time_ms"])
+    depth = max(len(first.ids), len(second.ids), 1)
+    compared = compare_runs(body["inputs"], first, second, depth, PERSISTENCE)
+    shown = {"replayed_execution_id": execution_id, "identical": first.ids == second.ids, "comparison": compared}
+    return answer({**result, **shown})
+
+
 # ---- while typing
 
 
@@ -276,6 +302,8 @@ def typeahead(
         if record.name.casefold().startswith(prefix)
     ][:limit]
     names = [name.strip() for name in fields.split(",") if name.strip()]
+    if len(names) > MAX_FIELDS:
+        raise ValidationError.at(("query", "fields"), f"names {len(names)} fields; at most {MAX_FIELDS}", "too_long")
     values = _values(caller, [record.id for record in records], names, q, limit)
     past = caller.services.executions.recent(caller.scope)
     own = [text for row in past if row["body"].get("actor") == caller.actor.key_id for text in _texts(row)]

@@ -1,4 +1,8 @@
-"""Health and metrics: what a load balancer, an operator and Prometheus ask. No key needed."""
+"""Health and metrics: what a load balancer, an operator and Prometheus ask. No key needed.
+
+Everybody is told which backend works. What is wrong with one, how far the indexes are behind and how many jobs there
+are is about all tenants' work: that is told to the operator only, an admin key of the organization that was made first.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from mediatheca.api.deps import answer
 from mediatheca.flows.services import Services
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import MediathecaError
+from mediatheca.kernel.scope import Actor
+from mediatheca.stores.db.keys import first_organization
 from mediatheca.telemetry import JOBS, metrics
 
 router = APIRouter(tags=["health"])
@@ -69,15 +75,16 @@ _memory = _Memory()
 @router.get("/health", operation_id="healthcheck", response_model=None)
 @router.get("/health/deep", operation_id="healthcheck_deep", response_model=None)
 def health(request: Request) -> Response:
-    """Every backend; 503 when one is not well. What is wrong is told to callers with a key only."""
+    """Every backend; 503 when one is not well. What is wrong is told to the operator only."""
     services: Services = request.app.state.services
     found = _memory.examine(services)
     well = all(entry["status"] == "OK" for entry in found.values())
     body: dict[str, Any] = {"status": "OK" if well else "DEGRADED", "version": __version__}
     body |= {name: entry["status"] for name, entry in found.items()}
     body["data"] = _flags({name: entry["status"] == "OK" for name, entry in found.items()}, services)
-    if _known(request):
+    if _is_operator(request):
         body |= {"backends": found, "index_lag": services.indexer.lag(), "jobs": services.queue.depth()}
+        body["recall"] = services.recall.report()
     return answer(body, 200 if well else 503)
 
 
@@ -88,12 +95,15 @@ def _flags(well: dict[str, bool], services: Services) -> dict[str, bool]:
     return {**flags, "inference": bool(services.extractors)}
 
 
-def _known(request: Request) -> bool:
+def _is_operator(request: Request) -> bool:
+    """Whether the key is an admin's of the organization that the first start made."""
     try:
-        request.app.state.auth.actor(request.headers.get("authorization"))
+        actor: Actor = request.app.state.auth.actor(request.headers.get("authorization"))
+        return "admin" in actor.permissions and actor.organization_id == first_organization(
+            request.app.state.services.db
+        )
     except MediathecaError:
         return False
-    return True
 
 
 @router.get("/health/liveness", operation_id="liveness", response_model=None)
@@ -117,7 +127,11 @@ metrics_router = APIRouter(tags=["health"])
 
 @metrics_router.get("/metrics", operation_id="metrics", include_in_schema=False, response_model=None)
 def prometheus(request: Request) -> Response:
-    for status, count in request.app.state.services.queue.depth().items():
-        JOBS.labels(status).set(count)
-    body, media_type = metrics()
+    """Requests and the process for everybody; with the operator's key also jobs, index lag, documents, failures."""
+    operator = _is_operator(request)
+    if operator:
+        JOBS.clear()
+        for status, count in request.app.state.services.queue.depth().items():
+            JOBS.labels(status).set(count)
+    body, media_type = metrics(work=operator)
     return Response(body, media_type=media_type)

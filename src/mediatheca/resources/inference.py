@@ -14,8 +14,8 @@ from mediatheca.flows.retrieve import ExecuteRequest
 from mediatheca.flows.retrievers import views
 from mediatheca.kernel.errors import NotEnabledError, ValidationError
 from mediatheca.kernel.uris import parse_feature_uri
+from mediatheca.resources._executing import context_of
 from mediatheca.resources.base import Spec, unknown_keys
-from mediatheca.resources.retrievers import context_of
 
 router = APIRouter(tags=["inference"])
 MAX_TEXTS = 128

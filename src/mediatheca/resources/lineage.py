@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
 from mediatheca.api.deps import Caller, Listed, Reader, answer, listed
 from mediatheca.flows.document_reads import DocumentReader
+from mediatheca.flows.document_reads import Query as DocumentsQuery
 from mediatheca.kernel.errors import NotFoundError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.present import chain, lineage, present
 from mediatheca.kernel.search import Hit
 from mediatheca.resources.documents import reader, view_of
-from mediatheca.stores.db.listing import ListQuery, Page, decode_cursor, encode_cursor
 from mediatheca.stores.db.tx import Record, Row
 
 MAX_RELATIVES = 100
 MAX_FAILURES = 20
+MAX_TREE_IDS = 1000
+"""Document ids listed of a collection in the tree of an object; `/objects/{id}/documents` pages through all."""
 
 router = APIRouter(tags=["lineage"])
+_DOCUMENT = "/collections/{collection}/documents/{document_id}"
 
 
-@router.get(
-    "/collections/{collection}/documents/{document_id}/lineage",
-    operation_id="get_document_lineage",
-    name="get_document_lineage",
-    response_model=None,
-)
+@router.get(_DOCUMENT + "/lineage", operation_id="get_document_lineage", response_model=None)
 def document_lineage(collection: str, document_id: str, caller: Reader) -> Response:
     record = reader(caller).collection(collection)
     hit = reader(caller).one(record.id, document_id)
@@ -41,12 +39,7 @@ def document_lineage(collection: str, document_id: str, caller: Reader) -> Respo
     return answer({**shown, "lineage": {**found, "lineage_chain": steps}, "message": message})
 
 
-@router.get(
-    "/collections/{collection}/documents/{document_id}/ancestors",
-    operation_id="get_document_ancestors",
-    name="get_document_ancestors",
-    response_model=None,
-)
+@router.get(_DOCUMENT + "/ancestors", operation_id="get_document_ancestors", response_model=None)
 def ancestors(collection: str, document_id: str, caller: Reader) -> Response:
     """The documents this one was made from, nearest first; one that was deleted ends the list."""
     source = reader(caller)
@@ -74,12 +67,7 @@ def _parent(source: DocumentReader, hit: Hit) -> Hit | None:
     return found[0] if found else None
 
 
-@router.get(
-    "/collections/{collection}/documents/{document_id}/descendants",
-    operation_id="get_document_descendants",
-    name="get_document_descendants",
-    response_model=None,
-)
+@router.get(_DOCUMENT + "/descendants", operation_id="get_document_descendants", response_model=None)
 def descendants(collection: str, document_id: str, caller: Reader) -> Response:
     """The documents made directly from this one, at most 100, by collection and id."""
     source = reader(caller)
@@ -102,12 +90,7 @@ def _is_child(child: Hit, parent: Hit) -> bool:
     return child.system.get("source_collection_id") in (None, "", parent.collection_id)
 
 
-@router.get(
-    "/objects/{object_id}/documents",
-    operation_id="get_documents_by_object",
-    name="get_documents_by_object",
-    response_model=None,
-)
+@router.get("/objects/{object_id}/documents", operation_id="get_documents_by_object", response_model=None)
 def documents_of_object(
     object_id: str,
     query: Listed,
@@ -115,87 +98,86 @@ def documents_of_object(
     collection_ids: Annotated[list[str] | None, Query()] = None,
     return_presigned_urls: bool = False,
 ) -> Response:
-    """Every document derived from an object, in all collections."""
+    """A page of the documents derived from an object, in all collections; `collections` counts them all."""
     source = reader(caller)
     collections, unknown = source.collections(collection_ids)
     if unknown:
         raise NotFoundError("collection", ", ".join(unknown))
-    hits = [hit for record in collections for hit in source.walk(record.id, query.filter, object_ids=[object_id])]
-    _check_object(caller, object_id, hits)
-    page = _page(query, len(hits))
+    counts = {record.id: source.count(record.id, query.filter, [object_id]) for record in collections}
+    _object(caller, object_id, known=any(counts.values()))
+    made = [record for record in collections if counts[record.id]]
+    hits, page = source.page(made, DocumentsQuery(query, object_ids=[object_id]))
     view = view_of(caller, urls=return_presigned_urls)
-    shown = [present(hit, view) for hit in hits[page.offset : page.offset + page.limit]]
-    counts: dict[str, int] = defaultdict(int)
-    for hit in hits:
-        counts[hit.collection_id] += 1
-    summary = [{"collection_id": ident, "document_count": count} for ident, count in counts.items()]
-    extra = {"object_id": object_id, "total_documents": len(hits), "documents": shown, "collections": summary}
+    shown = [present(hit, view) for hit in hits]
+    summary = [{"collection_id": record.id, "document_count": counts[record.id]} for record in made]
+    total = sum(counts.values()) if page.total is None else page.total
+    extra = {"object_id": object_id, "total_documents": total, "documents": shown, "collections": summary}
     return answer(listed(page, shown, **extra))
 
 
-def _page(query: ListQuery, total: int) -> Page:
-    offset = query.offset
-    if query.cursor:
-        state = decode_cursor(query.cursor).get("o", 0)
-        offset = state if isinstance(state, int) and state >= 0 else 0
-    more = total > offset + query.limit
-    return Page([], total, offset, query.limit, encode_cursor({"o": offset + query.limit}) if more else None)
-
-
-def _check_object(caller: Caller, object_id: str, hits: list[Hit]) -> Row | None:
-    """The object, if it is ours; documents may name a root that was never an object here."""
+def _object(caller: Caller, object_id: str, *, known: bool) -> Row | None:
+    """The object, if it is ours; documents may name a root that was never an object here (`known`)."""
     with caller.services.db.read(caller.scope) as tx:
         row = tx.row("objects", {"object_id": object_id})
-    if row is None and not hits:
+    if row is None and not known:
         raise NotFoundError("object", object_id)
     return row
 
 
 @router.get(
-    "/objects/{object_id}/decomposition-tree",
-    operation_id="get_decomposition_tree_objects",
-    name="get_decomposition_tree_objects",
-    response_model=None,
+    "/objects/{object_id}/decomposition-tree", operation_id="get_decomposition_tree_objects", response_model=None
 )
 def decomposition_tree(object_id: str, caller: Reader, include_document_ids: bool = False) -> Response:
     """The collections that made something of an object, each under the one it read from."""
     source = reader(caller)
-    collections, _ = source.collections(None)
-    by_collection = {record.id: list(source.walk(record.id, object_ids=[object_id])) for record in collections}
-    by_collection = {ident: hits for ident, hits in by_collection.items() if hits}
-    everything = [hit for hits in by_collection.values() for hit in hits]
-    row = _check_object(caller, object_id, everything)
-    names = {record.id: record for record in collections}
-    nodes = {ident: _node(names[ident], hits, include_document_ids) for ident, hits in by_collection.items()}
+    found: dict[str, _Made] = {}
+    for record in source.collections(None)[0]:
+        count = source.count(record.id, object_ids=[object_id])
+        if count:
+            wanted = MAX_TREE_IDS if include_document_ids else 1
+            hits = list(source.walk(record.id, limit=wanted, object_ids=[object_id]))
+            found[record.id] = _Made(record, count, hits)
+    row = _object(caller, object_id, known=bool(found))
+    nodes = {ident: made.node(with_ids=include_document_ids) for ident, made in found.items()}
     roots: list[dict[str, Any]] = []
-    for ident, hits in by_collection.items():
-        parent = hits[0].system.get("source_collection_id")
+    for ident, made in found.items():
+        parent = made.system.get("source_collection_id")
         siblings = nodes[parent]["children"] if parent in nodes and parent != ident else roots
         siblings.append(nodes[ident])
-    bucket = row["bucket_id"] if row is not None else everything[0].system.get("root_bucket_id")
+    first = next(iter(found.values()), None)
+    bucket = row["bucket_id"] if row is not None else first and first.system.get("root_bucket_id")
     shown = {"object_id": object_id, "root_object_id": object_id, "root_bucket_id": bucket}
-    return answer({**shown, "total_documents": len(everything), "total_collections": len(nodes), "tree": roots})
+    total = sum(made.count for made in found.values())
+    return answer({**shown, "total_documents": total, "total_collections": len(nodes), "tree": roots})
 
 
-def _node(record: Record, hits: list[Hit], with_ids: bool) -> dict[str, Any]:
-    node: dict[str, Any] = {
-        "collection_id": record.id,
-        "collection_name": record.name,
-        "feature_extractor_id": record.body["feature_extractor"]["feature_extractor_id"],
-        "document_count": len(hits),
-        "children": [],
-    }
-    if with_ids:
-        node["document_ids"] = [hit.document_id for hit in hits]
-    return node
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a collection made of an object: how many documents, and the first of them."""
+
+    record: Record
+    count: int
+    hits: list[Hit]
+
+    @property
+    def system(self) -> dict[str, Any]:
+        return self.hits[0].system if self.hits else {}
+
+    def node(self, *, with_ids: bool) -> dict[str, Any]:
+        node: dict[str, Any] = {
+            "collection_id": self.record.id,
+            "collection_name": self.record.name,
+            "feature_extractor_id": self.record.body["feature_extractor"]["feature_extractor_id"],
+            "document_count": self.count,
+            "children": [],
+        }
+        if with_ids:
+            node["document_ids"] = [hit.document_id for hit in self.hits]
+            node["document_ids_truncated"] = self.count > len(self.hits)
+        return node
 
 
-@router.get(
-    "/collections/{collection}/documents/{document_id}/diagnostics",
-    operation_id="get_document_diagnostics",
-    name="get_document_diagnostics",
-    response_model=None,
-)
+@router.get(_DOCUMENT + "/diagnostics", operation_id="get_document_diagnostics", response_model=None)
 def diagnostics(collection: str, document_id: str, caller: Reader) -> Response:
     """Why a document is, or is not, found by a search."""
     record = reader(caller).collection(collection)

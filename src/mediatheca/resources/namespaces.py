@@ -31,7 +31,8 @@ _NOT_YET = (
 )  # fmt: skip
 _TABLES = (
     "objects", "blobs", "uploads", "batches", "batch_objects", "chunks", "failures", "derivations", "tasks", "jobs",
-    "schedules", "tombstones", "executions", "retriever_versions", "document_tables", "resources",
+    "schedules", "tombstones", "executions", "retriever_versions", "document_tables", "cached_results",
+    "resources",
 )  # fmt: skip
 
 
@@ -347,10 +348,9 @@ namespace = Resource(
     spec=NamespaceSpec,
     patch=NamespacePatch,
     present=present,
-    create=create,
+    create=None,  # two routes below, one for each mode
     change=change,
     remove=remove,
     level="organization",
-    verbs=frozenset({"get", "list", "update", "delete"}),
     routes=routes,
 )

@@ -24,15 +24,10 @@ from mediatheca.api.deps import (
     json_body,
     listed,
 )
-from mediatheca.flows.objects import (
-    Author,
-    Options,
-    Outcome,
-    blobs_of,
-    change_object,
-    create_objects,
-    get_object,
-)
+from mediatheca.flows.objects.changes import change_object
+from mediatheca.flows.objects.create import create_objects
+from mediatheca.flows.objects.reads import blobs_of, get_object
+from mediatheca.flows.objects.requests import Author, Options, Outcome
 from mediatheca.flows.removal import delete_objects, switch_off
 from mediatheca.kernel.errors import ConflictError, FieldError, NotFoundError, ValidationError
 from mediatheca.kernel.filters import parse_filter
@@ -73,8 +68,8 @@ class SoftDeleteSpec(Spec):
 
     object_ids: list[str] = Field(min_length=1, max_length=5000)
     reason: str = Field(max_length=500)
-    lifecycle_state: str = "disabled"
-    source: str = "bulk_purge"
+    lifecycle_state: str = Field("disabled", max_length=100)
+    source: str = Field("bulk_purge", max_length=100)
 
 
 def _documented(model: type[Spec]) -> dict[str, Any]:
@@ -312,12 +307,8 @@ def get(
 
 
 def _change(bucket: str, ident: str, body: Mapping[str, Any], tx: Write, *, replace: bool) -> Response:
-    patch = {name: value for name, value in body.items() if name != "skip_duplicates"}
-    if "blobs" in patch:
-        message = "blobs of an object cannot be replaced; create a new object, or upsert by unique key"
-        raise ValidationError.at(("body", "blobs"), message, "immutable")
     record = tx.get("bucket", bucket)
-    row = change_object(tx, record, get_object(tx, record.id, ident), patch, replace_metadata=replace)
+    row = change_object(tx, record, get_object(tx, record.id, ident), body, replace_metadata=replace)
     return answer(present(row, blobs_of(tx, [row["object_id"]]).get(row["object_id"], [])))
 
 

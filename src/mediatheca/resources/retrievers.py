@@ -9,18 +9,19 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import AliasChoices, Field
 
-from mediatheca.api.deps import Caller, Reader, Write, Writer, answer, json_body
-from mediatheca.flows.executions import ADHOC
-from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, declared_collections
-from mediatheca.flows.retrievers import Compiled, views
+from mediatheca.api.deps import Reader, Write, Writer, answer, json_body
+from mediatheca.flows.learning import forget_retriever
+from mediatheca.flows.publishing import is_published
+from mediatheca.flows.retrieve import ExecuteRequest, declared_collections
+from mediatheca.flows.retrieve.cache import cache_policy
+from mediatheca.flows.retrievers import views
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import BadRequestError, ValidationError
+from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
 from mediatheca.kernel.ids import check_name
 from mediatheca.kernel.inputs import input_schema_changes, parse_input_schema
+from mediatheca.resources._executing import context_of, query_of, respond
 from mediatheca.resources.base import Context, Resource, Spec
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
-
-_QUERY = ("return_presigned_urls", "return_urls", "return_vectors", "explain", "skip_cache", "limit", "offset")
 
 
 class RetrieverSpec(Spec):
@@ -75,6 +76,7 @@ def _checked(tx: ReadTx, body: dict[str, Any], context: Context) -> dict[str, An
     identifiers = body.pop("collection_identifiers", None) or []
     collections = views(tx, identifiers)
     schema = body.get("input_schema") or {}
+    cache_policy(body.get("cache_config"))  # refused here rather than at the first execution
     plan = engine.compile(body["stages"], collections, schema)
     return {
         **body,
@@ -93,6 +95,8 @@ def change(tx: Tx, record: Record, patch: RetrieverPatch, context: Context) -> t
         raise BadRequestError("the body is empty: send the fields to change")
     if "budget_limits" in (patch.model_extra or {}):
         raise ValidationError.at("budget_limits", "cannot change after creation; clone the retriever", "immutable")
+    if "stages" in sent and is_published(tx, record.id):
+        raise ConflictError("stages: a published retriever keeps its stages; unpublish it, or change a clone of it")
     name = sent.pop("retriever_name", None) or record.name
     if "input_schema" in sent:
         old, new = parse_input_schema(record.body["input_schema"]), parse_input_schema(sent["input_schema"])
@@ -110,13 +114,15 @@ def change(tx: Tx, record: Record, patch: RetrieverPatch, context: Context) -> t
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
     for table in ("retriever_versions", "executions"):
         tx.delete(table, {"retriever_id": record.id})
+    forget_retriever(tx, record.id)
     return {"retriever_id": record.id}
 
 
 def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dict[str, Any]]:
     found = []
+    public = set(tx.column("publications", "retriever_id", {"retriever_id": [record.id for record in records]}))
     for record in records:
-        view = _view(record)
+        view = _view(record) | {"is_published": record.id in public}
         found.append({**view, "retriever": view})
     return found
 
@@ -143,7 +149,6 @@ def _view(record: Record) -> dict[str, Any]:
         "input_schema": body["input_schema"],
         "feature_uris": body["feature_uris"],
         "status": "active",
-        "is_published": False,
         "version": record.version,
         "warnings": body.get("warnings", []),
         "created_at": record.created_at,
@@ -175,49 +180,20 @@ async def execute_adhoc(request: Request, caller: Reader) -> Response:
     engine = caller.services.retrieve
     plan = engine.compile(body["stages"], await asyncio.to_thread(collections), body.get("input_schema"))
     known = {**body, "collection_identifiers": None, "collection_ids": None}
-    asked = ExecuteRequest.parse(known, _query(request))
-    result = await engine.execute(plan, asked, context_of(caller))
-    seen = {"collection_ids": [view.collection_id for view in plan.collections], "actor": caller.actor.key_id}
-    caller.services.executions.add(caller.scope, ADHOC, asked.inputs, result, **seen)
-    return answer(result, headers={"X-Execution-Mode": "adhoc"})
-
-
-def _query(request: Request) -> dict[str, Any]:
-    given = request.query_params
-    return {name: given[name] for name in _QUERY if name in given} if given else {}
-
-
-def context_of(caller: Caller, **more: Any) -> ExecutionContext:
-    """Who executes what, for the engine."""
-    scope = caller.scope
-    return ExecutionContext(
-        namespace_id=scope.namespace_id, internal_id=scope.organization_id, base_url=caller.base_url, **more
-    )
+    asked = ExecuteRequest.parse(known, query_of(request))
+    return await respond(caller, plan, asked, context_of(caller), {"X-Execution-Mode": "adhoc"})
 
 
 @routes.post("/retrievers/{identifier}/execute", operation_id="execute_retriever", response_model=None)
 async def execute(identifier: str, request: Request, caller: Reader) -> Response:
     """Run a stored retriever."""
     body = json_body(await request.body())
-    asked = ExecuteRequest.parse(body, _query(request))  # first: it checks the version
+    asked = ExecuteRequest.parse(body, query_of(request))  # first: it checks the version
     found = await caller.services.plans.find(caller.scope, identifier, asked.version)
-    return answer(await run_stored(caller, found, asked))
-
-
-async def run_stored(caller: Caller, found: Compiled, asked: ExecuteRequest) -> dict[str, Any]:
-    """Execute a compiled retriever and remember that it ran."""
-    context = context_of(
-        caller,
-        retriever_id=found.retriever_id,
-        retriever_name=found.name,
-        version=found.version,
-        max_time_ms=found.max_time_ms,
-        max_credits=found.max_credits,
-    )
-    result = await caller.services.retrieve.execute(found.plan, asked, context)
-    seen = {"collection_ids": [view.collection_id for view in found.plan.collections], "actor": caller.actor.key_id}
-    caller.services.executions.add(caller.scope, found.retriever_id, asked.inputs, result, **seen)
-    return result
+    if asked.retriever_id not in (None, identifier, found.retriever_id, found.name):
+        message = f"'{asked.retriever_id[:100]}' is another retriever than that of the path; leave it out"
+        raise ValidationError.at(("body", "retriever_id"), message, "conflict")
+    return await respond(caller, found.plan, asked, context_of(caller, found))
 
 
 @routes.post("/retrievers/{identifier}/clone", operation_id="clone_retriever", response_model=None)

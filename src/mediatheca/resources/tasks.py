@@ -6,14 +6,13 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from mediatheca.api.deps import Delete, Listed, Raw, Read, answer, json_body, listed
+from mediatheca.api.deps import Delete, Listed, Raw, Read, answer, json_body, listed, names_in
 from mediatheca.flows.ingest.plan import ENDED, cancel_batch, change_task
-from mediatheca.kernel.errors import NotFoundError, ValidationError
+from mediatheca.kernel.errors import NotFoundError
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
 
 router = APIRouter(tags=["tasks"])
-MAX_NAMES = 100
 
 
 def task_view(row: Row) -> dict[str, Any]:
@@ -45,17 +44,8 @@ def _page(tx: ReadTx, query: ListQuery, where: dict[str, Any]) -> Response:
 
 @router.post("/tasks/list", operation_id="list_tasks", response_model=None)
 def list_post(raw: Raw, query: Listed, tx: Read) -> Response:
-    where: dict[str, Any] = {}
     body = json_body(raw)
-    for key in ("status", "task_type"):
-        given = body.get(key)
-        names = given if isinstance(given, list) else [given]
-        if not all(name is None or isinstance(name, str) for name in names) or len(names) > MAX_NAMES:
-            message = f"must be a string or a list of at most {MAX_NAMES} strings"
-            raise ValidationError.at(("body", key), message, "string_type")
-        if given:
-            where[key] = given
-    return _page(tx, query, where)
+    return _page(tx, query, {key: names for key in ("status", "task_type") if (names := names_in(body, key))})
 
 
 @router.get("/tasks", operation_id="list_tasks_get", response_model=None)

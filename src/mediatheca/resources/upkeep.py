@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from mediatheca.api.deps import OrgWriter, Read, answer
+from mediatheca.api.deps import OrgWriter, Read, answer, listed
 from mediatheca.flows.ingest.plan import OPEN
 from mediatheca.flows.removal import cuts
 from mediatheca.kernel import clock
-from mediatheca.stores.db.tx import ReadTx, Row
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.stores.db.listing import Page, decode_cursor, encode_cursor
+from mediatheca.stores.db.tx import Cmp, ReadTx, Row
 
 router = APIRouter(tags=["collections"])
+_PIECE = 500
+"""Object ids of one statement."""
 
 
 @router.get("/collections/{identifier}/reconciliation", operation_id="reconcile_collection", response_model=None)
-def reconcile(identifier: str, tx: Read, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
-    """Objects against documents: every object of the sources, those that gave documents, and why others did not."""
+def reconcile(
+    identifier: str, tx: Read, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: str | None = None
+) -> Response:
+    """Objects against documents: every object of the sources, those that gave documents, and why others did not.
+
+    The counts are of everything; the discrepancies come by object id, a page at a time.
+    """
     collection = tx.get("collection", identifier)
-    where = {"bucket_id": collection.body["source"]["bucket_ids"]}
-    objects = {row["object_id"] for row in tx.rows("objects", where, columns=("object_id",))}
-    derived = tx.rows("derivations", {"collection_id": collection.id}, columns=("object_id", "documents"))
-    produced = {row["object_id"] for row in derived if row["documents"] and row["object_id"] in objects}
-    missing = sorted(objects - produced)
-    tried = {row["object_id"] for row in derived}
-    return answer(
-        {
-            "collection_id": collection.id,
-            "source_object_count": len(objects),
-            "produced_object_count": len(produced),
-            "document_count": sum(row["documents"] for row in derived),
-            "delta": len(missing),
-            "discrepancies": _reasons(tx, collection.id, missing[:limit], tried),
-            "discrepancies_truncated": len(missing) > limit,
-            "limit": limit,
-        }
-    )
+    after = _position(cursor)
+    objects = missing = 0
+    wanted: list[str] = []
+    for ids in _source_objects(tx, collection.body["source"]["bucket_ids"]):
+        where = {"collection_id": collection.id, "object_id": ids, "documents": Cmp(">", 0)}
+        produced = set(tx.column("derivations", "object_id", where))
+        absent = [ident for ident in ids if ident not in produced]
+        objects, missing = objects + len(ids), missing + len(absent)
+        wanted += [ident for ident in absent if ident > after][: limit + 1 - len(wanted)]
+    shown, more = wanted[:limit], len(wanted) > limit
+    made = tx.sums("derivations", {"collection_id": collection.id}, ("documents",))
+    found = _reasons(tx, collection.id, shown)
+    body = {
+        "collection_id": collection.id,
+        "source_object_count": objects,
+        "produced_object_count": objects - missing,
+        "document_count": int(made[0]["documents"]),
+        "delta": missing,
+        "discrepancies": found,
+        "discrepancies_truncated": more,
+    }
+    page = Page([], missing, 0, limit, encode_cursor({"k": shown[-1]}) if more else None)
+    return answer(listed(page, found, **body))
 
 
-def _reasons(tx: ReadTx, collection_id: str, object_ids: list[str], tried: set[str]) -> list[dict[str, Any]]:
+def _position(cursor: str | None) -> str:
+    after = decode_cursor(cursor).get("k") if cursor else ""
+    if not isinstance(after, str):
+        raise ValidationError.at("cursor", "is not a cursor of this list", "cursor")
+    return after
+
+
+def _source_objects(tx: ReadTx, bucket_ids: list[str]) -> Iterator[list[str]]:
+    """The ids of the buckets' objects in their order, a piece at a time: a bucket may hold millions."""
+    last = ""
+    while True:
+        where = {"bucket_id": bucket_ids, "object_id": Cmp(">", last)}
+        rows = tx.rows("objects", where, columns=("object_id",), order=("object_id",), limit=_PIECE)
+        if not rows:
+            return
+        yield [row["object_id"] for row in rows]
+        last = rows[-1]["object_id"]
+
+
+def _reasons(tx: ReadTx, collection_id: str, object_ids: list[str]) -> list[dict[str, Any]]:
     found = []
     for cut in cuts(object_ids):
         where = {"collection_id": collection_id, "object_id": cut}
+        tried = set(tx.column("derivations", "object_id", where))
         failures = {row["object_id"]: row["reason"] for row in tx.rows("failures", where, order=("created_at",))}
         queued = _queued(tx, cut)
         for row in tx.rows("objects", {"object_id": cut}, order=("object_id",)):

@@ -23,9 +23,10 @@ from mediatheca.api.deps import (
     json_body,
     listed,
 )
+from mediatheca.flows.confirmation import Claim, confirm
 from mediatheca.flows.ingest.plan import add_task, change_task
-from mediatheca.flows.objects import Author
-from mediatheca.flows.uploads import MAX_UPLOADS, Announcement, Claim, announce, cancel, confirm, get_upload
+from mediatheca.flows.objects.requests import Author
+from mediatheca.flows.uploads import MAX_UPLOADS, Announcement, announce, cancel, get_upload
 from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.resources.base import Spec, unknown_keys
 from mediatheca.resources.tasks import task_view
@@ -33,7 +34,6 @@ from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
 
 _BUCKET = "/buckets/{bucket_identifier}/uploads"
-_MAX_LIST_URLS = 1000
 router = APIRouter(tags=["uploads"])
 
 Flag = Annotated[bool, Query()]

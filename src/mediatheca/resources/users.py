@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator
 from mediatheca.api.deps import Admin, AdminWrite, Listed, OrgRead, OrgReader, answer, listed
 from mediatheca.flows.tenancy import change_user, remove_user
 from mediatheca.kernel.errors import ConflictError
+from mediatheca.kernel.filters import all_of, parse_filter
 from mediatheca.resources.base import Spec, unknown_keys
 from mediatheca.stores.db.tx import Record, record
 
@@ -72,14 +74,14 @@ def create(spec: UserSpec, tx: AdminWrite, caller: Admin) -> Response:
 
 @router.get("/organizations/users", operation_id="list_users_organizations", response_model=None)
 def list_(query: Listed, tx: OrgRead, role: Role | None = None, status: Status | None = None) -> Response:
-    users = [u for u in tx.resources("user") if role in (None, u.body["role"]) and status in (None, u.body["status"])]
-    if role is None and status is None:
-        page = tx.page("resources", {"kind": "user"}, query, {"email": "name", "user_id": "id"})
-        body = listed(page, [present(record(row)) for row in page.rows])
-    else:
-        chosen = users[query.offset : query.offset + query.limit]
-        body = {"results": [present(user) for user in chosen], "total": len(users), "total_count": len(users)}
-    return answer({**body, "users": body["results"]})
+    """Users of the caller's organization, newest first."""
+    for name, value in (("role", role), ("status", status)):
+        if value is not None:
+            wanted = parse_filter({"field": name, "operator": "eq", "value": value})
+            query = replace(query, filter=all_of(query.filter, wanted))
+    page = tx.page("resources", {"kind": "user"}, query, {"email": "name", "user_id": "id"})
+    results = [present(record(row)) for row in page.rows]
+    return answer(listed(page, results, users=results))
 
 
 @router.get("/organizations/users/{user_email}", operation_id="get_user_organizations_email", response_model=None)

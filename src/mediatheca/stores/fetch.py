@@ -7,12 +7,11 @@ Redirects start over. Size (after decompression), time, redirects and media type
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +27,8 @@ MAX_URL_LENGTH = 8192
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
 _PORTS = {"http": 80, "https": 443}
+_SAFE_ELSEWHERE = frozenset({"accept", "accept-language", "content-type"})
+"""The headers that a redirect to another host keeps: any other may be a credential."""
 _HOST = re.compile(r"[a-z0-9._:-]{1,253}")
 _USER_AGENT = "mediatheca"
 
@@ -46,6 +47,17 @@ class Fetched:
     content_type: str
     final_url: str
     filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Any answer, whatever its status. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+    content_type: str
+    final_url: str
 
 
 class Fetcher:
@@ -86,9 +98,60 @@ class Fetcher:
                 url = _joined(target, answer)
         raise BadRequestError(f"url: more than {MAX_REDIRECTS} redirects; give the address of the file itself")
 
-    async def afetch(self, url: str, *, max_bytes: int, timeout_s: float, accept: Collection[str] = ()) -> Fetched:
-        """`fetch` in a thread."""
-        return await asyncio.to_thread(self.fetch, url, max_bytes=max_bytes, timeout_s=timeout_s, accept=accept)
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        max_bytes: int,
+        timeout_s: float,
+        steer: Callable[[httpx.URL], httpx.URL] = lambda target: target,
+    ) -> Answered:
+        """Any request; whatever status answers it.
+
+        `steer` sees every address before it is asked, redirects too: it gives the one to ask, or raises. A redirect to
+        another origin loses the headers that may hold credentials; 301 to 303 become GET, as browsers do.
+
+        Raises:
+            ValidationError: the URL, or where it leads, is refused.
+            PayloadTooLargeError: more than `max_bytes`, counted after decompression.
+            FetchFailedError: no answer, or not in time.
+            BadRequestError: a broken body, too many redirects.
+        """
+        deadline = time.monotonic() + timeout_s
+        sent = {name.lower(): value for name, value in headers.items()}
+        with _explained(timeout_s):
+            target = steer(check_url(url))
+            for _ in range(MAX_REDIRECTS + 1):
+                raw = [(name.encode(), value.encode("latin-1")) for name, value in sent.items()]
+                with self._exchange(method, target, raw, body, deadline) as response:
+                    got = httpx.Headers(response.headers)
+                    if response.status not in _REDIRECTS or "location" not in got:
+                        return _answered(target, response, got, max_bytes)
+                following = steer(check_url(_joined(target, got["location"])))
+                if response.status not in (307, 308) and method not in ("GET", "HEAD"):
+                    method, body = "GET", b""
+                    sent.pop("content-type", None)
+                if _origin(following) != _origin(target):
+                    sent = {name: value for name, value in sent.items() if name in _SAFE_ELSEWHERE}
+                target = following
+        raise BadRequestError(f"url: more than {MAX_REDIRECTS} redirects; give the final address")
+
+    def named(self, url: httpx.URL) -> bool:
+        """Whether the operator named this host, or its address, in the allow-list."""
+        return self._guard.named(_host(url), _port(url))
+
+    def addresses(self, host: str, port: int, *, timeout_s: float = 5.0) -> list[str]:
+        """The checked addresses behind a name, for a connection that speaks another protocol than HTTP.
+
+        Raises:
+            ValidationError: the port or an address is refused.
+            FetchFailedError: the name does not resolve.
+        """
+        with _explained(timeout_s):
+            return self._addresses(host, port, time.monotonic() + timeout_s)
 
     def check(self, url: str, *, timeout_s: float = 5.0) -> None:
         """Refuse now a URL that `fetch` would refuse later; does not connect.
@@ -103,29 +166,40 @@ class Fetcher:
 
     def _get(self, target: httpx.URL, deadline: float, max_bytes: int, accept: Collection[str]) -> Fetched | str:
         """One request: the file, or where a redirect leads."""
-        host = _host(target)
-        addresses = self._addresses(host, _port(target), deadline)
-        with (
-            httpcore.ConnectionPool(
-                ssl_context=self._tls, max_connections=1, network_backend=_Pinned(addresses, deadline)
-            ) as pool,
-            pool.stream(
-                "GET",
-                httpcore.URL(scheme=target.raw_scheme, host=host.encode(), port=target.port, target=target.raw_path),
-                headers=[
-                    (b"Host", target.netloc),
-                    (b"User-Agent", _USER_AGENT.encode()),
-                    (b"Accept", (", ".join(_accept_header(accept)) or "*/*").encode()),
-                    (b"Accept-Encoding", b"gzip, deflate"),
-                    (b"Connection", b"close"),
-                ],
-            ) as response,
-        ):
+        wanted = (b"accept", (", ".join(_accept_header(accept)) or "*/*").encode())
+        with self._exchange("GET", target, [wanted], b"", deadline) as response:
             headers = httpx.Headers(response.headers)
             if response.status in _REDIRECTS and "location" in headers:
                 return headers["location"]
             _check_status(response.status)
             return _read(target, response, headers, max_bytes, accept)
+
+    @contextmanager
+    def _exchange(
+        self, method: str, target: httpx.URL, headers: list[tuple[bytes, bytes]], body: bytes, deadline: float
+    ) -> Iterator[httpcore.Response]:
+        """One request to a checked address; the answer's body is still to be read."""
+        host = _host(target)
+        addresses = self._addresses(host, _port(target), deadline)
+        own = [
+            (b"host", target.netloc),
+            (b"user-agent", _USER_AGENT.encode()),
+            (b"accept-encoding", b"gzip, deflate"),
+            (b"connection", b"close"),
+        ]
+        given = {name for name, _ in headers}
+        with (
+            httpcore.ConnectionPool(
+                ssl_context=self._tls, max_connections=1, network_backend=_Pinned(addresses, deadline)
+            ) as pool,
+            pool.stream(
+                method,
+                httpcore.URL(scheme=target.raw_scheme, host=host.encode(), port=target.port, target=target.raw_path),
+                headers=[*(pair for pair in own if pair[0] not in given), *headers],
+                content=body or None,
+            ) as response,
+        ):
+            yield response
 
     def _addresses(self, host: str, port: int, deadline: float) -> list[str]:
         """Resolve in a thread of its own: `getaddrinfo` knows no timeout."""
@@ -194,6 +268,10 @@ def _port(url: httpx.URL) -> int:
     return url.port if url.port is not None else _PORTS.get(url.scheme, 0)
 
 
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
+    return url.scheme, _host(url), _port(url)
+
+
 def _accept_header(accept: Collection[str]) -> Iterator[str]:
     for kind in sorted(accept):
         yield f"{kind}*" if kind.endswith("/") else kind
@@ -224,6 +302,15 @@ def _read(
     fetch_body.check_type(kind, accept)
     name = fetch_body.filename(headers.get("content-disposition", ""), target.path)
     return Fetched(data, kind, str(target), name)
+
+
+def _answered(target: httpx.URL, response: httpcore.Response, headers: httpx.Headers, max_bytes: int) -> Answered:
+    data = fetch_body.bounded(
+        fetch_body.decoded(response.iter_stream(), headers.get("content-encoding", "")), max_bytes
+    )
+    kind = fetch_body.told_type(headers.get("content-type", "")) or ""
+    shown = {name: value for name, value in headers.items() if name != "set-cookie"}
+    return Answered(response.status, shown, data, kind, str(target))
 
 
 @contextmanager

@@ -198,6 +198,14 @@ class Guard:
             self._check(host, port, address, named)
         return list(dict.fromkeys(map(str, found)))
 
+    def named(self, host: str, port: int) -> bool:
+        """Whether the operator named this host, or the address that it is."""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return self.allow.names_host(host, port)
+        return self.allow.names_host(host, port) or self.allow.covers(address, port)
+
     def _check(self, host: str, port: int, address: Address, named: bool) -> None:
         if self.allow.covers(address, port):
             return

@@ -224,3 +224,47 @@ def test_a_collection_created_and_deleted_at_once_leaves_nothing(application: Ap
         wait_until(lambda: not application.jobs("collection.drop"))
         application.services.indexer.tick()
         assert list(application.folder.glob(f"*/{ident}*")) == []
+
+
+def test_failures_the_queue_and_the_reconciliation_come_in_pages(shop: Shop) -> None:
+    ids = sorted(shop.create([bad(number, "!fail") for number in range(5)]))
+    batch = shop.process()
+    path = f"/v1/buckets/{shop.bucket}/batches/{batch['batch_id']}"
+    assert [row["object_id"] for row in paged(shop, f"{path}/failed-documents", 5)] == ids
+    found = paged(shop, f"/v1/collections/{shop.collection}/reconciliation", 5)
+    assert [(row["object_id"], row["reason"]) for row in found] == [(ident, "failed") for ident in ids]
+    assert ok(shop.client.get(f"{path}/logs"))["truncated"] is False
+    assert paged(shop, "/v1/batches/queue", 0) == []
+
+
+def test_the_queue_shows_what_runs_then_what_waits_in_turn(shop: Shop, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    shop.create([bad(number, f"!wait {gate}") for number in range(5)])
+    running = shop.trigger()
+    wait_until(Path(f"{gate}.waiting").exists)
+    waiting = [shop.trigger() for _ in range(3)]
+    queue = ok(shop.client.get("/v1/batches/queue"))
+    assert queue["results"][0]["batch_id"] == running
+    assert queue["active_count"] + queue["waiting_count"] == queue["pagination"]["total"] == 4
+    places = {batch["batch_id"]: batch["queue_position"] for batch in queue["waiting"]}
+    assert list(places) == waiting[-len(places) :]
+    assert list(places.values()) == list(range(1, len(places) + 1))
+    later = ok(shop.client.get("/v1/batches/queue", params={"limit": 2, "offset": 2}))["results"]
+    assert [batch["batch_id"] for batch in later] == waiting[1:]
+    for batch in (running, *waiting):
+        shop.cancel(batch)
+    gate.touch()
+
+
+def paged(shop: Shop, path: str, total: int) -> list[dict[str, Any]]:
+    """All results of a list that is read two at a time."""
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = ok(shop.client.get(path, params={"limit": 2} | ({"cursor": cursor} if cursor else {})))
+        assert page["pagination"]["total"] == total
+        assert len(page["results"]) <= 2
+        found += page["results"]
+        cursor = page["pagination"]["next_cursor"]
+        if cursor is None:
+            return found

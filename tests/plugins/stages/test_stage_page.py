@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    (package / "boost.py").write_text(code[0])
+    (package / "lift.py").write_text(code[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     yield package.name
     for name in [name for name in sys.modules if name.startswith(package.name)]:
@@ -39,21 +39,21 @@ def test_a_file_in_a_folder_is_a_stage_in_the_catalogue_and_in_retrievers(folder
     rows = [{"document_id": "a", "text": "red fox"}, {"document_id": "b", "text": "red dog", "likes": 500}]
     searcher.add(view, text_documents(view, rows))
     engine = engine_for_tests(searcher, stages=stages)
-    assert "boost" in [entry["stage_id"] for entry in engine.registry("sort")]
+    assert "lift" in [entry["stage_id"] for entry in engine.registry("sort")]
     search = {"stage_id": "feature_search", "parameters": {"feature_uri": TEXT_URI, "query": "{{INPUT.q}}"}}
-    boosted = {"stage_id": "boost", "parameters": {"field": "likes", "factor": "{{INPUT.factor}}"}}
-    plan = engine.compile([search, boosted], [view])
+    lifted = {"stage_id": "lift", "parameters": {"field": "likes", "factor": "{{INPUT.factor}}"}}
+    plan = engine.compile([search, lifted], [view])
     body = asyncio.run(engine.execute(plan, {"inputs": {"q": "red fox", "factor": 0.01}}, ExecutionContext()))
     assert [document["document_id"] for document in body["documents"]] == ["b", "a"]
-    assert body["documents"][0]["scores"]["boost"] == body["documents"][0]["score"]
-    assert "were not boosted" in body["warnings"][0]
+    assert body["documents"][0]["scores"]["lift"] == body["documents"][0]["score"]
+    assert "were not lifted" in body["warnings"][0]
 
 
 def test_the_suite_of_the_page_passes_for_its_stage(folder):
     from mediatheca.testing.stages import StageSuite
 
     suite = StageSuite()
-    suite.stage, suite.parameters = import_module(f"{folder}.boost").boost, {"field": "price"}
+    suite.stage, suite.parameters = import_module(f"{folder}.lift").lift, {"field": "price"}
     suite.test_its_example_is_accepted()
 
 

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-import subprocess
-import sysconfig
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -18,79 +11,7 @@ from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.ids import new_uuid
 from mediatheca.stores.blobs.obstore import ObstoreBlobs
 from mediatheca.testing.blobs import BlobStoreContract, Send
-
-KEY, SECRET = "test-key", "test-secret"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def command(state: Path, ports: list[int]) -> list[str]:
-    names = ["master.port", "volume.port", "filer.port", "s3.port"]
-    names += [f"{name}.grpc" for name in names]
-    credentials = [{"accessKey": KEY, "secretKey": SECRET}]
-    identities = [{"name": "test", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}]
-    (state / "s3.json").write_text(json.dumps({"identities": identities}))
-    return [
-        str(Path(sysconfig.get_path("scripts")) / "weed"),
-        "server",
-        "-s3",
-        f"-dir={state}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        f"-s3.config={state / 's3.json'}",
-        "-s3.port.iceberg=0",
-        "-master.volumeSizeLimitMB=64",
-        "-volume.max=30",
-        *(f"-{name}={port}" for name, port in zip(names, ports, strict=True)),
-    ]
-
-
-@pytest.fixture(scope="session")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    state = tmp_path_factory.mktemp("s3")
-    ports = free_ports(8)
-    with (state / "log").open("w") as log:
-        process = subprocess.Popen(command(state, ports), stdout=log, stderr=log, cwd=state)
-    try:
-        url = f"http://127.0.0.1:{ports[3]}"
-        wait_for(url, process, state / "log")
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            httpx.get(f"{url}/healthz", timeout=1, trust_env=False).raise_for_status()
-            # The first write waits until a volume is there.
-            probe = ObstoreBlobs("s3://tests/start", options(url))
-            probe.check()
-        except (httpx.HTTPError, UnavailableError):
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"no S3 server within 60 s:\n{log.read_text()[-2000:]}")
-
-
-def options(endpoint: str, **changes: object) -> dict[str, object]:
-    return {
-        "endpoint": endpoint,
-        "access_key_id": KEY,
-        "secret_access_key": SECRET,
-        "region": "us-east-1",
-        "allow_http": "true",
-        **changes,
-    }
+from s3_server import free_ports, options
 
 
 @pytest.fixture

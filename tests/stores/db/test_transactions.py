@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from mediatheca.kernel.errors import ConflictError, NotFoundError, UnavailableError
+from mediatheca.kernel.clock import now
+from mediatheca.kernel.errors import ConflictError, NotFoundError, UnavailableError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.listing import ListQuery
+from mediatheca.stores.db.migrations import HEAD
 from mediatheca.stores.db.tables import metadata
 from mediatheca.stores.db.tx import Cmp
 
@@ -146,6 +149,46 @@ def test_lists_filter_search_and_sort_on_body_fields(db: Database) -> None:
         assert none.rows == []
 
 
+def test_a_filter_that_sql_cannot_say_is_paged_and_counted_like_any_other(db: Database) -> None:
+    for number in range(30):
+        put(db, A, f"b{number:02}", text=["odd", "even"][number % 2 == 0], number=number)
+    tree = parse_filter({"text": {"regex": "^e.en$"}})
+    for first in (
+        ListQuery(4, filter=tree),
+        ListQuery(4, 4, filter=tree),
+        ListQuery(4, filter=tree, sort=(("name", False),)),
+    ):
+        seen: list[str] = []
+        cursor = None
+        while True:
+            with db.read(A) as tx:
+                page = tx.page("resources", {"kind": "bucket"}, replace(first, cursor=cursor))
+            assert page.total == 15
+            seen += [row["name"] for row in page.rows]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        expected = sorted((f"b{number:02}" for number in range(0, 30, 2)), reverse=not first.sort)
+        assert seen == expected[first.offset :]
+    with db.read(A) as tx:
+        assert tx.page("resources", {}, ListQuery(4, filter=tree, include_total=False)).total is None
+        assert tx.page("resources", {}, ListQuery(4, 100, filter=tree)).total == 15
+
+
+def test_a_list_without_free_fields_knows_its_columns_only(db: Database) -> None:
+    row = {"batch_id": "b", "phase": "extract", "reason": "no JSON", "error_type": "permanent", "extractor": "x"}
+    with db.begin(A) as tx:
+        tx.insert(
+            "failures",
+            [{**row, "collection_id": "c", "object_id": f"o{n}", "attempt": n, "created_at": now()} for n in range(3)],
+        )
+    with db.read(A) as tx:
+        for raw, count in (({"reason": {"contains": "json"}}, 3), ({"attempt": {"gt": 0}}, 2), ({"free": 1}, 0)):
+            assert len(tx.page("failures", {}, ListQuery(filter=parse_filter(raw))).rows) == count
+        with pytest.raises(ValidationError, match="free"):
+            tx.page("failures", {}, ListQuery(sort=(("free", False),)))
+
+
 def test_comparisons_and_missing_rows(db: Database) -> None:
     with db.begin(A) as tx:
         tx.insert("document_tables", [{"collection_id": "c", "write_seq": 3}])
@@ -158,13 +201,37 @@ def test_comparisons_and_missing_rows(db: Database) -> None:
             tx.get("bucket", "unknown")
 
 
-def test_the_migrated_schema_is_the_declared_one(db: Database) -> None:
+def differences(db: Database) -> list[object]:
+    """Between the tables in the database and those that are declared."""
     with db.engine.connect() as connection, connection.begin():
         context = MigrationContext.configure(
             connection, opts={"include_name": lambda name, kind, _: name != "alembic_version"}
         )
-        differences = [d for d in compare_metadata(context, metadata) if "ux_jobs_lock" not in str(d)]
-    assert differences == []
+        return [d for d in compare_metadata(context, metadata) if "ux_jobs_lock" not in str(d)]
+
+
+def version(db: Database) -> str:
+    with db.system() as connection:
+        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+
+
+def test_a_fresh_schema_is_the_declared_one(db: Database) -> None:
+    assert differences(db) == []
+    assert version(db) == HEAD
+
+
+def test_an_old_schema_is_brought_to_the_declared_one_with_its_rows(db: Database) -> None:
+    ident = put(db, A, "kept")
+    with db.system() as connection:
+        connection.execute(text("DROP INDEX ix_executions_age"))
+        connection.execute(text("DROP TABLE cached_results"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert differences(db)
+    db.migrate()
+    assert differences(db) == []
+    assert version(db) == HEAD
+    with db.read(A) as tx:
+        assert tx.get("bucket", ident).name == "kept"
 
 
 def test_an_unreachable_database_says_what_to_check() -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from mediatheca.kernel.documents import Document, VectorIndex
 from mediatheca.kernel.filters import document_view, parse_filter
+from mediatheca.kernel.present import system_fields
 from mediatheca.stores.documents.base import Scan, Tombstones
 from mediatheca.stores.documents.lance import LanceDocuments
-from mediatheca.stores.documents.lance_reads import filterable_system
+from mediatheca.stores.documents.lance_reads import Selection
 
 COLLECTION = "col_filters"
 INDEX = VectorIndex("text_v1_vector", "mixpeek://text@v1/vector", 4)
@@ -67,6 +68,8 @@ FILTERS: list[dict[str, Any]] = [
     {"_internal.object_id": "obj-2"},
     {"created_at": {"$gte": "2026-01-11T00:00:00Z"}},
     {"AND": [{"created_at": {"$lt": "2026-01-21T00:00:00Z"}}, {"n": {"$gt": 5}}]},
+    {"collection_id": COLLECTION},
+    {"collection_id": "col_other"},
 ]
 
 
@@ -101,13 +104,15 @@ def test_every_read_selects_the_same_documents(store: LanceDocuments, raw: dict[
     expected = [
         d.document_id
         for d in every
-        if condition.matches(document_view(d.payload, d.document_id, COLLECTION, filterable_system(d)))
+        if condition.matches(document_view(d.payload, d.document_id, COLLECTION, system_fields(d)))
     ]
     alive = [i for i in expected if i in {d.document_id for d in every if not stones.cover(d)}]
     assert [d.document_id for d in store.scan(COLLECTION, Scan(filter=condition))] == expected
     assert [d.document_id for d in store.scan(COLLECTION, Scan(filter=condition), tombstones=stones)] == alive
     assert store.count(COLLECTION, condition) == len(expected)
     assert store.count(COLLECTION, condition, tombstones=stones) == len(alive)
+    of_object = [d.document_id for d in every if d.object_id == "obj-1" and d.document_id in alive]
+    assert store.count(COLLECTION, condition, tombstones=stones, object_ids=["obj-1"]) == len(of_object)
     query = np.array([1, 0, 0, 0], np.float32)
     near = store.nearest(COLLECTION, VectorIndex(INDEX.name, "", 4, "dot"), query, 100, condition, tombstones=stones)
     assert [d.document_id for _, d in near] == alive[::-1]
@@ -115,3 +120,13 @@ def test_every_read_selects_the_same_documents(store: LanceDocuments, raw: dict[
     while page := list(store.scan(COLLECTION, Scan(filter=condition, after=paged[-1] if paged else "", limit=5))):
         paged += [d.document_id for d in page]
     assert paged == expected
+
+
+def test_a_count_rechecks_only_what_lance_leaves_undecided(store: LanceDocuments) -> None:
+    tree = parse_filter({"OR": [{"n": {"$lt": 60}}, {"n": {"regex": "."}}]})
+    chosen = Selection.of(COLLECTION, tree, Tombstones())
+    handle = store._table(COLLECTION).reader()
+    assert chosen.filter is not None
+    assert handle.count_rows(chosen.certain) == 60
+    assert handle.count_rows(f"{chosen.native} AND NOT ({chosen.certain})") == 8
+    assert store.count(COLLECTION, tree) == 60

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import http.server
@@ -108,12 +107,6 @@ def test_a_file_comes_with_its_type_address_and_name(site: Site) -> None:
     assert (got.data, got.content_type, got.filename) == (PNG, "image/png", "photo.png")
     assert got.final_url == url.removesuffix("#part")
     assert site.requests[0][0] == "/dir/photo.png?size=2"
-
-
-def test_the_async_form_does_the_same(site: Site) -> None:
-    site.answer("/a.txt", b"hello", content_type="text/plain")
-    got = asyncio.run(Fetcher("127.0.0.1").afetch(f"http://127.0.0.1:{site.port}/a.txt", max_bytes=10, timeout_s=5))
-    assert got.data == b"hello"
 
 
 def test_many_threads_share_one_fetcher(site: Site) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from mediatheca.extractors import Artifact
+from mediatheca.extractors import Artifact, Extractor
 from mediatheca.flows.indexing import stored_vectors
+from mediatheca.flows.ingest.extraction import Extraction
 from mediatheca.flows.ingest.items import Failure, ItemBuilder, SourceObject, gather
 from mediatheca.flows.ingest.making import DocumentMaker
 from mediatheca.flows.ingest.plan import ENDED, change_task
@@ -136,6 +137,7 @@ def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
     extractor = services.extractors.get(config["feature_extractor_id"])
     if extractor is None:
         raise PermanentJobError(f"extractor '{config['feature_extractor_id']}' is not installed here")
+    _check_weights(services, extractor, work.collection)
     result, builder = _Result(), ItemBuilder(services, extractor, config)
     maker = DocumentMaker(work.collection, work.batch["batch_id"], extractor, builder)
     by_id = {source.object_id: source for source in work.sources}
@@ -149,7 +151,8 @@ def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
             result.failures.append(built)
         else:
             items.append(built)
-    for outcome in services.runner.map(extractor.extractor_id, config["parameters"], items):
+    extraction = Extraction(services, run.job.scope, extractor, config["parameters"], builder.load)
+    for outcome in extraction.results(items):
         run.check()
         if isinstance(outcome, ItemFailure):
             failure = Failure(outcome.item_id, outcome.phase, outcome.reason, outcome.permanent)
@@ -164,6 +167,18 @@ def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
         result.documents |= made.documents
         result.artifacts |= made.artifacts
     return result
+
+
+def _check_weights(services: JobServices, extractor: Extractor, collection: db.Record) -> None:
+    """Vectors of two models are never mixed in one collection, whatever answers to the model's name by now."""
+    parameters = extractor.params.model_validate(collection.body["feature_extractor"]["parameters"])
+    now = {index.name: index.weights for index in extractor.describe(parameters, services.models).vectors}
+    for index in stored_vectors(collection.body):
+        if now.get(index.name, index.weights) != index.weights:
+            raise PermanentJobError(
+                f"collection '{collection.name}' holds vectors of other weights of '{index.model}' ({index.weights}) "
+                f"than answer to this name now ({now[index.name]}); put those back, or make a new collection"
+            )
 
 
 def _commit(services: JobServices, work: _Work, result: _Result, run: Run) -> None:

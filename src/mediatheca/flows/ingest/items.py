@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mediatheca.extractors import Extractor, Item, Source
 from mediatheca.flows.services import JobServices
+from mediatheca.jobs.runner import ItemFailure
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.mapping import MISSING, Passthrough, parse_passthrough, read_path, write_path
 from mediatheca.stores.db.tx import Row
@@ -78,9 +79,11 @@ class ItemBuilder:
         self._inputs: dict[str, list[str]] = config["inputs"]
         self._passthrough: list[Passthrough] = parse_passthrough(config.get("field_passthrough"))
         self._all_fields: bool = bool(config.get("include_all_source_fields", False))
+        self._remote: dict[tuple[str, str], str] = {}
+        """Store keys of files that no path leads to, by object and source key."""
 
     def build(self, source: SourceObject) -> Item | Failure:
-        """The item of an object, or why there is none."""
+        """The item of an object, or why there is none. Files in an object store come with `load`."""
         inputs: dict[str, list[Source]] = {}
         for name, paths in self._inputs.items():
             try:
@@ -96,7 +99,33 @@ class ItemBuilder:
         absent = [p.source_path for p in self._passthrough if p.required and self._value(source, p) is MISSING]
         if absent:
             return Failure(source.object_id, "input", f"required passthrough field is missing: {', '.join(absent)}")
-        return Item(source.object_id, inputs, source.view)
+        return Item(source.object_id, inputs, self._seen(source.view))
+
+    def _seen(self, view: dict[str, Any]) -> dict[str, Any]:
+        """The object's fields that the extractor says it looks at."""
+        reads = self._extractor.reads
+        return view if reads is None else {name: value for name, value in view.items() if name.lower() in reads}
+
+    def load(self, items: Sequence[Item]) -> Iterator[Item | ItemFailure]:
+        """Items of `build` with their bytes: those that lie in an object store are read side by side."""
+        if not self._remote:
+            yield from items
+            return
+        places = {(item.item_id, source.key) for item in items for given in item.inputs.values() for source in given}
+        wanted = sorted(places & self._remote.keys())
+        files = self._services.blobs.get_many([self._remote[place] for place in wanted])
+        data = dict(zip(wanted, files, strict=True))
+        lost = {owner: key for (owner, key), found in data.items() if found is None}
+        for item in items:
+            if item.item_id in lost:
+                reason = f"the file of '{lost[item.item_id]}' is gone from the blob store"
+                yield ItemFailure(item.item_id, reason, "fetch", permanent=True)
+                continue
+            inputs = {
+                name: [replace(s, data=data.get((item.item_id, s.key), s.data)) for s in given]
+                for name, given in item.inputs.items()
+            }
+            yield replace(item, inputs=inputs)
 
     def payload(self, source: SourceObject) -> dict[str, Any]:
         """What is passed through from the object to each of its documents."""
@@ -123,7 +152,7 @@ class ItemBuilder:
     def _sources(self, source: SourceObject, name: str, path: str) -> list[Source]:
         blobs = [blob for blob in source.blobs if blob["property"] == path]
         if blobs:
-            return [self._blob(blob) for blob in blobs]
+            return [self._blob(source, blob) for blob in blobs]
         value = read_path(source.view, path)
         if value is MISSING or value is None or value == "":
             return []
@@ -132,14 +161,15 @@ class ItemBuilder:
             return [self._fetched(value, path)]
         return [Source(value=value, key=path, mime_type="text/plain")]
 
-    def _blob(self, blob: Row) -> Source:
+    def _blob(self, source: SourceObject, blob: Row) -> Source:
         key = blob["property"] if blob["position"] == 0 else f"{blob['property']}#{blob['position']}"
         if blob["inline"] is not None:
             return Source(value=blob["inline"], mime_type=blob["mime_type"], key=key)
         if blob["store_key"]:
             path = self._services.blobs.local_path(blob["store_key"])
-            data = None if path is not None else self._services.blobs.get(blob["store_key"])
-            return Source(data=data, path=path, mime_type=blob["mime_type"], key=key)
+            if path is None:
+                self._remote[source.object_id, key] = blob["store_key"]
+            return Source(path=path, mime_type=blob["mime_type"], key=key, hash=blob["hash"] or "")
         return self._fetched(blob["source_url"], key)
 
     def _fetched(self, url: str, key: str) -> Source:

@@ -13,8 +13,6 @@ from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db import tables
 from mediatheca.stores.db.tx import ReadTx, Row, Tx
 
-_DONE = ("COMPLETED", "FAILED")
-
 
 def settle_batches(services: Services) -> None:
     """End every batch that is ready to end. Called by the indexer after each round."""

@@ -11,7 +11,7 @@ Rules every store keeps (each is a test of `mediatheca.testing.blobs`):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol
 
@@ -79,8 +79,19 @@ class BlobStore(Protocol):
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> BlobInfo:
         """Write one blob, replacing what was there."""
 
-    def put_many(self, blobs: Iterable[tuple[str, bytes, str]]) -> None:
-        """Write several (key, data, content type); durable together, with one sync where the file system allows."""
+    def put_many(self, blobs: Iterable[tuple[str, bytes, str]], *, durable: bool = True) -> None:
+        """Write several (key, data, content type); durable together, with one sync where the file system allows.
+
+        Not `durable`: nothing is waited for, and a power cut may leave a blob missing or torn. For what is checked when
+        it is read, and can be made again.
+        """
+
+    def copy(self, source: str, target: str) -> BlobInfo:
+        """Put the bytes of `source`, as they are at one moment, under `target` too: later puts do not reach it.
+
+        Raises:
+            NotFoundError: no such source.
+        """
 
     def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `[start, end)`, cut at the end of the blob.
@@ -88,6 +99,9 @@ class BlobStore(Protocol):
         Raises:
             NotFoundError: no such blob.
         """
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
+        """Whole blobs in the order of `keys`, None for those that do not exist."""
 
     def open(self, key: str) -> IO[bytes]:
         """A readable, seekable binary stream."""
@@ -99,6 +113,9 @@ class BlobStore(Protocol):
 
     def delete(self, key: str) -> None:
         """A missing blob is not an error."""
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """`delete` for many."""
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every key that begins with `prefix`, which must not be empty. Returns how many there were."""

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ class LocalBlobs:
             upload.write(data)
         return upload.info
 
-    def put_many(self, blobs: Iterable[tuple[str, bytes, str]]) -> None:
+    def put_many(self, blobs: Iterable[tuple[str, bytes, str]], *, durable: bool = True) -> None:
         written: list[tuple[Path, Path]] = []
         try:
             with self._storage():
@@ -68,12 +69,38 @@ class LocalBlobs:
                     path, temp = self._path(key), self._temp_file()
                     written.append((temp, path))
                     temp.write_bytes(data)
-                self._sync_files([temp for temp, _ in written])
+                if durable:
+                    self._sync_files([temp for temp, _ in written])
                 changed = [directory for temp, path in written for directory in self._move(temp, path)]
-                self._sync_directories(changed)
+                if durable:
+                    self._sync_directories(changed)
         finally:
             for temp, _ in written:
                 temp.unlink(missing_ok=True)
+
+    def copy(self, source: str, target: str) -> BlobInfo:
+        """A second name of the same file: files are replaced, never written to."""
+        origin, path, temp = self._path(source), self._path(target), self._temp_file()
+        with self._storage():
+            try:
+                self._link(origin, temp)
+                info = _info(target, temp.stat())
+                self._sync_directories(self._move(temp, path))
+            except FileNotFoundError:
+                raise NotFoundError("blob", source) from None
+            finally:
+                temp.unlink(missing_ok=True)
+        return info
+
+    @staticmethod
+    def _link(origin: Path, temp: Path) -> None:
+        try:
+            os.link(origin, temp)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV):
+                raise
+            shutil.copyfile(origin, temp)  # a file system without second names
+            _with_descriptor(temp, os.fsync)
 
     def open_put(self, key: str, max_bytes: int | None = None) -> Upload:
         """A context manager to write one blob in pieces: kept when the block ends well, dropped when it raises.
@@ -144,6 +171,13 @@ class LocalBlobs:
             file.seek(max(start, 0))
             return file.read(-1 if end is None else max(end - max(start, 0), 0))
 
+    def get_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
+        for key in keys:
+            try:
+                yield self.get(key)
+            except NotFoundError:
+                yield None
+
     def open(self, key: str) -> IO[bytes]:
         path = self._path(key)
         with self._storage():
@@ -178,6 +212,10 @@ class LocalBlobs:
         with self._storage():
             path.unlink(missing_ok=True)
             self._prune(path.parent)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
 
     def delete_prefix(self, prefix: str) -> int:
         if not prefix:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import islice
@@ -46,8 +47,9 @@ class ObstoreBlobs:
             raise ValidationError.at("blobs_url", f"'{url}' is not s3://bucket, gs://bucket or az://container", "url")
         given = dict(options or {})
         client: Any = {key: given.pop(key) for key in list(given) if key in _CLIENT_OPTIONS}
-        if "allow_http" in client:
-            client["allow_http"] = str(client["allow_http"]).lower() in ("1", "true", "yes")
+        # The library reads all other variables of a provider by itself.
+        allow_http = client.get("allow_http", os.environ.get("AWS_ALLOW_HTTP", ""))
+        client["allow_http"] = str(allow_http).lower() in ("1", "true", "yes")
         try:
             store: Any = from_url(url, config=given, client_options=client, retry_config=_RETRIES)  # type: ignore[call-overload]
         except BaseError as error:
@@ -63,13 +65,23 @@ class ObstoreBlobs:
             result = self._store.put(key, data, attributes={"Content-Type": content_type})
         return BlobInfo(key, len(data), _etag(result["e_tag"]))
 
-    def put_many(self, blobs: Iterable[tuple[str, bytes, str]]) -> None:
+    def put_many(self, blobs: Iterable[tuple[str, bytes, str]], *, durable: bool = True) -> None:
         rest = iter(blobs)
         with ThreadPoolExecutor(_WRITERS, thread_name_prefix="blobs") as writers:
             # Slices, so that an endless iterable is never in memory at once.
             while part := [(check_key(key), data, kind) for key, data, kind in islice(rest, 4 * _WRITERS)]:
                 for _ in writers.map(lambda blob: self.put(*blob), part):
                     pass
+
+    def copy(self, source: str, target: str) -> BlobInfo:
+        """Inside the store; a service may limit the size (S3: 5 GB)."""
+        check_key(source)
+        with self._storage(source):
+            self._store.copy(source, check_key(target))
+        info = self.head(target)
+        if info is None:
+            raise UnavailableError(f"the blob store {self._url} lost a copy of '{source}' that it had just made")
+        return info
 
     # Reading
 
@@ -86,6 +98,18 @@ class ObstoreBlobs:
             return b""
         with self._storage(key):
             return bytes(self._store.get_range(key, start=start, end=end))
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[bytes | None]:
+        rest = iter(keys)
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="blobs") as readers:
+            while part := list(islice(rest, _WRITERS)):  # no more than these in memory at once
+                yield from readers.map(self._get_or_none, part)
+
+    def _get_or_none(self, key: str) -> bytes | None:
+        try:
+            return self.get(key)
+        except NotFoundError:
+            return None
 
     def open(self, key: str) -> IO[bytes]:
         check_key(key)
@@ -125,13 +149,23 @@ class ObstoreBlobs:
         with self._storage(), contextlib.suppress(FileNotFoundError):
             self._store.delete(key)
 
+    def delete_many(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            check_key(key)
+        for first in range(0, len(keys), _DELETE_BATCH):
+            part = keys[first : first + _DELETE_BATCH]
+            try:
+                with self._storage(part[0]):
+                    self._store.delete(part)
+            except NotFoundError:  # a service without bulk deletes stops at what is gone already
+                for key in part:
+                    self.delete(key)
+
     def delete_prefix(self, prefix: str) -> int:
         if not prefix:
             raise ValidationError.at("prefix", "must not be empty: it would delete every blob", "blob_prefix")
         keys = [info.key for info in self.list(prefix)]
-        for first in range(0, len(keys), _DELETE_BATCH):
-            with self._storage():
-                self._store.delete(keys[first : first + _DELETE_BATCH])
+        self.delete_many(keys)
         return len(keys)
 
     # Signed URLs

@@ -6,11 +6,13 @@ and take `BEGIN IMMEDIATE`; `synchronous=FULL`, so a commit that returned surviv
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -26,6 +28,22 @@ from mediatheca.stores.db.tx import ReadTx, Tx
 log = structlog.get_logger()
 
 Listener = Callable[[set[str]], None]
+T = TypeVar("T")
+
+_CONTENTION = ("40001", "40P01")
+"""SQLSTATE of a serialization failure and of a deadlock: the transaction is undone as a whole and may be run again."""
+_PAUSES = (0.005, 0.02, 0.08, 0.3)
+
+
+class ContentionError(UnavailableError):
+    """The transaction lost to another one and all of it is undone; running it again is safe and likely to work."""
+
+    retryable = True
+
+
+def pauses() -> Iterator[float]:
+    """How long to wait, in seconds, before each new attempt of a transaction that lost; then it is given up."""
+    return (pause * random.uniform(0.5, 1.5) for pause in _PAUSES)
 
 
 def _dumps(value: Any) -> str:
@@ -137,6 +155,31 @@ class Database:
             except Exception as error:
                 log.error("transaction.after_failed", organization=scope.organization_id, exc_info=error)
 
+    def run(self, scope: Scope, work: Callable[[Tx], T], actor: str = "system") -> T:
+        """`begin` around `work`, and again from the start when the transaction lost to another one.
+
+        `work` may run several times: it changes nothing but through its transaction, or what a second run overwrites.
+
+        Raises:
+            ContentionError: it lost every time.
+        """
+
+        def attempt() -> T:
+            with self.begin(scope, actor) as tx:
+                return work(tx)
+
+        return self.again(attempt)
+
+    def again(self, attempt: Callable[[], T]) -> T:
+        """`attempt()`, a transaction as a whole, repeated a few times while it loses to other ones."""
+        for pause in pauses():
+            try:
+                return attempt()
+            except ContentionError as error:
+                log.info("transaction.again", reason=error.message)
+                time.sleep(pause)
+        return attempt()
+
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         with self.translate(), self.engine.connect() as connection, connection.begin():
@@ -157,14 +200,17 @@ class Database:
 
     @contextmanager
     def translate(self) -> Iterator[None]:
-        """Database trouble (disk full, no connection) becomes UnavailableError, a value that no query can carry
-        ValidationError; programming errors pass."""
+        """Database trouble (disk full, no connection) becomes UnavailableError, a lost race ContentionError, a value
+        that no query can carry ValidationError; programming errors pass."""
         try:
             yield
         except (DataError, UnicodeEncodeError, OverflowError) as error:
             message = "holds a value that cannot be looked up: a lone surrogate, a NUL, or a number beyond 64 bits"
             raise ValidationError.at(("request",), message, "unstorable") from error
         except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) in _CONTENTION:
+                message = f"other requests changed the same rows at the same time ({self._reason(error)}); try again"
+                raise ContentionError(message) from error
             raise UnavailableError(
                 f"the database does not answer ({self._reason(error)}); check MEDIATHECA_DATABASE_URL and disk space"
             ) from error

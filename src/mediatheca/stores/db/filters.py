@@ -49,13 +49,14 @@ _Result = tuple[Condition | None, bool]
 def compile_sql(
     filter: Filter,
     columns: Mapping[str, ColumnElement[Any]],
-    json_column: ColumnElement[Any],
+    json_column: ColumnElement[Any] | None,
     dialect_name: str,
 ) -> tuple[Condition | None, bool]:
     """An expression that selects a superset of the matches (None: everything), and whether it is exact.
 
     `columns` maps field names to columns; a JSON one among them is opened by the rest of the path. Every other field
-    is a path in `json_column`, whose own name means nothing. `dialect_name`: `sqlite` or `postgresql`.
+    is a path in `json_column`, whose own name means nothing; without one it is missing in every row.
+    `dialect_name`: `sqlite` or `postgresql`.
     """
     dialect = {"sqlite": SQLITE, "postgresql": POSTGRES}[dialect_name]
     plain = {name: column for name, column in columns.items() if column is not json_column}
@@ -68,7 +69,7 @@ class _Sql:
     """The algebra of `compile_tree`. No expression it makes is ever NULL."""
 
     columns: Mapping[str, ColumnElement[Any]]
-    json_column: ColumnElement[Any]
+    json_column: ColumnElement[Any] | None
     dialect: Dialect
 
     def conjunction(self, parts: Sequence[Condition]) -> Condition:
@@ -90,7 +91,8 @@ class _Sql:
             return self._plain(leaf, column)
         column = self.columns.get(first)
         if column is None:
-            return self._json(leaf, self.json_column, [first, *rest])
+            free = self.json_column
+            return self._nothing(leaf) if free is None else self._json(leaf, free, [first, *rest])
         if not rest:
             return None, False  # a JSON column as a whole
         if isinstance(column.type, JSON):

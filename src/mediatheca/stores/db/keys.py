@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from mediatheca.kernel import clock
 from mediatheca.stores.db.engine import Database
-from mediatheca.stores.db.tables import api_keys
+from mediatheca.stores.db.tables import api_keys, resources
 
 
 def find_key(database: Database, key_hash: str) -> dict[str, Any] | None:
@@ -33,3 +33,11 @@ def any_admin(database: Database) -> tuple[str, str] | None:
             if "admin" in row["permissions"]:
                 return row["organization_id"], row["user_id"]
     return None
+
+
+def first_organization(database: Database) -> str | None:
+    """The organization that the first start made: its admins run the installation. None on an empty database."""
+    statement = select(resources.c.id).where(resources.c.kind == "organization")
+    with database.translate(), database.engine.connect() as connection, connection.begin():
+        found = connection.execute(statement.order_by(resources.c.created_at, resources.c.id).limit(1)).scalar()
+    return None if found is None else str(found)

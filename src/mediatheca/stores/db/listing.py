@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -17,8 +19,8 @@ from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import Filter
 from mediatheca.stores.db.filters import compile_sql
 
-RECHECK_ROWS = 100_000
-"""Most rows looked at when a filter cannot be fully expressed in SQL."""
+STREAMED_ROWS = 1000
+"""Rows read at a time when a filter cannot be fully expressed in SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,11 @@ class ListQuery:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """How a table is listed: its id column, the JSON column of free fields, and what `search` looks at."""
+    """How a table is listed: its id column, the JSON column of free fields if any, and what `search` looks at."""
 
     table: Table
     id: str
-    json: str
+    json: str | None
     search: tuple[str, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,18 +90,19 @@ def fetch_page(connection: Connection, listing: Listing, where: list[ColumnEleme
     exact = True
     if query.filter is not None:
         columns = {column.name: column for column in table.c} | {k: table.c[v] for k, v in listing.aliases.items()}
-        native, exact = compile_sql(query.filter, columns, table.c[listing.json], connection.dialect.name)
+        free = None if listing.json is None else table.c[listing.json]
+        native, exact = compile_sql(query.filter, columns, free, connection.dialect.name)
         if native is not None:
             conditions.append(native)
     statement = _ordered(select(table).where(*conditions), listing, query.sort)
-    if not exact:
-        return _rechecked(connection, statement, listing, query)
-    offset = query.offset
+    everything, offset = statement, query.offset
     if query.cursor:
         state = decode_cursor(query.cursor)
         offset = _offset(state)
         if "k" in state and not query.sort:
             statement, offset = statement.where(id_column < str(state["k"])), 0
+    if not exact:
+        return _rechecked(connection, statement, everything, offset, listing, query)
     rows = [dict(row) for row in connection.execute(statement.offset(offset).limit(query.limit + 1)).mappings()]
     total = None
     if query.include_total:
@@ -116,18 +119,40 @@ def _page(rows: list[dict[str, Any]], total: int | None, offset: int, query: Lis
     return Page(rows, total, offset, query.limit, cursor)
 
 
-def _rechecked(connection: Connection, statement: Select[Any], listing: Listing, query: ListQuery) -> Page:
-    offset = _offset(decode_cursor(query.cursor)) if query.cursor else query.offset
-    found = []
-    for row in connection.execute(statement.limit(RECHECK_ROWS)).mappings():
-        plain = {key: _plain(value) for key, value in row.items() if key != listing.json}
-        view = {**(row[listing.json] or {}), **plain}
-        view |= {alias: _plain(row[column]) for alias, column in listing.aliases.items()}
-        if query.filter is not None and query.filter.matches(view):
-            found.append(dict(row))
-    more = len(found) > offset + query.limit
-    cursor = encode_cursor({"o": offset + query.limit}) if more else None
-    return Page(found[offset : offset + query.limit], len(found), offset, query.limit, cursor)
+def _rechecked(
+    connection: Connection,
+    statement: Select[Any],
+    everything: Select[Any],
+    offset: int,
+    listing: Listing,
+    query: ListQuery,
+) -> Page:
+    """A page of the rows that pass the whole filter. Rows stream by; the total, if asked for, costs a look at all.
+
+    `everything`: the statement without the cursor, which the total counts.
+    """
+    with closing(_matching(connection, statement, listing, query.filter)) as matching:
+        rows = list(islice(matching, offset, offset + query.limit + 1))
+        total = None
+        if query.include_total and statement is everything and rows:
+            total = offset + len(rows) + sum(1 for _ in matching)
+    if query.include_total and total is None:
+        with closing(_matching(connection, everything, listing, query.filter)) as matching:
+            total = sum(1 for _ in matching)
+    return _page(rows, total, offset, query, listing)
+
+
+def _matching(
+    connection: Connection, statement: Select[Any], listing: Listing, filter: Filter | None
+) -> Generator[dict[str, Any], None, None]:
+    with connection.execute(statement.execution_options(yield_per=STREAMED_ROWS)) as result:
+        for row in result.mappings():
+            plain = {key: _plain(value) for key, value in row.items() if key != listing.json}
+            free = row[listing.json] if listing.json else None
+            view = {**(free or {}), **plain}
+            view |= {alias: _plain(row[column]) for alias, column in listing.aliases.items()}
+            if filter is None or filter.matches(view):
+                yield dict(row)
 
 
 def _plain(value: Any) -> Any:
@@ -140,6 +165,8 @@ def _ordered(statement: Select[Any], listing: Listing, sort: tuple[tuple[str, bo
     for name, descending in sort:
         column: Any = table.c.get(listing.aliases.get(name, name))
         if column is None:
+            if listing.json is None:
+                raise ValidationError.at("sort", f"'{name}' is no field of this list", "sort")
             column = table.c[listing.json]
             for part in name.split("."):
                 column = column[part]

@@ -6,6 +6,7 @@ both to every statement. Times are microseconds since 1970, UTC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Dialect,
+    Float,
     Index,
     Integer,
     MetaData,
@@ -31,6 +33,12 @@ metadata = MetaData()
 Json = JSON().with_variant(JSONB(), "postgresql")
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+NOW_US: Mapping[str, str] = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",  # to the millisecond
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
+}
+"""SQL for the database's time, in microseconds since 1970, by dialect: the one clock that all machines share."""
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -188,6 +196,17 @@ derivations = _scoped(
     Index("ix_derivations_object", "object_id"),
 )
 
+cached_results = _scoped(
+    "cached_results",
+    Column("key", String(64), nullable=False),
+    Column("checksum", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    _time("last_used_at", null=False),
+    # A key is a hash of content: two tenants may have the same.
+    PrimaryKeyConstraint("organization_id", "namespace_id", "key"),
+    Index("ix_cached_results_used", "last_used_at", "size_bytes"),
+)
+
 failures = _scoped(
     "failures",
     Column("batch_id", String(64), primary_key=True),
@@ -318,6 +337,7 @@ executions = _scoped(
     Column("body", Json, nullable=False),
     _time("created_at", null=False),
     Index("ix_executions_retriever", "namespace_id", "retriever_id", "created_at"),
+    Index("ix_executions_age", "organization_id", "namespace_id", "created_at"),
 )
 
 retriever_versions = _scoped(
@@ -326,6 +346,86 @@ retriever_versions = _scoped(
     Column("version", Integer, primary_key=True),
     Column("body", Json, nullable=False),
     _time("created_at", null=False),
+)
+
+interactions = _scoped(
+    "interactions",
+    Column("interaction_id", String(64), primary_key=True),
+    Column("retriever_id", String(64), nullable=False, server_default=""),
+    Column("execution_id", String(64), nullable=False, server_default=""),
+    Column("session_id", String(255), nullable=False, server_default=""),
+    Column("user_id", String(255), nullable=False, server_default=""),
+    Column("feature_id", String(255), nullable=False),
+    Column("body", Json, nullable=False),
+    Column("credit", Json, nullable=False),
+    Column("learned", Boolean, nullable=False),
+    _time("occurred_at", null=False),
+    _time("created_at", null=False),
+    Index("ix_interactions_retriever", "namespace_id", "retriever_id", "occurred_at"),
+    Index("ix_interactions_execution", "execution_id", "feature_id"),
+    Index("ix_interactions_user", "namespace_id", "user_id"),
+    Index("ix_interactions_session", "namespace_id", "session_id"),
+)
+
+fusion_arms = _scoped(
+    "fusion_arms",
+    Column("retriever_id", String(64), primary_key=True),
+    Column("context_key", String(64), primary_key=True),
+    Column("feature_uri", String(512), primary_key=True),
+    Column("successes", Float, nullable=False),
+    Column("failures", Float, nullable=False),
+    Column("trials", Integer, nullable=False),
+    _time("updated_at", null=False),
+)
+
+fusion_users = _scoped(
+    "fusion_users",
+    Column("retriever_id", String(64), primary_key=True),
+    Column("user_key", String(64), primary_key=True),
+    Column("opted_out", Boolean, nullable=False),
+    _time("updated_at", null=False),
+)
+
+annotation_rows = _scoped(
+    "annotations",
+    Column("annotation_id", String(64), primary_key=True),
+    Column("document_id", String(255), nullable=False),
+    Column("collection_id", String(64), nullable=False, server_default=""),
+    Column("label", String(100), nullable=False),
+    Column("actor_id", String(64), nullable=False),
+    Column("retriever_id", String(64), nullable=False, server_default=""),
+    Column("version", Integer, nullable=False),
+    Column("body", Json, nullable=False),
+    _time("created_at", null=False),
+    _time("updated_at", null=False),
+    Index("ix_annotations_document", "namespace_id", "document_id"),
+    Index("ix_annotations_label", "namespace_id", "collection_id", "label"),
+)
+
+publications = _scoped(
+    "publications",
+    Column("public_name", String(50), primary_key=True),
+    Column("public_id", String(64), nullable=False, unique=True),
+    Column("retriever_id", String(64), nullable=False, unique=True),
+    Column("is_active", Boolean, nullable=False),
+    Column("password_hash", Text, nullable=False, server_default=""),
+    Column("body", Json, nullable=False),
+    _time("created_at", null=False),
+    _time("updated_at", null=False),
+    Index("ix_publications_scope", "namespace_id", "public_name"),
+)
+
+retriever_keys = _scoped(
+    "retriever_keys",
+    Column("key_id", String(64), primary_key=True),
+    Column("key_hash", String(64), nullable=False, unique=True),
+    Column("retriever_id", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("body", Json, nullable=False),
+    _time("expires_at"),
+    _time("created_at", null=False),
+    _time("revoked_at"),
+    Index("ix_retriever_keys_retriever", "namespace_id", "retriever_id"),
 )
 
 server_state = Table(

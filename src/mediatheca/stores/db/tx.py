@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Result, Table, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Result, Table, and_, delete, func, insert, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 
 from mediatheca.kernel import clock
@@ -54,9 +54,13 @@ LISTINGS = {
     "uploads": Listing(tables.uploads, "upload_id", "body", ("upload_id",)),
     "batches": Listing(tables.batches, "batch_id", "body", ("batch_id",)),
     "tasks": Listing(tables.tasks, "task_id", "additional_data", ("task_id", "task_type")),
-    "api_keys": Listing(tables.api_keys, "key_id", "scopes", ("name",)),
+    "api_keys": Listing(tables.api_keys, "key_id", None, ("name",)),
     "executions": Listing(tables.executions, "execution_id", "body", ("execution_id",)),
-    "failures": Listing(tables.failures, "object_id", "reason", ("object_id", "reason")),
+    "interactions": Listing(
+        tables.interactions, "interaction_id", "body", ("interaction_id", "feature_id", "user_id", "session_id")
+    ),
+    "annotations": Listing(tables.annotation_rows, "annotation_id", "body", ("annotation_id", "document_id", "label")),
+    "failures": Listing(tables.failures, "object_id", None, ("object_id", "reason")),
 }
 
 _OPS: dict[str, Any] = {
@@ -163,6 +167,11 @@ class ReadTx:
         where: dict[str, Any] = {"kind": kind} | ({} if parent is None else {"parent": parent})
         row = self.row("resources", where | {"id": ident}) or self.row("resources", where | {"name": ident})
         return None if row is None else record(row)
+
+    def time_us(self) -> int:
+        """The database's time, in microseconds since 1970: for whatever processes on several machines compare."""
+        connection = self._connection
+        return int(connection.execute(text(f"SELECT {tables.NOW_US[connection.dialect.name]}")).scalar_one())
 
     def get(self, kind: str, ident: str, parent: str | None = None) -> Record:
         """A resource by id or name.
@@ -355,8 +364,8 @@ class Tx(ReadTx):
     ) -> list[str]:
         """`enqueue` for many payloads in one statement."""
         created = int(clock.now().timestamp() * 1e6)
-        # 0: at once, whatever the clocks of this machine and the database say; ids keep the order.
-        run_at = created + int(delay_s * 1e6) if delay_s else 0
+        # 0: at once; ids keep the order.
+        run_at = self.time_us() + int(delay_s * 1e6) if delay_s else 0
         common = {"kind": kind, "status": "ready", "priority": priority, "lock_key": lock, "group_key": group}
         common |= {"max_attempts": max_attempts, "run_at": run_at, "created_at": created, "attempts": 0}
         ids = [new_uuid() for _ in payloads]

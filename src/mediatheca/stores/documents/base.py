@@ -94,8 +94,9 @@ class DocumentStore(Protocol):
     def scan(self, collection_id: str, scan: Scan, *, tombstones: Tombstones = NO_TOMBSTONES) -> Iterator[Document]:
         """Live documents by `document_id` ascending."""
 
-    def count(self, collection_id: str, filter: Filter | None = None, *, tombstones: Tombstones = NO_TOMBSTONES) -> int:
-        """How many live documents match."""
+    def count(self, collection_id: str, filter: Filter | None = None, *, tombstones: Tombstones = NO_TOMBSTONES,
+              object_ids: Collection[str] | None = None) -> int:  # fmt: skip
+        """How many live documents match, of these objects (direct or root) if any are named."""
 
     def changes(self, collection_id: str, after_seq: int, upto_seq: int | None = None) -> Iterator[list[Document]]:
         """Rows with `after_seq < write_seq <= upto_seq` in ascending `write_seq`, vectors included, dead rows included.

@@ -141,15 +141,15 @@ class LanceDocuments:
                     f"collection '{collection_id}': write_seq {write_seq} is not above {last}, which is committed "
                     "already and may be indexed: take the next number while holding the table's lease"
                 )
-            existing, gone = _present(handle, batch, replace_objects)
+            existing, places, gone = _present(handle, batch, replace_objects)
             if handle.schema != schema:
                 encoded = encode(batch, handle.schema, write_seq)
             if gone:
                 encoded = pa.concat_tables([encoded, encode(gone, handle.schema, write_seq)])
             if not encoded.num_rows:
                 return 0
-            if existing:
-                table.merge(handle, keep_created(encoded, existing), write_seq)
+            if places:
+                table.replace(handle, keep_created(encoded, existing), sorted(places), write_seq)
             else:
                 table.append(handle, encoded, write_seq)
             return len(gone)
@@ -177,10 +177,12 @@ class LanceDocuments:
         return get_documents(self._table(collection_id), collection_id, document_ids, tombstones, vectors)
 
     def scan(self, collection_id: str, scan: Scan, *, tombstones: Tombstones = NO_TOMBSTONES) -> Iterator[Document]:
-        return scan_documents(self._table(collection_id), Selection.of(collection_id, scan.filter, tombstones), scan)
+        selection = Selection.of(collection_id, scan.filter, tombstones, scan.object_ids)
+        return scan_documents(self._table(collection_id), selection, scan)
 
-    def count(self, collection_id: str, filter: Filter | None = None, *, tombstones: Tombstones = NO_TOMBSTONES) -> int:
-        return count_documents(self._table(collection_id), Selection.of(collection_id, filter, tombstones))
+    def count(self, collection_id: str, filter: Filter | None = None, *, tombstones: Tombstones = NO_TOMBSTONES,
+              object_ids: Collection[str] | None = None) -> int:  # fmt: skip
+        return count_documents(self._table(collection_id), Selection.of(collection_id, filter, tombstones, object_ids))
 
     def changes(self, collection_id: str, after_seq: int, upto_seq: int | None = None) -> Iterator[list[Document]]:
         return changed_pages(self._table(collection_id), collection_id, after_seq, upto_seq)
@@ -227,36 +229,38 @@ class LanceDocuments:
 
 def _present(
     handle: Any, batch: Sequence[Document], replace_objects: Collection[str]
-) -> tuple[dict[str, int], list[Document]]:
+) -> tuple[dict[str, int], set[int], list[Document]]:
     """What a commit meets: ids that have a row already, with the creation time to keep (microseconds, 0 for a dead
-    row), and the dead rows to write for every other live document of the replaced objects."""
+    row); where these rows are; and the dead rows to write for every other live document of the replaced objects."""
     existing: dict[str, int] = {}
+    places: set[int] = set()
     ids = [document.document_id for document in batch]
     for page in _look_up(handle, "document_id", ids, None, ["document_id", "deleted", "created_at"]):
         times = (
             created * (not deleted) for created, deleted in zip(_micros(page), page["deleted"].to_pylist(), strict=True)
         )
         existing.update(zip(page["document_id"].to_pylist(), times, strict=True))
+        places.update(page["_rowid"].to_pylist())
     fresh = existing.keys() | set(ids)
     gone: dict[str, Document] = {}
     for column in ("object_id", "root_object_id"):
         for page in _look_up(handle, column, sorted(set(replace_objects)), ALIVE, _LINEAGE):
-            for ident, object_id, root_id, created in zip(
-                *(page[name].to_pylist() for name in ("document_id", "object_id", "root_object_id")),
-                _micros(page),
-                strict=True,
-            ):
+            names = ("document_id", "object_id", "root_object_id", "_rowid")
+            columns = (page[name].to_pylist() for name in names)
+            for ident, object_id, root_id, place, created in zip(*columns, _micros(page), strict=True):
                 if ident not in fresh:
                     gone[ident] = Document(ident, "", {}, object_id=object_id, root_object_id=root_id, deleted=True)
                     existing[ident] = created
-    return existing, list(gone.values())
+                    places.add(place)
+    return existing, places, list(gone.values())
 
 
 def _look_up(
     handle: Any, column: str, values: Sequence[str], condition: str | None, columns: list[str]
 ) -> Iterator[pa.Table]:
     for start in range(0, len(values), IDS):
-        yield rows(handle, row_filter(in_list(column, values[start : start + IDS]), condition), columns)
+        wanted = row_filter(in_list(column, values[start : start + IDS]), condition)
+        yield rows(handle, wanted, columns, with_row_id=True)
 
 
 def _micros(page: pa.Table) -> list[int]:

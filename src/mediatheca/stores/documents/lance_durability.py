@@ -7,14 +7,18 @@ nobody has been told about yet, and it is set aside when it cannot be read. Obje
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 _MAGIC = b"LANC"
 """Manifests and Lance files end with it."""
+_AT_ONCE = 8
+"""Files forced at the same time: a busy disk takes eight in about the time of one or two."""
 
 
 class Fragment(Protocol):
@@ -48,16 +52,13 @@ class TableFiles:
             for fragment in changed
             if fragment.deletion_file is not None
         ]
-        for path in paths:
-            _fsync(path)
-        for directory in {path.parent for path in paths}:
-            _fsync(directory)
+        _force([*paths, *{path.parent for path in paths}])
 
     def sync_manifest(self, version: int) -> None:
         """Force the manifest of a version that was just committed."""
         if self._root is not None:
-            _fsync(self._root / "_versions" / f"{(1 << 64) - 1 - version:020d}.manifest")
-            _fsync(self._root / "_versions")
+            versions = self._root / "_versions"
+            _force([versions / f"{(1 << 64) - 1 - version:020d}.manifest", versions])
 
     def index_parts(self) -> set[str]:
         """The index segments on disk now; what is new after maintenance has to be forced."""
@@ -69,19 +70,16 @@ class TableFiles:
         if self._root is None:
             return
         new = self.index_parts() - before
-        for part in new:
-            for path in (*(self._root / "_indices" / part).iterdir(), self._root / "_indices" / part):
-                _fsync(path)
-        if new:
-            _fsync(self._root / "_indices")
+        parts = [self._root / "_indices" / part for part in new]
+        if parts:
+            _force([*(path for part in parts for path in part.iterdir()), *parts, self._root / "_indices"])
         self.sync_manifest(version)
 
     def sync_all(self) -> None:
         """Force the whole table: for what happens rarely, as its creation."""
         if self._root is None or not self._root.exists():
             return
-        for path in (*self._root.rglob("*"), self._root, self._root.parent):
-            _fsync(path)
+        _force([*self._root.rglob("*"), self._root, self._root.parent])
 
     def set_aside_torn_manifests(self) -> None:
         """Rename the newest manifests that power loss tore: no caller was told of them."""
@@ -117,6 +115,17 @@ def _whole(path: Path) -> bool:
             return False
         file.seek(-len(_MAGIC), os.SEEK_END)
         return file.read() == _MAGIC
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fsync")
+
+
+def _force(paths: Sequence[Path]) -> None:
+    """Force files and directories, in any order; when it returns all are on disk."""
+    for _ in _threads().map(_fsync, paths):
+        pass
 
 
 def _fsync(path: Path) -> None:

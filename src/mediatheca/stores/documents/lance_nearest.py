@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ def nearest_documents(
         column = vector_columns(handle.schema).get(index.name)
         if column is None:
             return []
-        ranked = _rank_multi if column.multi else _rank_dense
-        return ranked(handle, selection, column, index, query, limit)
+        exact = _Exact(handle, selection, column, index, query)
+        return exact.rank_multi(limit) if column.multi else exact.rank_dense(limit)
 
     return again(table, read)
 
@@ -52,97 +53,80 @@ def _query(index: VectorIndex, vector: Vector) -> npt.NDArray[np.float64]:
     return np.atleast_2d(query)
 
 
-def _rank_dense(
-    handle: Any,
-    selection: Selection,
-    column: VectorColumn,
-    index: VectorIndex,
-    query: npt.NDArray[np.float64],
-    limit: int,
-) -> Ranked:
-    """Lance scans; what tombstones and the recheck take away is made up for by asking for more."""
-    columns = read_columns(handle.schema, (index.name,))
-    asked = limit + 16
-    while True:
-        places = _lance_places(handle, selection, column, index, query, asked)
-        found = [
-            (
-                float(
-                    similarity(query, np.asarray(document.vectors[index.name], np.float64)[None], index.metric)[0, 0]
-                ),
-                document,
-            )
-            for document in fetch_rows(handle, selection.collection_id, places, columns)
-            if selection.keeps(document)
-        ]
-        if len(found) >= limit or len(places) < asked:
-            return _best(found, limit)
-        asked *= 4
+@dataclass(frozen=True, slots=True)
+class _Exact:
+    """One exact search of one immutable handle. `query`: shape (tokens, dimensions)."""
 
+    handle: Any
+    selection: Selection
+    column: VectorColumn
+    index: VectorIndex
+    query: npt.NDArray[np.float64]
 
-def _lance_places(
-    handle: Any,
-    selection: Selection,
-    column: VectorColumn,
-    index: VectorIndex,
-    query: npt.NDArray[np.float64],
-    limit: int,
-) -> list[int]:
-    """Row ids of the nearest rows; Lance leaves out rows without a distance: no vector, or zero under cosine."""
-    nearest = {
-        "column": column.column,
-        "q": query[0].astype(np.float32),
-        "k": limit,
-        "metric": _LANCE_METRIC[index.metric],
-        "use_index": False,
-    }
-    with lance_errors("search", handle.uri):
-        found = handle.scanner(
-            columns=["_distance"], nearest=nearest, filter=selection.native, prefilter=True, with_row_id=True
-        ).to_table()
-    places: list[int] = found["_rowid"].to_pylist()
-    return places
+    def _fetch(self, places: Sequence[int]) -> list[Document]:
+        columns = read_columns(self.handle.schema, (self.index.name,))
+        return fetch_rows(self.handle, self.selection.collection_id, places, columns)
 
+    def rank_dense(self, limit: int) -> Ranked:
+        """Lance scans; what tombstones and the recheck take away is made up for by asking for more."""
+        asked = limit + 16
+        while True:
+            places = self._nearest_places(asked)
+            found = [(self._score(d), d) for d in self._fetch(places) if self.selection.keeps(d)]
+            if len(found) >= limit or len(places) < asked:
+                return _best(found, limit)
+            asked *= 4
 
-def _rank_multi(
-    handle: Any,
-    selection: Selection,
-    column: VectorColumn,
-    index: VectorIndex,
-    query: npt.NDArray[np.float64],
-    limit: int,
-) -> Ranked:
-    """MaxSim over every row, a batch at a time; only scores and row ids are kept."""
-    with lance_errors("search", handle.uri):
-        parts = list(_multi_scores(handle, selection, column, index, query))
-    if not parts:
-        return []
-    places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = np.argsort(-scores, kind="stable")
-    columns = read_columns(handle.schema, (index.name,))
-    found: Ranked = []
-    # Ties at the edge may need a few rows more; whole slices keep the choice by id.
-    for start in range(0, len(order), max(limit * 2, 64)):
-        chosen = order[start : start + max(limit * 2, 64)]
-        documents = fetch_rows(handle, selection.collection_id, places[chosen].tolist(), columns)
-        found += [(float(s), d) for s, d in zip(scores[chosen], documents, strict=True) if selection.keeps(d)]
-        if len(found) >= limit:
-            break
-    return _best(found, limit)
+    def _score(self, document: Document) -> float:
+        vector = np.asarray(document.vectors[self.index.name], np.float64)
+        return float(similarity(self.query, vector[None], self.index.metric)[0, 0])
 
+    def _nearest_places(self, limit: int) -> list[int]:
+        """Row ids of the nearest rows; Lance leaves out rows without a distance: no vector, or zero under cosine."""
+        nearest = {
+            "column": self.column.column,
+            "q": self.query[0].astype(np.float32),
+            "k": limit,
+            "metric": _LANCE_METRIC[self.index.metric],
+            "use_index": False,
+        }
+        options = {"filter": self.selection.native, "prefilter": True, "with_row_id": True}
+        with lance_errors("search", self.handle.uri):
+            found = self.handle.scanner(columns=["_distance"], nearest=nearest, **options).to_table()
+        places: list[int] = found["_rowid"].to_pylist()
+        return places
 
-def _multi_scores(
-    handle: Any, selection: Selection, column: VectorColumn, index: VectorIndex, query: npt.NDArray[np.float64]
-) -> Iterator[tuple[npt.NDArray[np.int64], Scores]]:
-    condition = row_filter(selection.native, f"{column.column} IS NOT NULL")
-    scanner = handle.scanner(columns=[column.column], filter=condition, with_row_id=True, batch_size=_BATCH)
-    for batch in scanner.to_batches():
-        if batch.num_rows:
-            tokens = batch.column(column.column)
-            lengths = tokens.value_lengths().to_numpy(zero_copy_only=False)
-            flat = flat_matrix(tokens.flatten(), column.dimensions).astype(np.float64)
-            starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-            yield batch.column("_rowid").to_numpy(zero_copy_only=False), max_sim(query, flat, starts, index.metric)
+    def rank_multi(self, limit: int) -> Ranked:
+        """MaxSim over every row, a batch at a time; only scores and row ids are kept."""
+        with lance_errors("search", self.handle.uri):
+            parts = list(self._multi_scores())
+        if not parts:
+            return []
+        places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(-scores, kind="stable")
+        found: Ranked = []
+        # Ties at the edge may need a few rows more; whole slices keep the choice by id.
+        for start in range(0, len(order), max(limit * 2, 64)):
+            chosen = order[start : start + max(limit * 2, 64)]
+            documents = self._fetch(places[chosen].tolist())
+            ranked = zip(scores[chosen], documents, strict=True)
+            found += [(float(score), document) for score, document in ranked if self.selection.keeps(document)]
+            if len(found) >= limit:
+                break
+        return _best(found, limit)
+
+    def _multi_scores(self) -> Iterator[tuple[npt.NDArray[np.int64], Scores]]:
+        column = self.column
+        condition = row_filter(self.selection.native, f"{column.column} IS NOT NULL")
+        scanner = self.handle.scanner(columns=[column.column], filter=condition, with_row_id=True, batch_size=_BATCH)
+        for batch in scanner.to_batches():
+            if batch.num_rows:
+                tokens = batch.column(column.column)
+                lengths = tokens.value_lengths().to_numpy(zero_copy_only=False)
+                flat = flat_matrix(tokens.flatten(), column.dimensions).astype(np.float64)
+                starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+                places = batch.column("_rowid").to_numpy(zero_copy_only=False)
+                yield places, max_sim(self.query, flat, starts, self.index.metric)
 
 
 def max_sim(

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from mediatheca.kernel.clock import wire_time
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.filters import Filter, document_view
+from mediatheca.kernel.present import system_fields
 from mediatheca.stores.documents.base import Scan, Tombstones
 from mediatheca.stores.documents.lance_errors import lance_errors
-from mediatheca.stores.documents.lance_filters import compile_lance
+from mediatheca.stores.documents.lance_filters import lance_bounds
 from mediatheca.stores.documents.lance_schema import decode, quote, read_columns
 from mediatheca.stores.documents.lance_table import LanceTable, row_filter
 
@@ -40,13 +40,21 @@ class Selection:
     filter: Filter | None
     """What has to be rechecked; None when `native` says it all."""
     tombstones: Tombstones
+    certain: str | None = None
+    """Rows of `native` that match without a recheck; None: none are known."""
 
     @classmethod
-    def of(cls, collection_id: str, filter: Filter | None, tombstones: Tombstones) -> Selection:
+    def of(cls, collection_id: str, filter: Filter | None, tombstones: Tombstones,
+           object_ids: Collection[str] | None = None) -> Selection:  # fmt: skip
+        base = ALIVE if object_ids is None else row_filter(ALIVE, _object_filter(object_ids))
         if filter is None:
-            return cls(collection_id, ALIVE, None, tombstones)
-        native, exact = compile_lance(filter)
-        return cls(collection_id, row_filter(ALIVE, native), None if exact else filter, tombstones)
+            return cls(collection_id, base, None, tombstones)
+        found = lance_bounds(filter, collection_id)
+        native = row_filter(base, found.upper)
+        if found.exact:
+            return cls(collection_id, native, None, tombstones)
+        certain = None if found.lower is None else row_filter(base, found.lower)
+        return cls(collection_id, native, filter, tombstones, certain)
 
     def keeps(self, document: Document) -> bool:
         """The part of the decision that Lance did not make."""
@@ -54,20 +62,8 @@ class Selection:
             return False
         if self.filter is None:
             return True
-        view = document_view(document.payload, document.document_id, self.collection_id, filterable_system(document))
+        view = document_view(document.payload, document.document_id, self.collection_id, system_fields(document))
         return bool(self.filter.matches(view))
-
-
-def filterable_system(document: Document) -> dict[str, Any]:
-    """System fields as filters see them, in the index too: the columns count as such, times in their wire form."""
-    return {
-        **document.system,
-        "object_id": document.object_id,
-        "root_object_id": document.root_object_id,
-        "write_seq": document.write_seq,
-        "created_at": wire_time(document.created_at) if document.created_at else None,
-        "updated_at": wire_time(document.updated_at) if document.updated_at else None,
-    }
 
 
 def rows(handle: Any, condition: str | None, columns: list[str], **options: Any) -> pa.Table:
@@ -142,11 +138,7 @@ def scan_documents(table: LanceTable, selection: Selection, scan: Scan) -> Itera
 
 def _keys(handle: Any, selection: Selection, scan: Scan, after: str, size: int) -> pa.Table:
     """The next ids in order with the places of their rows."""
-    condition = row_filter(
-        selection.native,
-        f"document_id > {quote([after])}" if after else None,
-        _object_filter(scan.object_ids) if scan.object_ids is not None else None,
-    )
+    condition = row_filter(selection.native, f"document_id > {quote([after])}" if after else None)
     # Only an object filter is selective; for half a table the index costs twice a plain scan of the ids.
     return rows(
         handle,
@@ -161,6 +153,8 @@ def _keys(handle: Any, selection: Selection, scan: Scan, after: str, size: int) 
 
 def _object_filter(object_ids: Collection[str]) -> str:
     ids = sorted(object_ids)
+    if not ids:
+        return "false"
     return f"{in_list('object_id', ids)} OR {in_list('root_object_id', ids)}"
 
 
@@ -183,23 +177,31 @@ def fetch_rows(handle: Any, collection_id: str, places: Sequence[int], columns: 
 
 
 def count_documents(table: LanceTable, selection: Selection) -> int:
-    """Counts in Lance; reads rows only for tombstones and for filters that need a recheck."""
+    """Counts in Lance; reads rows only for tombstones, and those that a filter leaves undecided."""
 
     def read(handle: Any) -> int:
-        if selection.filter is not None:
-            return _count_rechecked(handle, selection)
-        with lance_errors("count", handle.uri):
-            total = int(handle.count_rows(selection.native))
-        return total - len(covered_ids(handle, selection.native, selection.tombstones))
+        if selection.filter is None:
+            return _count(handle, selection.native, selection.tombstones)
+        certain = selection.certain
+        if certain is None:
+            return _count_rechecked(handle, selection, selection.native)
+        undecided = row_filter(selection.native, f"NOT ({certain})")
+        return _count(handle, certain, selection.tombstones) + _count_rechecked(handle, selection, undecided)
 
     return again(table, read)
 
 
-def _count_rechecked(handle: Any, selection: Selection) -> int:
+def _count(handle: Any, condition: str | None, tombstones: Tombstones) -> int:
+    with lance_errors("count", handle.uri):
+        total = int(handle.count_rows(condition))
+    return total - len(covered_ids(handle, condition, tombstones))
+
+
+def _count_rechecked(handle: Any, selection: Selection, condition: str | None) -> int:
     columns = read_columns(handle.schema, False)
     total = 0
     with lance_errors("count", handle.uri):
-        for batch in handle.scanner(columns=columns, filter=selection.native, batch_size=PAGE).to_batches():
+        for batch in handle.scanner(columns=columns, filter=condition, batch_size=PAGE).to_batches():
             documents = decode(pa.Table.from_batches([batch]), selection.collection_id)
             total += sum(map(selection.keeps, documents))
     return total

@@ -7,7 +7,8 @@ another thread can see: writes are prepared uncommitted on the writer's handle, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -146,16 +147,46 @@ class LanceTable:
 
     def append(self, handle: Any, rows: pa.Table, write_seq: int) -> None:
         """Commit rows whose ids the caller knows to be absent."""
-        added = write_fragments(rows, handle, mode="append", data_storage_version=STORAGE_VERSION)
+        added = self._written(handle, rows)
         self.files.sync_fragments(added)
         self._commit(handle, lance.LanceOperation.Append(added), rows, write_seq)
 
-    def merge(self, handle: Any, rows: pa.Table, write_seq: int) -> None:
-        """Commit full rows by id. Never partial columns: that rewrites the column of every fragment touched."""
-        merge = handle.merge_insert("document_id").when_matched_update_all().when_not_matched_insert_all()
-        transaction, _ = merge.execute_uncommitted(rows)
-        self._sync(transaction)
-        self._commit(handle, transaction, rows, write_seq)
+    def replace(self, handle: Any, rows: pa.Table, places: Sequence[int], write_seq: int) -> None:
+        """Commit full rows in place of those at `places`, row ids of `handle`. Never partial columns: that rewrites the
+        column of every fragment touched.
+
+        The commit is the one that Lance's merge makes of the same rows, without its second search for the old ones.
+        """
+        added = self._written(handle, rows)
+        emptied, changed = self._without(handle, places)
+        self.files.sync_fragments(added, changed)
+        operation = lance.LanceOperation.Update(
+            removed_fragment_ids=emptied,
+            updated_fragments=changed,
+            new_fragments=added,
+            fields_for_preserving_frag_bitmap=sorted({field for file in added[0].files for field in file.fields}),
+            update_mode="rewrite_rows",
+        )
+        self._commit(handle, operation, rows, write_seq)
+
+    @staticmethod
+    def _written(handle: Any, rows: pa.Table) -> list[Any]:
+        return list(write_fragments(rows, handle, mode="append", data_storage_version=STORAGE_VERSION))
+
+    @staticmethod
+    def _without(handle: Any, places: Sequence[int]) -> tuple[list[int], list[Any]]:
+        """The fragments that lose all their rows, by id, and the others with the deletion files that say so."""
+        by_fragment: dict[int, list[int]] = defaultdict(list)
+        for place in places:
+            by_fragment[place >> 32].append(place)
+        emptied, changed = [], []
+        for fragment, gone in by_fragment.items():
+            left = handle.get_fragment(fragment).delete(f"_rowid IN ({','.join(map(str, gone))})")
+            if left is None:
+                emptied.append(fragment)
+            else:
+                changed.append(left)
+        return emptied, changed
 
     def remove(self, handle: Any, document_ids: list[str]) -> int:
         """Commit the removal of rows by id."""

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from mediatheca.kernel.documents import Document, VectorIndex
 from mediatheca.kernel.filters import Filter
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+
+Pages: TypeAlias = Iterator[list[Document]]
+Hook: TypeAlias = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +69,13 @@ class SearchIndex(Protocol):
     def facet(self, collection_id: str, key: str, limit: int, filter: Filter | None = None) -> list[tuple[Any, int]]:
         """The most frequent values of a field among matching points: count descending, then value ascending."""
 
+    def words(self, text: str) -> dict[int, int]:
+        """How text indexes split a text: number of a word → how often it stands there. Equal words, equal numbers."""
+
     def ids(self, collection_id: str) -> Iterator[str]:
         """All document ids: for comparing with the document store."""
 
-    def rebuild(
-        self,
-        spec: IndexSpec,
-        pages: Iterator[list[Document]],
-        watermark: int,
-        before_swap: Callable[[], None] = lambda: None,
-    ) -> None:
+    def rebuild(self, spec: IndexSpec, pages: Pages, watermark: int, before_swap: Hook = lambda: None) -> None:
         """Build a fresh, optimised index aside from `pages` and swap it in. The old one answers until the swap.
 
         After the swap the index holds exactly `pages` at `watermark`; the caller replays what came later, and keeps

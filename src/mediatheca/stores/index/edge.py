@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
-from mediatheca.kernel.filters import Filter
-from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
-from mediatheca.stores.index import search
-from mediatheca.stores.index.base import IndexSpec
-from mediatheca.stores.index.points import SLICE, point_id
+from mediatheca.stores.index.base import Hook, IndexSpec, Pages
+from mediatheca.stores.index.edge_shard import EdgeShard
+from mediatheca.stores.index.engine_index import EngineIndex
 from mediatheca.stores.index.rebuild import build_aside
 from mediatheca.stores.index.shard_files import (
     allocated_bytes,
@@ -26,7 +24,7 @@ from mediatheca.stores.index.shard_files import (
 from mediatheca.stores.index.shard_pool import ShardPool
 
 
-class EdgeIndex:
+class EdgeIndex(EngineIndex):
     """`SearchIndex` on Qdrant Edge. Owns `root`: a second process is refused.
 
     Args:
@@ -55,20 +53,15 @@ class EdgeIndex:
         except NotFoundError:
             return 0
 
-    def upsert(self, collection_id: str, documents: Sequence[Document]) -> None:
-        for start in range(0, len(documents), SLICE):
-            with self._pool.writing(collection_id) as held:
-                search.apply(held.shard, documents[start : start + SLICE])
+    @contextmanager
+    def reading(self, collection_id: str) -> Iterator[EdgeShard]:
+        with self._pool.reading(collection_id) as held:
+            yield held.shard
 
-    def delete(self, collection_id: str, document_ids: Collection[str]) -> None:
-        if document_ids:
-            with self._pool.writing(collection_id) as held:
-                held.shard.remove([point_id(document_id) for document_id in document_ids])
-
-    def delete_objects(self, collection_id: str, object_ids: Collection[str], upto_seq: int) -> None:
-        if object_ids:
-            with self._pool.writing(collection_id) as held:
-                held.shard.remove_matching(search.derived_from(held.shard, object_ids, upto_seq))
+    @contextmanager
+    def writing(self, collection_id: str) -> Iterator[EdgeShard]:
+        with self._pool.writing(collection_id) as held:
+            yield held.shard
 
     def flush(self, collection_id: str, watermark: int) -> None:
         with self._pool.writing(collection_id) as held:
@@ -78,42 +71,7 @@ class EdgeIndex:
                 write_watermark(held.generation, watermark)
                 held.watermark = watermark
 
-    def query(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]:
-        with self._pool.reading(collection_id) as held:
-            return search.run(held.shard, query)
-
-    def get(self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = ()) -> list[Hit]:
-        with self._pool.reading(collection_id) as held:
-            return search.get(held.shard, document_ids, with_vectors)
-
-    def scroll(self, collection_id: str, filter: Filter | None, limit: int, after: str = "") -> list[Hit]:
-        with self._pool.reading(collection_id) as held:
-            return search.scroll(held.shard, filter, limit, after)
-
-    def count(self, collection_id: str, filter: Filter | None = None) -> int:
-        with self._pool.reading(collection_id) as held:
-            return search.count(held.shard, filter)
-
-    def facet(self, collection_id: str, key: str, limit: int, filter: Filter | None = None) -> list[tuple[Any, int]]:
-        with self._pool.reading(collection_id) as held:
-            return search.facet(held.shard, key, limit, filter)
-
-    def ids(self, collection_id: str) -> Iterator[str]:
-        start: str | None = None
-        while True:
-            with self._pool.reading(collection_id) as held:
-                found, start = search.all_ids(held.shard, start)
-            yield from found
-            if start is None:
-                return
-
-    def rebuild(
-        self,
-        spec: IndexSpec,
-        pages: Iterator[list[Document]],
-        watermark: int,
-        before_swap: Callable[[], None] = lambda: None,
-    ) -> None:
+    def rebuild(self, spec: IndexSpec, pages: Pages, watermark: int, before_swap: Hook = lambda: None) -> None:
         require_space(self._root)
         self._pool.clean(spec.collection_id)
         generation = self._pool.files(spec.collection_id).new_generation()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import qdrant_edge as qe
 
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
-from mediatheca.kernel.errors import ConflictError, ValidationError
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.spelling import Vocabulary
+from mediatheca.stores.index import word_list
 from mediatheca.stores.index.base import IndexSpec
 from mediatheca.stores.index.points import (
     OBJECT_ID,
@@ -19,6 +21,7 @@ from mediatheca.stores.index.points import (
     ROOT_OBJECT_ID,
     SLICE,
     Raw,
+    check_same_shape,
     encode,
     engine_vectors,
     index_path,
@@ -26,6 +29,7 @@ from mediatheca.stores.index.points import (
     point_id,
     search_ef,
 )
+from mediatheca.stores.index.word_list import WordList
 
 EXACT_BELOW = 20_000
 """Up to here a scan is as fast as the graph and exact."""
@@ -88,8 +92,9 @@ class EdgeShard:
 
     models: ModuleType = qe
 
-    def __init__(self, shard: qe.EdgeShard, spec: IndexSpec) -> None:
+    def __init__(self, shard: qe.EdgeShard, spec: IndexSpec, words: WordList) -> None:
         self._shard = shard
+        self._words = words
         self.vectors: dict[str, VectorIndex] = {index.name: index for index in spec.vectors}
         self.fields: dict[str, str] = dict(spec.fields)
         self._points = self.count(None)
@@ -99,9 +104,10 @@ class EdgeShard:
     @classmethod
     def create(cls, path: Path, spec: IndexSpec) -> EdgeShard:
         """A fresh shard in an empty directory."""
-        shard = cls(
-            qe.EdgeShard.create(str(path), configuration(spec.vectors)), IndexSpec(spec.collection_id, spec.vectors)
-        )
+        words = WordList(path.parent / word_list.NAME)
+        words.start()
+        made = qe.EdgeShard.create(str(path), configuration(spec.vectors))
+        shard = cls(made, IndexSpec(spec.collection_id, spec.vectors), words)
         create = qe.UpdateOperation.create_field_index
         for key in (OBJECT_ID, ROOT_OBJECT_ID):
             shard._shard.update(create(key, _field_schema("keyword")))
@@ -110,7 +116,7 @@ class EdgeShard:
 
     @classmethod
     def load(cls, path: Path, spec: IndexSpec) -> EdgeShard:
-        return cls(qe.EdgeShard.load(str(path)), spec)
+        return cls(qe.EdgeShard.load(str(path)), spec, WordList(path.parent / word_list.NAME))
 
     def extend(self, spec: IndexSpec) -> bool:
         """Add the vectors and payload indexes that are lacking; True when there were any.
@@ -133,11 +139,8 @@ class EdgeShard:
             self._shard.update(
                 create(index.name, index.dimensions, _DISTANCE[index.metric], _MAX_SIM if index.multi else None)
             )
-        elif (held.dimensions, held.metric, held.multi) != (index.dimensions, index.metric, index.multi):
-            raise ConflictError(
-                f"vector index '{index.name}' holds {held.dimensions} dimensions ({held.metric}, multi={held.multi}), "
-                f"not {index.dimensions} ({index.metric}, multi={index.multi}): use a new name or rebuild the index"
-            )
+        else:
+            check_same_shape(held, index)
         self.vectors[index.name] = index
 
     def _add_field(self, path: str, kind: str) -> None:
@@ -146,6 +149,8 @@ class EdgeShard:
             self._shard.update(qe.UpdateOperation.create_field_index(native, _field_schema(kind)))
             if kind == "keyword":
                 self._shard.update(qe.UpdateOperation.create_field_index(f"_f.{native}", _field_schema(kind)))
+        if kind == "text" and self._points:
+            self._words.forget()
         self.fields[path] = kind
 
     def spec(self, collection_id: str) -> IndexSpec:
@@ -167,6 +172,7 @@ class EdgeShard:
                 self._shard.update(qe.UpdateOperation.create_field_index(ODD, _field_schema("keyword")))
                 self._has_odd = True
             self._shard.update(qe.UpdateOperation.upsert_points(points))
+            self._words.add((document.payload for document in part), self._text_fields)
             self._points += len(part)
             self._highest = max(self._highest, *(d.write_seq for d in part)) if part else self._highest
 
@@ -209,6 +215,23 @@ class EdgeShard:
         )
         return [_raw(point, point.score) for point in self._shard.query(request)]
 
+    @property
+    def _text_fields(self) -> list[str]:
+        return [path for path, kind in self.fields.items() if kind == "text"]
+
+    def vocabulary(self) -> Vocabulary:
+        if not self._words.complete:
+            self._words.fill(self._payloads(), self._text_fields)
+        return self._words.vocabulary()
+
+    def _payloads(self) -> Iterator[dict[str, Any]]:
+        start: str | None = None
+        while True:
+            raws, start = self.page(None, 1000, start, list({path.split(".")[0] for path in self._text_fields}))
+            yield from (raw.payload for raw in raws)
+            if start is None:
+                return
+
     def page(
         self, filter: Any, limit: int, start: str | None, keys: Sequence[str] | None
     ) -> tuple[list[Raw], str | None]:
@@ -237,6 +260,7 @@ class EdgeShard:
         return qe.RangeFloat(gte=low, lte=high)
 
     def flush(self) -> None:
+        self._words.flush()
         self._shard.flush()
         self._points = self.count(None)
 

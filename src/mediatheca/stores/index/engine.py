@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
+from mediatheca.kernel.spelling import Vocabulary
 from mediatheca.stores.index.points import Raw
 
 
@@ -41,6 +42,9 @@ class Engine(Protocol):
         self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None
     ) -> list[Raw]:
         """BM25 on one text field, best first. `keys` limits the payload that comes back."""
+
+    def vocabulary(self) -> Vocabulary:
+        """The words of all text fields; a few may stand nowhere any more."""
 
     def page(
         self, filter: Any, limit: int, start: str | None, keys: Sequence[str] | None

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from mediatheca.kernel.clock import wire_time
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import ConflictError, ValidationError
 from mediatheca.kernel.filter_values import fold_shadow
+from mediatheca.kernel.present import system_fields
 from mediatheca.kernel.search import Hit
 
 WRITE_SEQ = "_internal.write_seq"
@@ -64,7 +64,7 @@ def encode(document: Document) -> dict[str, Any]:
         **user,
         "document_id": document.document_id,
         "collection_id": document.collection_id,
-        "_internal": _internal(document),
+        "_internal": system_fields(document),
         "_f": fold_shadow(user),
     }
     if not _OWN_SET.isdisjoint(user):
@@ -73,20 +73,6 @@ def encode(document: Document) -> dict[str, Any]:
     if not is_uuid(document.document_id):
         point["_odd"] = "1"
     return point
-
-
-def _internal(document: Document) -> dict[str, Any]:
-    internal = {
-        **document.system,
-        "object_id": document.object_id,
-        "root_object_id": document.root_object_id,
-        "write_seq": document.write_seq,
-    }
-    if document.created_at is not None:
-        internal["created_at"] = wire_time(document.created_at)
-    if document.updated_at is not None:
-        internal["updated_at"] = wire_time(document.updated_at)
-    return internal
 
 
 def decode(raw: Raw) -> Hit:
@@ -126,6 +112,15 @@ def check_vector(name: str, vector: Vector, indexes: dict[str, VectorIndex]) -> 
     if not np.isfinite(vector).all():
         raise ValidationError.at(f"vectors.{name}", "holds NaN or infinity; every number must be finite")
     return vector
+
+
+def check_same_shape(held: VectorIndex, index: VectorIndex) -> None:
+    """Raises ConflictError when a vector index of this name holds other dimensions, metric or kind."""
+    if (held.dimensions, held.metric, held.multi) != (index.dimensions, index.metric, index.multi):
+        raise ConflictError(
+            f"vector index '{index.name}' holds {held.dimensions} dimensions ({held.metric}, multi={held.multi}), "
+            f"not {index.dimensions} ({index.metric}, multi={index.multi}): use a new name or rebuild the index"
+        )
 
 
 def newest(documents: Sequence[Document]) -> list[Document]:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mediatheca.kernel.documents import Document, VectorIndex
-from mediatheca.kernel.errors import ConflictError, NotFoundError, UnavailableError
-from mediatheca.kernel.filters import Filter
-from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.documents import VectorIndex
+from mediatheca.kernel.errors import NotFoundError, UnavailableError
 from mediatheca.stores.index import search
-from mediatheca.stores.index.base import IndexSpec
-from mediatheca.stores.index.points import OBJECT_ID, ODD, ROOT_OBJECT_ID, WRITE_SEQ, index_path, point_id
-from mediatheca.stores.index.qdrant_collection import QdrantCollection
+from mediatheca.stores.index.base import Hook, IndexSpec, Pages
+from mediatheca.stores.index.engine_index import EngineIndex
+from mediatheca.stores.index.points import OBJECT_ID, ODD, ROOT_OBJECT_ID, WRITE_SEQ, check_same_shape, index_path
+from mediatheca.stores.index.qdrant_collection import HeldWords, QdrantCollection
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _STATE_IDS = uuid.UUID("6d656469-6174-6865-6361-000000000003")
 
 
-class QdrantIndex:
+class QdrantIndex(EngineIndex):
     """`SearchIndex` on a Qdrant server.
 
     Args:
@@ -55,8 +55,9 @@ class QdrantIndex:
     ) -> None:
         self._client = (connect or _connect)(url, api_key)
         self._models = _models()
-        self._url, self._prefix, self._tokenizer = url, prefix, tokenizer
+        self._url, self._prefix, self.tokenizer = url, prefix, tokenizer
         self._specs: dict[str, tuple[str, IndexSpec]] = {}
+        self._words: defaultdict[str, HeldWords] = defaultdict(HeldWords)
 
     def _alias(self, collection_id: str) -> str:
         return self._prefix + collection_id
@@ -73,7 +74,7 @@ class QdrantIndex:
             ) from error
 
     @contextmanager
-    def _collection(self, collection_id: str) -> Iterator[QdrantCollection]:
+    def reading(self, collection_id: str) -> Iterator[QdrantCollection]:
         with self._at_server():
             held = self._specs.get(collection_id)
             if held is None:
@@ -83,8 +84,10 @@ class QdrantIndex:
                 held = self._specs[collection_id] = (physical, self._read_state(physical)[0])
             yield self._engine(self._alias(collection_id), held[1])
 
+    writing = reading
+
     def _engine(self, name: str, spec: IndexSpec) -> QdrantCollection:
-        return QdrantCollection(self._client, self._models, name, spec)
+        return QdrantCollection(self._client, self._models, name, spec, self._words[spec.collection_id])
 
     def _physical(self, collection_id: str) -> str | None:
         alias = self._alias(collection_id)
@@ -131,11 +134,8 @@ class QdrantIndex:
             if old is None:
                 config = self._models.DenseVectorConfig(**self._engine(physical, held).vector_settings(index))
                 self._client.create_vector_name(physical, index.name, self._models.DenseVectorNameConfig(dense=config))
-            elif (old.dimensions, old.metric, old.multi) != (index.dimensions, index.metric, index.multi):
-                raise ConflictError(
-                    f"vector index '{index.name}' holds {old.dimensions} dimensions ({old.metric}), "
-                    f"not {index.dimensions} ({index.metric}): use a new name or rebuild the index"
-                )
+            else:
+                check_same_shape(old, index)
             have[index.name] = index
         self._add_fields(physical, {p: kind for p, kind in spec.fields.items() if held.fields.get(p) != kind})
         merged = IndexSpec(spec.collection_id, tuple(have.values()), {**held.fields, **spec.fields})
@@ -173,7 +173,7 @@ class QdrantIndex:
         if kind == "text":
             return models.TextIndexParams(
                 type=models.TextIndexType.TEXT,
-                tokenizer=models.TokenizerType(self._tokenizer),
+                tokenizer=models.TokenizerType(self.tokenizer),
                 enable_hnsw=False,
                 scoring=True,
             )
@@ -208,6 +208,7 @@ class QdrantIndex:
         with self._at_server():
             physical = self._physical(collection_id)
             self._specs.pop(collection_id, None)
+            self._words.pop(collection_id, None)
             if physical is not None:
                 models = self._models
                 delete = models.DeleteAlias(alias_name=self._alias(collection_id))
@@ -219,20 +220,6 @@ class QdrantIndex:
             physical = self._physical(collection_id)
             return 0 if physical is None else self._read_state(physical)[1]
 
-    def upsert(self, collection_id: str, documents: Sequence[Document]) -> None:
-        with self._collection(collection_id) as engine:
-            search.apply(engine, documents)
-
-    def delete(self, collection_id: str, document_ids: Collection[str]) -> None:
-        if document_ids:
-            with self._collection(collection_id) as engine:
-                engine.remove([point_id(document_id) for document_id in document_ids])
-
-    def delete_objects(self, collection_id: str, object_ids: Collection[str], upto_seq: int) -> None:
-        if object_ids:
-            with self._collection(collection_id) as engine:
-                engine.remove_matching(search.derived_from(engine, object_ids, upto_seq))
-
     def flush(self, collection_id: str, watermark: int) -> None:
         """Writes waited for the server's own log; only the watermark is left to store."""
         with self._at_server():
@@ -241,42 +228,7 @@ class QdrantIndex:
                 raise NotFoundError("search index of collection", collection_id)
             self._write_state(physical, self._read_state(physical)[0], watermark)
 
-    def query(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]:
-        with self._collection(collection_id) as engine:
-            return search.run(engine, query)
-
-    def get(self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = ()) -> list[Hit]:
-        with self._collection(collection_id) as engine:
-            return search.get(engine, document_ids, with_vectors)
-
-    def scroll(self, collection_id: str, filter: Filter | None, limit: int, after: str = "") -> list[Hit]:
-        with self._collection(collection_id) as engine:
-            return search.scroll(engine, filter, limit, after)
-
-    def count(self, collection_id: str, filter: Filter | None = None) -> int:
-        with self._collection(collection_id) as engine:
-            return search.count(engine, filter)
-
-    def facet(self, collection_id: str, key: str, limit: int, filter: Filter | None = None) -> list[tuple[Any, int]]:
-        with self._collection(collection_id) as engine:
-            return search.facet(engine, key, limit, filter)
-
-    def ids(self, collection_id: str) -> Iterator[str]:
-        start: str | None = None
-        while True:
-            with self._collection(collection_id) as engine:
-                found, start = search.all_ids(engine, start)
-            yield from found
-            if start is None:
-                return
-
-    def rebuild(
-        self,
-        spec: IndexSpec,
-        pages: Iterator[list[Document]],
-        watermark: int,
-        before_swap: Callable[[], None] = lambda: None,
-    ) -> None:
+    def rebuild(self, spec: IndexSpec, pages: Pages, watermark: int, before_swap: Hook = lambda: None) -> None:
         with self._at_server():
             physical = self._create(spec)
             try:
@@ -293,7 +245,7 @@ class QdrantIndex:
 
     def stats(self, collection_id: str) -> dict[str, Any]:
         """`bytes` is 0: a server does not tell."""
-        with self._collection(collection_id) as engine:
+        with self.reading(collection_id) as engine:
             return engine.stats()
 
     def check(self) -> None:

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
+from mediatheca.kernel.spelling import Vocabulary
 from mediatheca.stores.index.base import IndexSpec
 from mediatheca.stores.index.points import ODD, SLICE, Raw, encode, engine_vectors, point_id, search_ef
+from mediatheca.stores.index.word_list import words_in
+
+WORDS_FRESH_S = 300.0
+"""How long a node goes on with the words it has read: a new word is found at once, only not under a wrong spelling."""
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 
+@dataclass(slots=True)
+class HeldWords:
+    """The words of a collection as one node last read them: other nodes write too, so they are read again."""
+
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    read_at: float = -WORDS_FRESH_S
+
+
 class QdrantCollection:
     """`name` is a collection or an alias."""
 
-    def __init__(self, client: QdrantClient, models: ModuleType, name: str, spec: IndexSpec) -> None:
+    def __init__(
+        self, client: QdrantClient, models: ModuleType, name: str, spec: IndexSpec, words: HeldWords | None = None
+    ) -> None:
         self._client, self._name = client, name
+        self._words = words or HeldWords()
         self.models = models
         self.vectors: dict[str, VectorIndex] = {index.name: index for index in spec.vectors}
         self.fields: dict[str, str] = dict(spec.fields)
@@ -35,6 +53,8 @@ class QdrantCollection:
         }
 
     def write(self, documents: Sequence[Document]) -> None:
+        fields = [path for path, kind in self.fields.items() if kind == "text"]
+        self._words.vocabulary.add(words_in((document.payload for document in documents), fields))
         for start in range(0, len(documents), SLICE):
             points = [
                 self.models.PointStruct(
@@ -93,6 +113,19 @@ class QdrantCollection:
             with_payload=_select(keys),
         )
         return [_raw(point, point.score) for point in answer.points]
+
+    def vocabulary(self) -> Vocabulary:
+        held = self._words
+        if time.monotonic() - held.read_at >= WORDS_FRESH_S:
+            fields = [path for path, kind in self.fields.items() if kind == "text"]
+            start: str | None = None
+            while True:
+                raws, start = self.page(None, 1000, start, list({path.split(".")[0] for path in fields}))
+                held.vocabulary.add(words_in((raw.payload for raw in raws), fields))
+                if start is None:
+                    break
+            held.read_at = time.monotonic()
+        return held.vocabulary
 
     def page(
         self, filter: Any, limit: int, start: str | None, keys: Sequence[str] | None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,37 +31,9 @@ _MARGIN = 1.001
 """How much larger shapes are made for the engine: its sphere and its rounding are not ours."""
 
 
-class Vocabulary(Protocol):
-    """How one engine's Python package spells conditions."""
-
-    def all_of(self, parts: Sequence[Any]) -> Any: ...
-
-    def any_of(self, parts: Sequence[Any]) -> Any: ...
-
-    def none_of(self, part: Any) -> Any: ...
-
-    def nothing(self) -> Any: ...
-
-    def empty(self, key: str) -> Any: ...
-
-    def strings(self, key: str, texts: Collection[str]) -> Any: ...
-
-    def boolean(self, key: str, value: bool) -> Any: ...
-
-    def prefix(self, key: str, text: str) -> Any: ...
-
-    def substring(self, key: str, text: str) -> Any: ...
-
-    def numbers(self, key: str, **bounds: float) -> Any: ...
-
-    def dates(self, key: str, **bounds: datetime) -> Any: ...
-
-    def circle(self, key: str, lat: float, lon: float, radius_m: float) -> Any: ...
-
-
 @dataclass(frozen=True, slots=True)
-class EdgeVocabulary:
-    """Conditions of `qdrant_edge`."""
+class Vocabulary(ABC):
+    """How an engine's Python package spells conditions; most of it alike."""
 
     models: Any
 
@@ -73,24 +46,47 @@ class EdgeVocabulary:
     def none_of(self, part: Any) -> Any:
         return self.models.Filter(must_not=[part])
 
+    def strings(self, key: str, texts: Collection[str]) -> Any:
+        return self.models.FieldCondition(key=key, match=self.models.MatchAny(any=list(texts)))
+
+    def prefix(self, key: str, text: str) -> Any:
+        return self.models.FieldCondition(key=key, match=self.models.MatchPrefix(prefix=text))
+
+    def substring(self, key: str, text: str) -> Any:
+        return self.models.FieldCondition(key=key, match=self.models.MatchSubstring(substring=text))
+
+    def circle(self, key: str, lat: float, lon: float, radius_m: float) -> Any:
+        shape = self.models.GeoRadius(center=self.models.GeoPoint(lat=lat, lon=lon), radius=radius_m)
+        return self.models.FieldCondition(key=key, geo_radius=shape)
+
+    @abstractmethod
+    def nothing(self) -> Any: ...
+
+    @abstractmethod
+    def empty(self, key: str) -> Any: ...
+
+    @abstractmethod
+    def boolean(self, key: str, value: bool) -> Any: ...
+
+    @abstractmethod
+    def numbers(self, key: str, **bounds: float) -> Any: ...
+
+    @abstractmethod
+    def dates(self, key: str, **bounds: datetime) -> Any: ...
+
+
+class EdgeVocabulary(Vocabulary):
+    """Conditions of `qdrant_edge`."""
+
     def nothing(self) -> Any:
         return self.models.HasIdCondition(set())
 
     def empty(self, key: str) -> Any:
         return self.models.IsEmptyCondition(key)
 
-    def strings(self, key: str, texts: Collection[str]) -> Any:
-        return self.models.FieldCondition(key=key, match=self.models.MatchAny(list(texts)))
-
     def boolean(self, key: str, value: bool) -> Any:
         # A Python bool is taken for an integer.
         return self.models.FieldCondition(key=key, match=self.models.MatchValue(np.bool_(value)))
-
-    def prefix(self, key: str, text: str) -> Any:
-        return self.models.FieldCondition(key=key, match=self.models.MatchPrefix(text))
-
-    def substring(self, key: str, text: str) -> Any:
-        return self.models.FieldCondition(key=key, match=self.models.MatchSubstring(text))
 
     def numbers(self, key: str, **bounds: float) -> Any:
         return self.models.FieldCondition(key=key, range=self.models.RangeFloat(**bounds))
@@ -99,25 +95,9 @@ class EdgeVocabulary:
         written = {name: wire_time(moment) for name, moment in bounds.items()}
         return self.models.FieldCondition(key=key, range=self.models.RangeDateTime(**written))
 
-    def circle(self, key: str, lat: float, lon: float, radius_m: float) -> Any:
-        shape = self.models.GeoRadius(self.models.GeoPoint(lon, lat), radius_m)
-        return self.models.FieldCondition(key=key, geo_radius=shape)
 
-
-@dataclass(frozen=True, slots=True)
-class ServerVocabulary:
+class ServerVocabulary(Vocabulary):
     """Conditions of `qdrant_client.models`."""
-
-    models: Any
-
-    def all_of(self, parts: Sequence[Any]) -> Any:
-        return self.models.Filter(must=list(parts))
-
-    def any_of(self, parts: Sequence[Any]) -> Any:
-        return self.models.Filter(should=list(parts))
-
-    def none_of(self, part: Any) -> Any:
-        return self.models.Filter(must_not=[part])
 
     def nothing(self) -> Any:
         return self.models.HasIdCondition(has_id=[])
@@ -125,27 +105,14 @@ class ServerVocabulary:
     def empty(self, key: str) -> Any:
         return self.models.IsEmptyCondition(is_empty=self.models.PayloadField(key=key))
 
-    def strings(self, key: str, texts: Collection[str]) -> Any:
-        return self.models.FieldCondition(key=key, match=self.models.MatchAny(any=list(texts)))
-
     def boolean(self, key: str, value: bool) -> Any:
         return self.models.FieldCondition(key=key, match=self.models.MatchValue(value=value))
-
-    def prefix(self, key: str, text: str) -> Any:
-        return self.models.FieldCondition(key=key, match=self.models.MatchPrefix(prefix=text))
-
-    def substring(self, key: str, text: str) -> Any:
-        return self.models.FieldCondition(key=key, match=self.models.MatchSubstring(substring=text))
 
     def numbers(self, key: str, **bounds: float) -> Any:
         return self.models.FieldCondition(key=key, range=self.models.Range(**bounds))
 
     def dates(self, key: str, **bounds: datetime) -> Any:
         return self.models.FieldCondition(key=key, range=self.models.DatetimeRange(**bounds))
-
-    def circle(self, key: str, lat: float, lon: float, radius_m: float) -> Any:
-        shape = self.models.GeoRadius(center=self.models.GeoPoint(lat=lat, lon=lon), radius=radius_m)
-        return self.models.FieldCondition(key=key, geo_radius=shape)
 
 
 def vocabulary(models: Any) -> Vocabulary:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from mediatheca.kernel.documents import Document
-from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filter_values import at_path
 from mediatheca.kernel.filters import Filter, document_view
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.stores.index.engine import Engine
+from mediatheca.stores.index.lexical import text_hits
 from mediatheca.stores.index.points import (
     OBJECT_ID,
     ODD,
@@ -29,7 +29,6 @@ from mediatheca.stores.index.points import (
 from mediatheca.stores.index.qdrant_filters import compile_qdrant
 
 PAGE = 1000
-_DEEPEST = 500
 _FACETABLE = frozenset({"keyword", "bool"})
 """Field types whose engine facet equals ours; other fields are counted here."""
 
@@ -44,7 +43,8 @@ def run(engine: Engine, query: VectorQuery | TextQuery) -> list[Hit]:
         return []
     native, exact = _compile(engine, query.filter)
     if isinstance(query, TextQuery):
-        hits = _recheck(_lexical(engine, query, native), query.limit, None if exact else query.filter)
+        rest = None if exact else query.filter
+        hits = text_hits(engine, query, native, lambda fetch, limit: _recheck(fetch, limit, rest))
     else:
         hits = _recheck(_nearest(engine, query, native), query.limit, None if exact else query.filter)
         if query.min_score is not None:
@@ -62,7 +62,7 @@ def _compile(engine: Engine, filter: Filter | None) -> tuple[Any, bool]:
     return (None, True) if filter is None else compile_qdrant(filter, engine.models, engine.fields)
 
 
-def _matches(filter: Filter | None, hit: Hit) -> bool:
+def matches(filter: Filter | None, hit: Hit) -> bool:
     return filter is None or filter.matches(document_view(hit.payload, hit.document_id, hit.collection_id, hit.system))
 
 
@@ -72,7 +72,7 @@ def _recheck(fetch: Callable[[int], list[Raw]], limit: int, filter: Filter | Non
     while True:
         raw = fetch(wanted)
         exhausted = len(raw) < wanted
-        hits = [hit for hit in map(decode, raw) if _matches(filter, hit)]
+        hits = [hit for hit in map(decode, raw) if matches(filter, hit)]
         if len(hits) >= limit or exhausted:
             return hits[:limit]
         wanted *= 2
@@ -99,54 +99,6 @@ def _without(engine: Engine, native: Any, exclude: Collection[str]) -> Any:
         return native
     ids = engine.has_ids({point_id(document_id) for document_id in exclude})
     return engine.models.Filter(must=None if native is None else [native], must_not=[ids])
-
-
-def _lexical(engine: Engine, query: TextQuery, native: Any) -> Callable[[int], list[Raw]]:
-    known = sorted(path for path, kind in engine.fields.items() if kind == "text")
-    unknown = sorted(set(query.fields) - set(known))
-    if unknown:
-        raise ValidationError.at(
-            "fields", f"{unknown} have no text index in this collection; fields that have: {known}", "text_index"
-        )
-    paths = [path for path in map(index_path, sorted(query.fields) or known) if path]
-    if not paths or not query.text.strip():
-        return lambda limit: []
-    if len(paths) == 1:
-        return lambda limit: engine.lexical(paths[0], query.text, limit, native)
-    return lambda limit: _summed(engine, paths, query.text, limit, native)
-
-
-def _summed(engine: Engine, paths: Sequence[str], text: str, limit: int, native: Any) -> list[Raw]:
-    """The top `limit` by the sum of the fields' BM25 (Fagin's threshold algorithm).
-
-    A point in no list scores at most the sum of the lists' last scores: once `limit` points are above it, stop. Exact,
-    but for words so common that thousands of points tie: the search for a better one ends at `_DEEPEST` a field.
-    """
-    depth = max(2 * limit, 50)
-    while True:
-        lists = [engine.lexical(path, text, depth, native, keys=["document_id"]) for path in paths]
-        bound = sum(found[-1].score for found in lists if len(found) == depth)
-        ids = {point_id(raw.payload["document_id"]) for found in lists for raw in found}
-        totals = _totals(engine, paths, text, ids)
-        ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:limit]
-        if not bound or depth >= max(_DEEPEST, limit) or (len(ranked) == limit and ranked[-1][1] >= bound):
-            break
-        depth *= 4
-    raws = {raw.payload["document_id"]: raw for raw in engine.retrieve([point_id(i) for i, _ in ranked], None, ())}
-    for document_id, score in ranked:
-        raws[document_id].score = score
-    return [raws[document_id] for document_id, _ in ranked]
-
-
-def _totals(engine: Engine, paths: Sequence[str], text: str, ids: Collection[str]) -> Counter[str]:
-    totals: Counter[str] = Counter()
-    if not ids:
-        return totals
-    among = engine.models.Filter(must=[engine.has_ids(ids)])
-    for path in paths:
-        for raw in engine.lexical(path, text, len(ids), among, keys=["document_id"]):
-            totals[raw.payload["document_id"]] += raw.score  # type: ignore[assignment]
-    return totals
 
 
 def get(engine: Engine, document_ids: Sequence[str], with_vectors: Collection[str]) -> list[Hit]:
@@ -192,7 +144,7 @@ def _scroll_uuids(engine: Engine, native: Any, recheck: Filter | None, limit: in
         return hits
     while True:
         raws, start = engine.page(native, limit + 1, start, None)
-        hits += [hit for hit in map(decode, raws) if hit.document_id > after and _matches(recheck, hit)]
+        hits += [hit for hit in map(decode, raws) if hit.document_id > after and matches(recheck, hit)]
         if len(hits) >= limit or start is None:
             return hits[:limit]
 
@@ -201,7 +153,7 @@ def _scroll_odd(engine: Engine, native: Any, recheck: Filter | None, limit: int,
     later = sorted(i for i in _ids(engine, native) if i > after)
     hits: list[Hit] = []
     for at in range(0, len(later), max(limit, 100)):
-        hits += [hit for hit in get(engine, later[at : at + max(limit, 100)], ()) if _matches(recheck, hit)]
+        hits += [hit for hit in get(engine, later[at : at + max(limit, 100)], ()) if matches(recheck, hit)]
         if len(hits) >= limit:
             break
     return hits[:limit]
@@ -231,7 +183,7 @@ def count(engine: Engine, filter: Filter | None) -> int:
     native, exact = _compile(engine, filter)
     if exact:
         return engine.count(native)
-    return sum(_matches(filter, decode(raw)) for raw in _pages(engine, native, None))
+    return sum(matches(filter, decode(raw)) for raw in _pages(engine, native, None))
 
 
 def facet(engine: Engine, key: str, limit: int, filter: Filter | None) -> list[tuple[Any, int]]:
@@ -245,7 +197,7 @@ def facet(engine: Engine, key: str, limit: int, filter: Filter | None) -> list[t
     counts: Counter[tuple[str, Any]] = Counter()
     for raw in _pages(engine, native, None):
         hit = decode(raw)
-        if exact or _matches(filter, hit):
+        if exact or matches(filter, hit):
             view = document_view(hit.payload, hit.document_id, hit.collection_id, hit.system)
             counts.update({(_kind(value), value) for value in at_path(view, key) if _kind(value)})
     return _ordered([(value, number) for (_, value), number in counts.items()])[:limit]

@@ -1,0 +1,98 @@
+"""What an execution may reach of its namespace besides its own collections: other collections, other retrievers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mediatheca.flows.outside.reach import NO_LIMITS, Reach
+from mediatheca.flows.retrieve import ExecutionContext, Plan
+from mediatheca.flows.retrieve.context import CONFINED
+from mediatheca.flows.retrievers import Compiled, RetrieverPlans, views
+from mediatheca.flows.vault import Vault
+from mediatheca.kernel.errors import ForbiddenError, NotFoundError
+from mediatheca.kernel.scope import Scope
+from mediatheca.stages import CollectionView
+from mediatheca.stores.db.engine import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What lies around the executions of a process. One for each event loop that executes: connections belong to it."""
+
+    database: Database
+    plans: RetrieverPlans
+    vault: Vault
+    reach: Reach
+
+    def context(self, scope: Scope, found: Compiled | None = None, **more: Any) -> ExecutionContext:
+        """Who executes what: a stored retriever with its budgets and its cache, or stages that are not stored."""
+        own: dict[str, Any] = {}
+        if found is not None:
+            own = {
+                "retriever_id": found.retriever_id,
+                "retriever_name": found.name,
+                "version": found.version,
+                "max_time_ms": found.max_time_ms,
+                "max_credits": found.budget.max_credits,
+                "cache": found.cache,
+            }
+        around = {
+            "namespace_id": scope.namespace_id,
+            "internal_id": scope.organization_id,
+            "neighbours": self.neighbours(scope),
+            "outside": self.reach.bound(scope, NO_LIMITS if found is None else found.budget),
+        }
+        return ExecutionContext(**{**around, **own, **more})
+
+    def neighbours(self, scope: Scope) -> NamespaceNeighbours:
+        return NamespaceNeighbours(self.database, self.plans, self.vault, scope)
+
+
+class NamespaceNeighbours:
+    """See `mediatheca.flows.retrieve.seams.Neighbours`; one per execution, bound to the tenant's namespace."""
+
+    def __init__(self, database: Database, plans: RetrieverPlans, vault: Vault, scope: Scope) -> None:
+        self._db = database
+        self._vault = vault
+        self._plans = plans
+        self._scope = scope
+
+    async def collection(self, identifier: str) -> CollectionView:
+        def read() -> CollectionView:
+            with self._db.read(self._scope) as tx:
+                return views(tx, [identifier])[0]
+
+        return await asyncio.to_thread(read)
+
+    async def retriever(self, identifier: str) -> tuple[str, Plan]:
+        found = await self._plans.find(self._scope, identifier)
+        return found.retriever_id, found.plan
+
+    async def upload(self, identifier: str) -> str:
+        def read() -> str:
+            with self._db.read(self._scope) as tx:
+                row = tx.row("uploads", {"upload_id": identifier})
+            if row is None:
+                raise NotFoundError("upload", identifier)
+            return str(row["store_key"])
+
+        return await asyncio.to_thread(read)
+
+    async def secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        return await self._vault.secrets_for(self._scope, names)
+
+    async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
+        return None
+
+
+class Confined(NamespaceNeighbours):
+    """For stages that are not stored, of a caller who may only read: no secrets."""
+
+    def __init__(self, inner: NamespaceNeighbours) -> None:
+        super().__init__(inner._db, inner._plans, inner._vault, inner._scope)
+
+    async def secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        raise ForbiddenError(f"SECRET.{min(names)}: {CONFINED}")

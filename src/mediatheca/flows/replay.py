@@ -1,0 +1,130 @@
+"""Running retrievers to measure them: beside the server's own executions, unrecorded, and never from a cache."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from mediatheca.flows.neighbours import Surroundings
+from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, RetrieveEngine
+from mediatheca.flows.retrieve.request import MAX_PAGE
+from mediatheca.flows.retrievers import Compiled
+from mediatheca.kernel.errors import MediathecaError
+from mediatheca.kernel.rankings import moves, overlap, rank_biased_overlap
+from mediatheca.kernel.scope import Scope
+
+MATCH_ON = ("document_id", "root_object_id", "source_object_id")
+"""By what a result is found in the judgments: ids of documents change with a new collection, ids of objects do not."""
+MAX_DEPTH = MAX_PAGE
+_LONGEST_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What one execution found, best first, and how long it took. `error` is set where it cannot be measured."""
+
+    ids: list[str] = field(default_factory=list)
+    latency_ms: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    degraded: bool = False
+    error: str | None = None
+
+
+def replay_request(inputs: Mapping[str, Any], depth: int) -> ExecuteRequest:
+    return ExecuteRequest.parse({"inputs": dict(inputs), "limit": min(depth, MAX_DEPTH), "skip_cache": True})
+
+
+def replay_context(around: Surroundings, scope: Scope, found: Compiled) -> ExecutionContext:
+    """The scope's own rights, a fixed seed, no cache, and nothing learned: weights are the static ones."""
+    return around.context(scope, found, seed=0, cache=None)
+
+
+def ran_of(result: Mapping[str, Any], latency_ms: float, match_on: str = "document_id") -> Ran:
+    """The answer of an execution as it is measured. An empty list that is only a degraded answer is an error."""
+    ids = [str(item[match_on]) for item in result["documents"] if item.get(match_on)]
+    stages = {name: float(entry["duration_ms"]) for name, entry in result["stage_statistics"]["stages"].items()}
+    degraded = result["status"] == "degraded"
+    error = result.get("error")
+    if error is None and degraded and not ids:
+        reasons = "; ".join(str(entry["reason"]) for entry in result.get("degraded", ()))
+        error = f"the answer was degraded and empty: {reasons}"
+    return Ran(list(dict.fromkeys(ids)), latency_ms, stages, degraded, error)
+
+
+class Replayer:
+    """Executes on an event loop of its own, with an engine of its own, so that measuring never holds up a request."""
+
+    def __init__(self, engine: RetrieveEngine, around: Surroundings) -> None:
+        self._engine = engine
+        self._around = around
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(
+        self, scope: Scope, found: Compiled, inputs: Mapping[str, Any], depth: int, match_on: str = "document_id"
+    ) -> Ran:
+        """One execution. What goes wrong with it is told in `error`, never raised."""
+
+        async def execute() -> Ran:
+            began = perf_counter()
+            asked = replay_request(inputs, depth)
+            context = replay_context(self._around, scope, found)
+            result = await self._engine.execute(found.plan, asked, context)
+            return ran_of(result, (perf_counter() - began) * 1000, match_on)
+
+        future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(execute(), _LONGEST_S), self._running())
+        try:
+            return future.result()
+        except MediathecaError as error:
+            return Ran(error=error.message)
+        except TimeoutError:
+            return Ran(error=f"no answer within {_LONGEST_S:g} s")
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="replayer", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def close(self) -> None:
+        with self._lock:
+            if self._loop is not None and self._thread is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join(5)
+                if not self._thread.is_alive():
+                    self._loop.close()
+                self._loop = self._thread = None
+
+
+def compare_runs(inputs: Mapping[str, Any], first: Ran, second: Ran, k: int, p: float) -> dict[str, Any]:
+    """Two answers to the same question side by side."""
+    return {
+        "inputs": dict(inputs),
+        "rank_biased_overlap": rank_biased_overlap(first.ids[:k], second.ids[:k], p),
+        "overlap_at_k": overlap(first.ids, second.ids, k),
+        **moves(first.ids, second.ids, k),
+        "a": _side(first, k),
+        "b": _side(second, k),
+        "latency_delta_ms": second.latency_ms - first.latency_ms,
+    }
+
+
+def _side(ran: Ran, k: int) -> dict[str, Any]:
+    return {
+        "document_ids": ran.ids[:k],
+        "latency_ms": ran.latency_ms,
+        "stages": dict(ran.stages),
+        "degraded": ran.degraded,
+        "error": ran.error,
+    }
+
+
+def mean_of(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

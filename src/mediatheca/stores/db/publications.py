@@ -1,0 +1,44 @@
+"""Look-ups that have no scope yet: a public name or a public key says whose retriever it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+
+from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.tables import publications, retriever_keys
+
+Row = dict[str, Any]
+
+
+def find_publication(database: Database, public_name: str) -> Row | None:
+    """The publication of this name, or None; inactive ones, too."""
+    statement = select(publications).where(publications.c.public_name == public_name)
+    with database.translate(), database.engine.connect() as connection, connection.begin():
+        row = connection.execute(statement).mappings().first()
+    return None if row is None else dict(row)
+
+
+def list_publications(database: Database, search: str, offset: int, limit: int) -> tuple[list[Row], int, int]:
+    """Active publications of all organizations, newest first: (a page, how many, how many of them with a password)."""
+    table = publications
+    where: list[ColumnElement[bool]] = [table.c.is_active]
+    if search:
+        pattern = "%" + search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        title = table.c.body["title"].as_string()
+        where.append(or_(table.c.public_name.like(pattern, escape="\\"), func.lower(title).like(pattern, escape="\\")))
+    page = select(table).where(*where).order_by(table.c.created_at.desc(), table.c.public_name)
+    total = select(func.count()).select_from(table).where(*where)
+    locked = select(func.count()).select_from(table).where(and_(*where, table.c.password_hash != ""))
+    with database.translate(), database.engine.connect() as connection, connection.begin():
+        rows = [dict(row) for row in connection.execute(page.offset(offset).limit(limit)).mappings()]
+        return rows, connection.execute(total).scalar_one(), connection.execute(locked).scalar_one()
+
+
+def find_retriever_key(database: Database, key_hash: str) -> Row | None:
+    """The key with this SHA-256, or None. Looking up a hash of random bits leaks nothing by its timing."""
+    statement = select(retriever_keys).where(retriever_keys.c.key_hash == key_hash)
+    with database.translate(), database.engine.connect() as connection, connection.begin():
+        row = connection.execute(statement).mappings().first()
+    return None if row is None else dict(row)
