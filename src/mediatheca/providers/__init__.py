@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
 
 ENTRY_POINTS = "mediatheca.providers"
+Model: TypeAlias = TextEmbedder | ImageEmbedder | Reranker
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Provider:
     priority: int
     find: Callable[[str, ModelSettings], ModelInfo | None]
     """The info of the model that would answer to a logical name, or None. Must not import a model runtime."""
-    load: Callable[[ModelInfo, ModelSettings], TextEmbedder | ImageEmbedder]
+    load: Callable[[ModelInfo, ModelSettings], Model]
     names: Callable[[ModelSettings], Sequence[str]]
     """The logical names it can answer now."""
+    reranks: bool = False
+    """It has rerankers too; their `ModelInfo.modalities` are `("rerank",)`."""

@@ -52,11 +52,24 @@ class ImageCard(_Strict):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
+class RerankCard(_Strict):
+    """How a cross-encoder is fed and read."""
+
+    model: str = "model.onnx"
+    tokenizer: str = "tokenizer.json"
+    output: str = ""
+    """Name of the graph output; empty: `logits`, else the first. One number a pair, or one for no and one for yes."""
+    max_tokens: int = Field(512, ge=16, le=32768)
+    """Of query and text together."""
+    pad_id: int = 0
+
+
 class Card(_Strict):
     """`mediatheca.json` of a model folder. An image model may have a text tower, then text can query pictures."""
 
-    kind: Literal["text", "image"]
+    kind: Literal["text", "image", "reranker"]
     dimensions: int = Field(ge=1, le=65536)
+    """Of the vectors; a reranker gives one number."""
     metric: Literal["cosine", "dot", "euclid"] = "cosine"
     normalize: bool = True
     weights_name: str = ""
@@ -64,22 +77,27 @@ class Card(_Strict):
     note: str = ""
     text: TextCard | None = None
     image: ImageCard | None = None
+    reranker: RerankCard | None = None
 
     def files(self) -> list[str]:
         """Every file the card names, relative to the folder, weights first."""
         names = [self.image.model] if self.image else []
         names += [self.text.model, self.text.tokenizer] if self.text else []
+        names += [self.reranker.model, self.reranker.tokenizer] if self.reranker else []
         return names
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        towers: tuple[tuple[str, object | None], ...] = (("text", self.text), ("image", self.image))
+        towers: tuple[tuple[str, object | None], ...]
+        towers = (("text", self.text), ("image", self.image), ("rerank", self.reranker))
         return tuple(name for name, tower in towers if tower is not None)
 
 
 def weights_hash(card: Card, hashes: Mapping[str, str]) -> str:
     """The hash of everything that decides the vectors: files (name → sha256), the card, the code's version."""
-    decides = card.model_dump(exclude={"weights_name", "note"}, mode="json")
+    # A part that came later and is not there must not change the hash of older folders.
+    absent = {"reranker"} if card.reranker is None else set()
+    decides = card.model_dump(exclude={"weights_name", "note", *absent}, mode="json")
     files = [f"{name} {hashes[name]}" for name in sorted(hashes)]
     return digest(PREPROCESSING, json.dumps(decides, sort_keys=True), *files)
 
@@ -94,7 +112,7 @@ def read_card(folder: Path) -> Card:
         if (folder / CARD).is_file():
             return parse_card(json.loads((folder / CARD).read_text()))
         if (folder / "config.json").is_file():
-            return _sentence_transformers(folder)
+            return _exported(folder)
     except (ValidationError, ValueError, KeyError, TypeError, OSError) as error:
         raise UnavailableError(
             f"the model folder {folder} cannot be understood: {error}; correct its {CARD}"
@@ -113,29 +131,52 @@ def parse_card(raw: Any) -> Card:
     kind = raw.get("kind")
     own = {name: raw[name] for name in raw if name in Card.model_fields}
     flat = {name: raw[name] for name in raw if name not in Card.model_fields}
-    if kind in ("text", "image"):
+    if kind in ("text", "image", "reranker"):
         tower = own.get(kind)
+        if kind == "reranker":
+            own.setdefault("dimensions", 1)
         own[kind] = {**flat, **(tower if isinstance(tower, Mapping) else {})}
     else:
         own |= flat
     return Card.model_validate(own)
 
 
-def _sentence_transformers(folder: Path) -> Card:
-    """Reads the files that sentence-transformers writes beside an ONNX export."""
+def _exported(folder: Path) -> Card:
+    """Reads the files that lie beside an ONNX export."""
     config = json.loads((folder / "config.json").read_text())
+    classifies = any("SequenceClassification" in str(name) for name in config.get("architectures") or ())
+    return _cross_encoder(folder, config) if classifies else _sentence_transformers(folder, config)
+
+
+def _onnx_file(folder: Path) -> str:
+    return next((name for name in ("onnx/model.onnx", "model.onnx") if (folder / name).is_file()), "onnx/model.onnx")
+
+
+def _cross_encoder(folder: Path, config: Mapping[str, Any]) -> Card:
+    """A model that classifies pairs of texts: a reranker, when it knows one class or two."""
+    classes = config.get("num_labels") or len(config.get("id2label") or {"0": ""})
+    if classes > 2:
+        raise ValueError(f"config.json: a classifier of {classes} classes is no reranker")
+    room = int(config.get("max_position_embeddings") or 512)
+    # Positions of the RoBERTa family begin behind the padding's.
+    room -= 2 if "roberta" in str(config.get("model_type", "")) else 0
+    card = RerankCard(model=_onnx_file(folder), max_tokens=min(room, 512), pad_id=int(config.get("pad_token_id") or 0))
+    return Card(kind="reranker", dimensions=1, reranker=card)
+
+
+def _sentence_transformers(folder: Path, config: Mapping[str, Any]) -> Card:
+    """What sentence-transformers writes."""
     pooling = _optional(folder / "1_Pooling" / "config.json")
     prompts = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
     limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
     modules = _optional(folder / "modules.json")
     types = [str(module.get("type", "")) for module in modules] if isinstance(modules, list) else ["Normalize"]
-    model = next((name for name in ("onnx/model.onnx", "model.onnx") if (folder / name).is_file()), "onnx/model.onnx")
     return Card(
         kind="text",
         dimensions=pooling.get("word_embedding_dimension") or config["hidden_size"],
         normalize=any("Normalize" in name for name in types),
         text=TextCard(
-            model=model,
+            model=_onnx_file(folder),
             pooling=_pooling(pooling),
             max_tokens=limit or min(int(config.get("max_position_embeddings", 512)), 512),
             query_prefix=prompts.get("query", ""),

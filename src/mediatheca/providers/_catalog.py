@@ -10,9 +10,10 @@ from typing import Any
 
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import UnavailableError, ValidationError
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
-from mediatheca.providers import ENTRY_POINTS, ModelSettings, Provider
-from mediatheca.providers._known import HUB, WIRE_NAMES
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
+from mediatheca.providers import ENTRY_POINTS, Model, ModelSettings, Provider
+from mediatheca.providers._cross_encoder import reranker_key
+from mediatheca.providers._known import HUB, RERANKERS, WIRE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class ModelCatalog:
         self.providers = tuple(sorted(providers, key=lambda provider: provider.priority))
         self._lock = threading.Lock()
         self._found: dict[str, tuple[ModelInfo, Provider]] = {}
-        self._models: dict[str, TextEmbedder | ImageEmbedder] = {}
+        self._models: dict[str, Model] = {}
+        self._rerankers: dict[str, Reranker] = {}
         self._loading: dict[str, threading.Lock] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,6 +74,38 @@ class ModelCatalog:
             raise ValidationError.at("embedding_model", f"'{name}' does not embed images, only {model.info.modalities}")
         return model
 
+    def reranker(self, name: str) -> Reranker:
+        """A cross-encoder, by any spelling of its name: `BAAI__bge_reranker_v2_m3`, `bge-reranker-v2-m3`, …
+
+        Raises:
+            UnavailableError: no weights answer; the message says how to get some.
+            ValidationError: the model of that name is no reranker.
+        """
+        key = reranker_key(name)
+        found = self._rerankers.get(key)
+        if found is None:
+            model = self._load(self._reranker_name(name, key))
+            if not isinstance(model, Reranker):
+                raise ValidationError.at("inference_name", f"'{name}' is a model that embeds, not a reranker")
+            found = self._rerankers[key] = model
+        return found
+
+    def _reranker_name(self, name: str, key: str) -> str:
+        for provider in self.providers:
+            if not provider.reranks:
+                continue
+            for known in provider.names(self.settings):
+                if reranker_key(known) == key:
+                    return known
+        ways = [f"put an ONNX folder at {self.settings.models_dir / 'bge_reranker_v2_m3'} (see docs/models.md)"]
+        for known in RERANKERS:
+            if reranker_key(known) == key:
+                ways = [f"put an ONNX folder at {self.settings.models_dir / known} (see docs/models.md)"]
+                if not self.settings.hub:
+                    hint = f"allow the download of {RERANKERS[known].repository} (MEDIATHECA_MODELS_HUB=true)"
+                    ways.append(hint)
+        raise UnavailableError(f"no weights answer to the reranker '{name[:200]}'. Ways to get it: {'; '.join(ways)}")
+
     def doctor(self) -> builtins.list[ModelReport]:
         """Every name this installation or the wire format knows: the weights that answer, or what is wrong."""
         names = set(WIRE_NAMES)
@@ -108,7 +142,7 @@ class ModelCatalog:
                 return info, provider
         raise UnavailableError(f"no weights answer to the model '{name}'. {_advice(name, self.settings)}")
 
-    def _load(self, name: str) -> TextEmbedder | ImageEmbedder:
+    def _load(self, name: str) -> Model:
         model = self._models.get(name)
         if model is not None:
             return model

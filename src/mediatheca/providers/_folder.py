@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.models import ModelInfo
+from mediatheca.providers import Model
 from mediatheca.providers._card import Card, ImageCard, TextCard, read_card, weights_hash
+from mediatheca.providers._cross_encoder import CrossEncoder
 from mediatheca.providers._files import sha256_of
 from mediatheca.providers._onnx import require, session
 from mediatheca.providers._texts import clean, unit
@@ -207,18 +209,20 @@ class FolderImageText(FolderImage):
         return _finish([self._text.run(text, query) for text in texts], self.info, self._card)
 
 
-def load_folder(info: ModelInfo, folder: Path, threads: int) -> FolderText | FolderImage:
-    """The embedder of a folder.
+def load_folder(info: ModelInfo, folder: Path, threads: int) -> Model:
+    """The model of a folder.
 
     Raises:
         UnavailableError: the runtime is missing, or a file cannot be loaded.
     """
     card = read_card(folder)
     weight_files(folder, card)
+    if card.reranker is not None:
+        return CrossEncoder(info, folder, card.reranker, threads)
     text = _TextTower(folder, card.text, threads) if card.text else None
     if card.image is not None:
         image = _ImageTower(folder, card.image, threads)
         return FolderImageText(info, card, image, text) if text else FolderImage(info, card, image)
     if text is None:
-        raise UnavailableError(f"the model folder {folder}: the card names neither a text nor an image model")
+        raise UnavailableError(f"the model folder {folder}: the card names no text, image or reranker model")
     return FolderText(info, card, text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mediatheca.providers._card import Card, ImageCard, TextCard
+from mediatheca.providers._card import Card, ImageCard, RerankCard, TextCard
 
 _E5_TASK = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
 
@@ -86,6 +86,35 @@ HUB: dict[str, HubModel] = {
     "google_siglip_so400m_v1": _siglip("siglip-so400m-patch14-384", 1152, 384),
     "laion_clip_vit_l_14_v1": HubModel("Xenova/clip-vit-large-patch14", _CLIP),
 }
+
+
+def _reranker(repository: str, *, max_tokens: int = 512, pad_id: int = 0, note: str = "") -> HubModel:
+    card = RerankCard(model="onnx/model.onnx", max_tokens=max_tokens, pad_id=pad_id)
+    return HubModel(
+        repository,
+        Card(kind="reranker", dimensions=1, weights_name=repository.partition("/")[2], note=note, reranker=card),
+    )
+
+
+RERANKERS: dict[str, HubModel] = {
+    "bge_reranker_v2_m3": _reranker(
+        "onnx-community/bge-reranker-v2-m3-ONNX", max_tokens=1024, pad_id=1, note="2.3 GB; seconds a document on a CPU"
+    ),
+    "bge_reranker_base": _reranker("Xenova/bge-reranker-base", pad_id=1),
+    "ms_marco_minilm_l6_v2": _reranker("Xenova/ms-marco-MiniLM-L-6-v2", note="English"),
+    "ms_marco_minilm_l12_v2": _reranker("Xenova/ms-marco-MiniLM-L-12-v2", note="English"),
+    "jina_reranker_v1_turbo_en": _reranker("jinaai/jina-reranker-v1-turbo-en", max_tokens=1024, note="English"),
+    "jina_reranker_v2_base_multilingual": _reranker(
+        "jinaai/jina-reranker-v2-base-multilingual", max_tokens=1024, pad_id=1, note="not for commercial use"
+    ),
+}
+"""Cross-encoders, by the name that all spellings of theirs lead to."""
+
+
+def known(name: str) -> HubModel | None:
+    """A model of the hub, embedder or reranker."""
+    return HUB.get(name) or RERANKERS.get(name)
+
 
 WIRE_NAMES: tuple[str, ...] = (
     "multilingual_e5_large_instruct_v1",

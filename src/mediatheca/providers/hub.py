@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mediatheca.kernel.errors import UnavailableError
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
-from mediatheca.providers import ModelSettings, Provider
+from mediatheca.kernel.models import ModelInfo
+from mediatheca.providers import Model, ModelSettings, Provider
 from mediatheca.providers._card import CARD, Card, weights_hash
 from mediatheca.providers._files import exclusive, replacing, verify
 from mediatheca.providers._folder import describe, load_folder
-from mediatheca.providers._known import HUB, HubModel
+from mediatheca.providers._known import HUB, RERANKERS, HubModel, known
 from mediatheca.providers._onnx import require
 
 _RESOLVED = "resolved.json"
@@ -45,7 +45,7 @@ def find(name: str, settings: ModelSettings) -> ModelInfo | None:
     Raises:
         UnavailableError: the package is missing, the hub cannot be reached, or lacks the files.
     """
-    model = HUB.get(name)
+    model = known(name)
     if model is None or not settings.hub:
         return None
     resolved = _resolve(name, model, settings)
@@ -53,9 +53,11 @@ def find(name: str, settings: ModelSettings) -> ModelInfo | None:
     return describe(name, model.card, weights, "hub", model.card.weights_name or model.repository)
 
 
-def load(info: ModelInfo, settings: ModelSettings) -> TextEmbedder | ImageEmbedder:
+def load(info: ModelInfo, settings: ModelSettings) -> Model:
     """Downloads what is not there yet, checks every file, loads the folder."""
-    model = HUB[info.name]
+    model = known(info.name)
+    if model is None:
+        raise UnavailableError(f"the hub provider does not know the model '{info.name}'")
     home = _home(info.name, settings)
     resolved = _resolve(info.name, model, settings)
     if any(not (home / relative).is_file() for relative in (*resolved.files, CARD)):
@@ -77,7 +79,7 @@ def _fetch(resolved: Resolved, card: Card, home: Path) -> None:
 
 
 def names(settings: ModelSettings) -> Sequence[str]:
-    return sorted(HUB) if settings.hub else []
+    return sorted({**HUB, **RERANKERS}) if settings.hub else []
 
 
 def _resolve(name: str, model: HubModel, settings: ModelSettings) -> Resolved:
@@ -158,4 +160,4 @@ def _unreachable(what: str, error: Exception) -> str:
     )
 
 
-hub = Provider("hub", 20, find, load, names)
+hub = Provider("hub", 20, find, load, names, reranks=True)

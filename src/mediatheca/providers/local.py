@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
-from mediatheca.providers import ModelSettings, Provider
+from mediatheca.kernel.models import ModelInfo
+from mediatheca.providers import Model, ModelSettings, Provider
 from mediatheca.providers._card import CARD
 from mediatheca.providers._folder import folder_info, load_folder
 
@@ -30,7 +30,7 @@ def find(name: str, settings: ModelSettings) -> ModelInfo | None:
     return folder_info(name, folder, "local", settings.models_dir) if folder else None
 
 
-def load(info: ModelInfo, settings: ModelSettings) -> TextEmbedder | ImageEmbedder:
+def load(info: ModelInfo, settings: ModelSettings) -> Model:
     return load_folder(info, settings.models_dir / info.name, settings.threads)
 
 
@@ -45,4 +45,4 @@ def names(settings: ModelSettings) -> Sequence[str]:
     )
 
 
-local = Provider("local", 10, find, load, names)
+local = Provider("local", 10, find, load, names, reranks=True)

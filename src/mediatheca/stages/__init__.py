@@ -15,7 +15,7 @@ registers nothing, discovery finds it (this package, then the entry-point group 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
@@ -23,6 +23,8 @@ from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.filters import Filter, parse_filter
+from mediatheca.kernel.models import Reranker
+from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 
 ENTRY_POINTS = "mediatheca.stages"
@@ -73,6 +75,53 @@ class StageContext(Protocol):
             ValidationError: one is unknown or not declared on the retriever.
         """
 
+    @property
+    def seed(self) -> int:
+        """Of everything random in this execution, so that a replay gives the same."""
+
+    @property
+    def outside(self) -> Outside:
+        """Language models, HTTP, SQL, code, web search: bound to this execution's tenant and budgets.
+
+        Raises:
+            UnavailableError: this execution may reach nothing outside.
+        """
+
+    async def collection(self, identifier: str) -> CollectionView:
+        """Any collection of the namespace, by id or name: for references and joins.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+
+    async def execute(
+        self,
+        pipeline: str | Sequence[dict[str, Any]],
+        inputs: dict[str, Any],
+        *,
+        hits: Sequence[Hit] = (),
+        limit: int | None = None,
+    ) -> list[Hit]:
+        """Run a stored retriever (id or name), or stages on this retriever's collections, as a part of this execution.
+
+        The tenant, the mandatory constraints and what is left of the budgets are the same; `hits` are what the first
+        stage gets; `inputs` replace this execution's.
+
+        Raises:
+            NotFoundError: no such retriever.
+            ValidationError: a stage is refused, or retrievers call each other in a circle or more than 3 deep.
+        """
+
+    async def reranker(self, name: str) -> Reranker:
+        """The model that scores texts against a query.
+
+        Raises:
+            UnavailableError: none answers to `name`; the message says how to get one.
+        """
+
+    async def fusion_weights(self, feature_uris: Sequence[str]) -> dict[str, float] | None:
+        """What was learned for the searches of this retriever; None when learning is off for this caller."""
+
     async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]:
         """One query against one collection: the index, or the documents while the index catches up."""
 
@@ -96,8 +145,13 @@ class StageContext(Protocol):
             UnavailableError: the model or the source of the content is not there.
         """
 
-    def render(self, template: str, hit: Hit) -> Any:
-        """Render a per-document template (`DOC`, `INPUT`, …)."""
+    def render(self, template: str, hit: Hit, names: Mapping[str, Any] | None = None) -> Any:
+        """Render a per-document template (`DOC`, `INPUT`, …). `names`: what the stage adds (`INDEX`, `DOCUMENTS`, …);
+        they are also read as `CONTEXT.INDEX`.
+
+        Give it only what the retriever's author wrote: a rendered parameter may hold a caller's text, which must not
+        be rendered again (`mediatheca.stages._templates.per_document`).
+        """
 
     def warn(self, message: str) -> None: ...
 
@@ -125,6 +179,11 @@ class Stage:
     """It may be the first stage: it makes documents."""
     aliases: tuple[str, ...] = ()
     """Older stage ids that mean this one."""
+    neutral: bool = False
+    """It has something to tell about no documents too (a count of 0, an empty context) and is run on none. Reduce and
+    group stages always are."""
+    writes: bool = False
+    """It writes into documents, although it is a filter or sort stage: later pages show them as they were left."""
     icon: str = "circle"
     cost_tier: Literal["cheap", "moderate", "expensive"] = "cheap"
     example: dict[str, Any] = field(default_factory=dict)

@@ -44,13 +44,11 @@ def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[
     _rename(params, "final_top_k", ("final_top_k", "limit", "top_k", "max_results"))
     _rename(params, "collection_identifiers", _COLLECTIONS)
     _as_list(params, "collection_identifiers")
-    if params.get("fusion") == "learned":
-        accepted = "accepted here: rrf, dbsf, weighted, max"
-        raise ValidationError.at("fusion", f"learned fusion needs recorded interactions; {accepted}", "not_enabled")
     if isinstance(params.get("group_by"), dict):
         params["group_by"] = _group_by(params["group_by"])
-    if params.get("query_preprocessing") is not None:
-        raise ValidationError.at("query_preprocessing", "large queries are not cut into chunks here; leave it out")
+    params["query_preprocessing"] = _preprocessing(params.get("query_preprocessing"))
+    if isinstance(params.get("highlight"), list):
+        params["highlight"] = {"fields": params["highlight"]}
     stage_views = _declared(params.get("collection_identifiers"), collections, "collection_identifiers")
     searches: list[dict[str, Any]] = []
     for number, entry in enumerate(entries):
@@ -92,6 +90,21 @@ def _group_by(raw: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+def _preprocessing(raw: Any) -> Any:
+    """The form of the wire: `{feature_uri, params: {…}, max_chunks, …}`; the parameters are those of the extractor."""
+    if not isinstance(raw, dict):
+        return raw
+    made = {name: value for name, value in raw.items() if name not in ("params", "feature_uri")}
+    inner = raw.get("params") if isinstance(raw.get("params"), dict) else {}
+    for name in ("split_method", "split_by", "chunk_size", "chunk_overlap"):
+        if inner and name in inner:
+            made.setdefault(name, inner[name])
+    _rename(made, "split_method", ("split_method", "split_by"))
+    if made.get("split_method") not in (None, "sentences", "passages") and not is_template(made["split_method"]):
+        made["split_method"] = "sentences" if made["split_method"] == "sentence" else "passages"
+    return made
+
+
 def _search(
     raw: Any, path: str, stage_views: Sequence[CollectionView], all_views: Sequence[CollectionView]
 ) -> list[dict[str, Any]]:
@@ -107,6 +120,8 @@ def _search(
     _rename(search, "query", _QUERY)
     own = search.get("collection_identifiers")
     views = _declared(own, all_views, f"{path}.collection_identifiers") if own else stage_views
+    if "query_preprocessing" in search:
+        search["query_preprocessing"] = _preprocessing(search["query_preprocessing"])
     extractor = _extractor(search.pop("feature_extractor", None))
     search["query"] = _query(search.get("query"), f"{path}.query", search, views)
     if search.get("feature_uri") or search.get("lexical") is True:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, PrivateAttr, model_validator
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import Filter, document_view, parse_filter
 from mediatheca.kernel.search import Hit
-from mediatheca.kernel.templates import is_template
 from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages._templates import Templates, per_document, render_tree
 
 SCROLL_LIMIT = 1000
 """Documents of one collection that the stage takes when it starts a pipeline."""
@@ -23,14 +23,13 @@ class Params(BaseModel):
     conditions: Any = Field(None, description="A filter tree; or give field, operator and value.")
     batch_size: int = Field(100, ge=1, le=1000)
     case_insensitive: bool = Field(False, description="Compare texts without regard to case.")
+    document_templates: Templates = frozenset()
     _filter: Filter | None = PrivateAttr(None)
-    _per_document: bool = PrivateAttr(False)
 
     @model_validator(mode="after")
     def _parse(self) -> Params:
         """Conditions that mention `DOC` are parsed for each document."""
-        self._per_document = _has_template(self.conditions)
-        if not self._per_document:
+        if not self.document_templates:
             self._filter = self.parse(self.conditions)
         return self
 
@@ -38,13 +37,12 @@ class Params(BaseModel):
         return parse_filter(tree, case_sensitive=not self.case_insensitive, path="conditions")
 
 
-def _has_template(tree: Any) -> bool:
-    if isinstance(tree, dict):
-        return any(_has_template(value) for value in tree.values())
-    return any(_has_template(value) for value in tree) if isinstance(tree, list) else is_template(tree)
-
-
 def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
+    made = _conditions(raw)
+    return {**made, "document_templates": per_document(made["conditions"], ("conditions",))}
+
+
+def _conditions(raw: dict[str, Any]) -> dict[str, Any]:
     """Every spelling becomes `conditions`: field/operator/value, a tree at the top level, `filters`, `filter`."""
     if raw.get("natural_language"):
         message = "needs a language model, and none is configured; give conditions instead"
@@ -87,7 +85,7 @@ async def attribute_filter(hits: list[Hit], params: Params, ctx: StageContext) -
     """
     if hits:
         return [hit for hit in hits if _keeps(params, hit, ctx)]
-    if params._per_document:
+    if params.document_templates:
         raise ValidationError.at(
             "conditions", "DOC is not known before there are documents; use INPUT, or search first"
         )
@@ -95,16 +93,12 @@ async def attribute_filter(hits: list[Hit], params: Params, ctx: StageContext) -
 
 
 def _keeps(params: Params, hit: Hit, ctx: StageContext) -> bool:
-    wanted = params.parse(_render(params.conditions, hit, ctx)) if params._per_document else params._filter
-    return wanted is None or wanted.matches(document_view(hit.payload, hit.document_id, hit.collection_id, hit.system))
-
-
-def _render(tree: Any, hit: Hit, ctx: StageContext) -> Any:
-    if isinstance(tree, dict):
-        return {key: _render(value, hit, ctx) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_render(value, hit, ctx) for value in tree]
-    return ctx.render(tree, hit) if is_template(tree) else tree
+    wanted = params._filter
+    if params.document_templates:
+        tree = render_tree(params.conditions, params.document_templates, lambda source: ctx.render(source, hit))
+        wanted = params.parse(tree)
+    view = document_view(hit.payload, hit.document_id, hit.collection_id, hit.system, hit.score)
+    return wanted is None or wanted.matches(view)
 
 
 async def _scroll(ctx: StageContext) -> list[Hit]:

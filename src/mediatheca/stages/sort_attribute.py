@@ -26,6 +26,7 @@ class Params(BaseModel):
     )
     direction: Literal["asc", "desc"] = Field("desc", validation_alias=AliasChoices("direction", "order"))
     nulls_last: bool = Field(True, description="Documents without the field come last; false: first for asc.")
+    case_sensitive: bool = Field(True, description="false: texts are compared without regard to case.")
     sort: list[Key] = Field([], max_length=10, description="Several keys, the first one decides; replaces field.")
 
 
@@ -52,4 +53,6 @@ async def sort_attribute(hits: list[Hit], params: Params, ctx: StageContext) -> 
     The sort is stable, so of several of these stages the last one decides.
     """
     keys = params.sort or [Key(field=params.field, direction=params.direction)]
-    return sort_hits(hits, [SortKey(key.field, key.direction, params.nulls_last) for key in keys])
+    return sort_hits(
+        hits, [SortKey(key.field, key.direction, params.nulls_last, not params.case_sensitive) for key in keys]
+    )

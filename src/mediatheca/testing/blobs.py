@@ -126,6 +126,37 @@ class BlobStoreContract:
         store.put_many(iter(blobs))
         assert {info.key: info.size for info in store.list("many/")} == {key: len(data) for key, data, _ in blobs}
         store.put_many([])
+        store.put_many([("soon", b"1", "text/plain")], durable=False)
+        assert store.get("soon") == b"1"
+
+    def test_many_are_read_together_in_order_with_gaps(self, store: BlobStore) -> None:
+        store.put_many((f"r/{number}", b"x" * number, "text/plain") for number in range(40))
+        keys = [f"r/{number}" for number in (3, 99, 0, 39, 3)]
+        assert list(store.get_many(keys)) == [b"xxx", None, b"", b"x" * 39, b"xxx"]
+        assert list(store.get_many([])) == []
+
+    def test_many_are_deleted_together(self, store: BlobStore) -> None:
+        for key in ("m/1", "m/2", "m/3"):
+            store.put(key, b"1")
+        store.delete_many(["m/1", "m/never", "m/3"])
+        store.delete_many([])
+        assert [info.key for info in store.list()] == ["m/2"]
+
+    def test_a_copy_stays_as_it_was_made(self, store: BlobStore) -> None:
+        store.put("c/source", b"first", "text/plain")
+        info = store.copy("c/source", "c/copy/of.it")
+        assert (info.key, info.size) == ("c/copy/of.it", 5)
+        assert store.head("c/copy/of.it") == info
+        store.put("c/source", b"second")
+        assert store.get("c/copy/of.it") == b"first"
+        store.delete("c/source")
+        assert store.get("c/copy/of.it") == b"first"
+        store.put("c/source", b"third")
+        store.copy("c/source", "c/copy/of.it")
+        assert store.get("c/copy/of.it") == b"third"
+        with pytest.raises(NotFoundError, match="c/never"):
+            store.copy("c/never", "c/other")
+        assert store.head("c/other") is None
 
     def test_of_many_with_one_bad_key_nothing_bad_is_kept(self, store: BlobStore) -> None:
         with pytest.raises(ValidationError):
@@ -142,6 +173,10 @@ class BlobStoreContract:
             lambda: store.delete(key),
             lambda: store.local_path(key),
             lambda: store.sign("GET", key, expires_s=60),
+            lambda: store.copy(key, "good"),
+            lambda: store.copy("good", key),
+            lambda: list(store.get_many([key])),
+            lambda: store.delete_many([key]),
         ):
             with pytest.raises(ValidationError, match="key"):
                 use()

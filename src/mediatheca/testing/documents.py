@@ -20,6 +20,7 @@ import pytest
 
 from mediatheca.kernel.documents import Document, Metric, Vector, VectorIndex
 from mediatheca.kernel.errors import ConflictError, MediathecaError, ValidationError
+from mediatheca.kernel.filters import parse_filter
 from mediatheca.stores.documents.base import DocumentStore, Scan, Tombstones
 
 DENSE = VectorIndex("text_v1_dense", "mixpeek://text@v1/dense", 4)
@@ -284,10 +285,15 @@ class DocumentStoreContract:
         assert paged == sorted(names)
         assert found(store, Scan(limit=0)) == []
 
-    def test_scan_can_be_bound_to_objects(self, store: DocumentStore) -> None:
+    def test_scan_and_count_can_be_bound_to_objects(self, store: DocumentStore) -> None:
         store.upsert(COLLECTION, [make("a", object_id="o1"), make("b", root_object_id="o1"), make("c")], 1)
         assert found(store, Scan(object_ids=["o1", "o9"])) == ["a", "b"]
         assert found(store, Scan(object_ids=[])) == []
+        assert store.count(COLLECTION, object_ids=["o1", "o9"]) == 2
+        assert store.count(COLLECTION, object_ids=[]) == 0
+        only_b = parse_filter({"n": {"regex": "^b"}})
+        assert store.count(COLLECTION, only_b, object_ids=["o1"]) == 1
+        assert store.count(COLLECTION, tombstones=Tombstones({"a": 1, "c": 1}), object_ids=["o1"]) == 1
 
     def test_changes_come_in_order_in_pages_of_whole_commits(self, store: DocumentStore) -> None:
         for number in range(1, 8):

@@ -14,6 +14,7 @@ import pytest
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ConflictError, NotFoundError, ValidationError
 from mediatheca.kernel.filters import Leaf, Not, parse_filter
+from mediatheca.kernel.lexical import bm25
 from mediatheca.kernel.search import TextQuery, VectorQuery
 from mediatheca.stores.index.base import IndexSpec, SearchIndex
 
@@ -230,6 +231,81 @@ class SearchIndexContract:
         assert filled.query(COLLECTION, TextQuery("absent", 5)) == []
         with pytest.raises(ValidationError, match="brand"):
             filled.query(COLLECTION, TextQuery("red", 5, fields=["brand"]))
+
+    def test_a_text_is_split_into_words_without_case(self, index: SearchIndex) -> None:
+        (red,) = index.words("Red")
+        counted = index.words("red fox, RED fox; red!")
+        assert counted.pop(red) == 3
+        assert list(counted.values()) == [2]
+        assert index.words(" ,; ") == {}
+
+    def test_bm25_is_exact_and_stays_so_under_updates_and_deletes(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        generator = np.random.default_rng(5)
+        lexicon = [f"{a}{b}" for a in ("ba", "ko", "mi", "tu", "ze") for b in ("ran", "lim", "dos", "pek", "vut")]
+        weights = 1 / np.arange(1, len(lexicon) + 1)
+
+        def text() -> str:
+            return " ".join(generator.choice(lexicon, generator.integers(3, 30), p=weights / weights.sum()))
+
+        texts = {number: text() for number in range(150)}
+        index.upsert(COLLECTION, [document(n, 1, {"body": t}) for n, t in texts.items()])
+        for number in range(0, 60, 2):
+            texts[number] = text()
+            index.upsert(COLLECTION, [document(number, 2, {"body": texts[number]})])
+        index.delete(COLLECTION, [key(number) for number in range(60, 90)])
+        texts = {number: t for number, t in texts.items() if not 60 <= number < 90}
+        for asked in ("baran", "kolim zevut", "tudos mipek baran", "zevut zepek zedos zelim zeran"):
+            scores = bm25(asked.split(), [t.split() for t in texts.values()])
+            best = sorted((-score, key(n)) for n, score in zip(texts, scores, strict=True) if score > 0)[:10]
+            hits = index.query(COLLECTION, TextQuery(asked, 10))
+            assert [hit.score for hit in hits] == pytest.approx([-score for score, _ in best], rel=1e-4)
+            assert found(hits) == [ident for _, ident in best]
+
+    def test_a_misspelt_word_finds_what_was_meant_and_says_so(self, filled: SearchIndex) -> None:
+        assert filled.query(COLLECTION, TextQuery("whlae", 50)) == []
+        hits = filled.query(COLLECTION, TextQuery("whlae", 50, fuzziness="auto"))
+        assert len(hits) == 20
+        told = hits[0].scores["lexical"]
+        assert (told["match"], told["corrections"]) == ("1 typo", {"whlae": "whale"})
+        both = filled.query(COLLECTION, TextQuery("number7 whlae", 5, fuzziness="auto"))
+        assert found(both)[0] == key(7)
+        assert filled.query(COLLECTION, TextQuery("numbr7", 50, fuzziness="auto")) == []
+        assert filled.query(COLLECTION, TextQuery("wh", 50, fuzziness="auto")) == []
+        exact = filled.query(COLLECTION, TextQuery("whale", 50, fuzziness="auto"))
+        assert found(exact) == found(filled.query(COLLECTION, TextQuery("whale", 50)))
+        assert "lexical" not in exact[0].scores
+
+    def test_spellings_come_exact_then_prefix_then_one_typo_then_two(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        spelled = {1: "harbour", 2: "harbours", 3: "harbeur", 4: "harbeux", 5: "unrelated"}
+        index.upsert(COLLECTION, [document(n, 1, {"body": f"the {word} at night"}) for n, word in spelled.items()])
+        hits = index.query(COLLECTION, TextQuery("harbour", 10, fuzziness=2))
+        assert found(hits) == [key(n) for n in (1, 2, 3, 4)]
+        assert [hit.scores.get("lexical", {}).get("match") for hit in hits] == [None, "prefix", "1 typo", "2 typos"]
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert found(index.query(COLLECTION, TextQuery("harbour", 1, fuzziness=2))) == [key(1)]
+
+    def test_a_word_whose_last_document_is_gone_is_corrected_like_one_that_never_was(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        index.upsert(COLLECTION, [document(1, 1, {"body": "harbour"}), document(2, 1, {"body": "harbeur"})])
+        index.delete(COLLECTION, [key(2)])
+        hits = index.query(COLLECTION, TextQuery("harbeur", 10, fuzziness="auto"))
+        assert found(hits) == [key(1)]
+        assert hits[0].scores["lexical"]["corrections"] == {"harbeur": "harbour"}
+
+    def test_words_may_be_required_and_fields_weighted(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        rows = [("red fox", "blue"), ("blue", "red whale"), ("green", "fox red"), ("fox", "fox")]
+        for number, (title, body) in enumerate(rows):
+            index.upsert(COLLECTION, [document(number, 1, {"title": title, "body": body})])
+        assert set(found(index.query(COLLECTION, TextQuery("red fox", 9, minimum=2)))) == {key(0), key(2)}
+        assert set(found(index.query(COLLECTION, TextQuery("red fox blue", 9, minimum=2)))) == {key(0), key(1), key(2)}
+        assert found(index.query(COLLECTION, TextQuery("red fox blue", 9, minimum=99))) == [key(0)]
+        titles = index.query(COLLECTION, TextQuery("blue", 9, boosts=(("title", 10.0),)))
+        assert found(titles) == [key(1), key(0)]
+        bodies = index.query(COLLECTION, TextQuery("blue", 9, boosts=(("body", 10.0),)))
+        assert found(bodies) == [key(0), key(1)]
 
     def test_a_text_query_obeys_its_filter(self, filled: SearchIndex) -> None:
         query = TextQuery("red", 50, filter=parse_filter({"price": {"lt": 10}}))

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
-from mediatheca.providers import ModelSettings, Provider
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
+from mediatheca.providers import Model, ModelSettings, Provider
 
 HOSTILE_NAMES = ["", ".", "..", "../..", "/etc", "a/b", "a\\b", "no_such_model_v9", "x" * 300, "nul\0", "name\n", "é"]
 
@@ -44,7 +44,7 @@ class ProviderContract:
         return info
 
     @pytest.fixture
-    def model(self, provider: Provider, settings: ModelSettings, info: ModelInfo) -> TextEmbedder | ImageEmbedder:
+    def model(self, provider: Provider, settings: ModelSettings, info: ModelInfo) -> Model:
         return provider.load(info, settings)
 
     def test_finding_twice_gives_the_same_info(self, provider: Provider, settings: ModelSettings, name: str) -> None:
@@ -74,28 +74,33 @@ class ProviderContract:
     ) -> None:
         assert pickle.loads(pickle.dumps((provider, settings, info))) == (provider, settings, info)  # noqa: S301
 
-    def test_the_model_does_what_its_modalities_say(self, model: TextEmbedder | ImageEmbedder, info: ModelInfo) -> None:
+    def test_the_model_does_what_its_modalities_say(self, model: Model, info: ModelInfo) -> None:
         assert model.info == info
         assert isinstance(model, TextEmbedder) == ("text" in info.modalities)
         assert isinstance(model, ImageEmbedder) == ("image" in info.modalities)
+        assert isinstance(model, Reranker) == ("rerank" in info.modalities)
 
-    def test_texts_become_float32_rows_of_the_promised_size(
-        self, model: TextEmbedder | ImageEmbedder, info: ModelInfo
-    ) -> None:
+    def test_texts_become_float32_rows_of_the_promised_size(self, model: Model, info: ModelInfo) -> None:
         if isinstance(model, TextEmbedder):
             _check(model.embed_texts(["one", "two words", "", "nul\0byte", "\ud800", "日本語"], query=False), 6, info)
             _check(model.embed_texts(["one"], query=True), 1, info)
             assert model.embed_texts([], query=False).shape == (0, info.dimensions)
 
-    def test_a_text_has_one_vector_alone_or_in_company(self, model: TextEmbedder | ImageEmbedder) -> None:
+    def test_a_text_has_one_vector_alone_or_in_company(self, model: Model) -> None:
         if isinstance(model, TextEmbedder):
             texts = ["a cat", "a much longer text about something entirely different " * 5, "b"]
             alone = np.concatenate([model.embed_texts([text], query=False) for text in texts])
             np.testing.assert_allclose(model.embed_texts(texts, query=False), alone, atol=1e-5)
 
-    def test_pictures_become_float32_rows_of_the_promised_size(
-        self, model: TextEmbedder | ImageEmbedder, info: ModelInfo
-    ) -> None:
+    def test_a_reranker_gives_one_number_for_each_text(self, model: Model) -> None:
+        if isinstance(model, Reranker):
+            scores = model.score("one", ["one", "", "nul\0byte", "\ud800", "日本語", "word " * 5000])
+            assert scores.shape == (6,)
+            assert scores.dtype == np.float32
+            assert np.isfinite(scores).all()
+            assert model.score("one", []).shape == (0,)
+
+    def test_pictures_become_float32_rows_of_the_promised_size(self, model: Model, info: ModelInfo) -> None:
         if isinstance(model, ImageEmbedder):
             pictures = example_pictures()
             vectors = model.embed_images(pictures, [None, "a caption", "", " "])

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +22,10 @@ from mediatheca.flows.retrieve import ExecutionContext, RetrieveEngine
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
 from mediatheca.kernel.filters import Filter, document_view
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
+from mediatheca.kernel.lexical import Texts, rank_texts, tell
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
 from mediatheca.kernel.ordering import read_field
+from mediatheca.kernel.present import system_fields
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.stages import CollectionView, Stage
 
@@ -57,12 +59,27 @@ class HashedWordsForTests:
         return np.stack([hashed_words(text, self.info.dimensions) for text in texts])
 
 
+class SharedWordsForTests:
+    """A `Reranker`: how many words of the query stand in the text, less the share of it that is something else."""
+
+    def __init__(self) -> None:
+        self.info = ModelInfo("shared_words", "shared words (for tests)", "sha256:shared", 1, modalities=("rerank",))
+        self.calls: list[int] = []
+
+    def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        self.calls.append(len(texts))
+        asked = set(_split(query))
+        held = [_split(text) for text in texts]
+        return np.array([len(asked & set(h)) - len(set(h) - asked) / (len(h) or 1) for h in held], np.float32)
+
+
 class ModelsForTests:
-    """`Models` that answers to one name, or to any you add to `known`."""
+    """`Models` that answers to one name, or to any you add to `known` and `rerankers`."""
 
     def __init__(self, index: VectorIndex = TEXT_INDEX, inline: bool = True) -> None:
         info = ModelInfo(index.model, "hashed words (for tests)", index.weights, index.dimensions)
         self.known: dict[str, TextEmbedder] = {index.model: HashedWordsForTests(info, inline)}
+        self.rerankers: dict[str, Reranker] = {"shared_words": SharedWordsForTests()}
 
     def info(self, name: str) -> ModelInfo:
         return self.text(name).info
@@ -74,6 +91,11 @@ class ModelsForTests:
 
     def image(self, name: str) -> ImageEmbedder:
         raise UnavailableError(f"no image model answers to '{name}' in tests")
+
+    def reranker(self, name: str) -> Reranker:
+        if name not in self.rerankers:
+            raise UnavailableError(f"no reranker answers to '{name}'; known: {', '.join(self.rerankers)}")
+        return self.rerankers[name]
 
     def list(self) -> list[ModelInfo]:
         return [model.info for model in self.known.values()]
@@ -87,13 +109,16 @@ class MemorySearcher:
         self.indexes: dict[str, VectorIndex] = {}
         self.degraded = False
         self.calls: Counter[str] = Counter()
+        self.writes = 0
 
     def add(self, view: CollectionView, documents: Iterable[Document]) -> None:
         """Write documents of a collection; one of the same id is replaced."""
+        self.writes += 1
         self.indexes.update({index.name: index for index in view.vectors})
         self.documents.setdefault(view.collection_id, {}).update({d.document_id: d for d in documents})
 
     def delete(self, collection_id: str, document_id: str) -> None:
+        self.writes += 1
         del self.documents[collection_id][document_id]
 
     def _matching(self, collection_id: str, keep: Filter | None) -> list[Document]:
@@ -103,13 +128,16 @@ class MemorySearcher:
         return [
             d
             for d in documents
-            if keep is None or keep.matches(document_view(d.payload, d.document_id, d.collection_id, _system(d)))
+            if keep is None or keep.matches(document_view(d.payload, d.document_id, d.collection_id, system_fields(d)))
         ]
+
+    def version(self, collection_id: str) -> int | None:
+        return None if self.degraded else self.writes
 
     async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> tuple[list[Hit], bool]:
         self.calls["search"] += 1
         found = self._matching(collection_id, query.filter)
-        hits = self._lexical(found, query) if isinstance(query, TextQuery) else self._nearest(found, query)
+        hits = self._lexical(collection_id, query) if isinstance(query, TextQuery) else self._nearest(found, query)
         hits.sort(key=lambda hit: (-hit.score, hit.document_id))
         return hits[: query.limit], self.degraded
 
@@ -125,10 +153,20 @@ class MemorySearcher:
                 hits.append(_hit(document, score, query.with_vectors))
         return hits
 
-    def _lexical(self, documents: Sequence[Document], query: TextQuery) -> list[Hit]:
-        texts = [_words(document.payload, query.fields) for document in documents]
-        scored = zip(documents, bm25(_split(query.text), texts), strict=True)
-        return [_hit(document, score) for document, score in scored if score > 0]
+    def _lexical(self, collection_id: str, query: TextQuery) -> list[Hit]:
+        held = self.documents.get(collection_id, {})
+        kept = {document.document_id for document in self._matching(collection_id, query.filter)}
+        every = sorted({name for d in held.values() for name, value in d.payload.items() if isinstance(value, str)})
+        fields = list(query.fields) or every
+
+        def read() -> Iterator[tuple[str, Texts, Callable[[], bool]]]:
+            for ident, document in held.items():
+                values = {name: document.payload.get(name) for name in fields}
+                texts = {name: [value] for name, value in values.items() if isinstance(value, str)}
+                yield ident, texts, partial(kept.__contains__, ident)
+
+        found, spelling = rank_texts(query, fields, read, lambda text: Counter(_split(text)))
+        return [tell(_hit(held[entry.key], entry.score), entry, spelling) for entry in found]
 
     async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> tuple[list[Hit], bool]:
         self.calls["scroll"] += 1
@@ -157,14 +195,10 @@ class MemorySearcher:
         return [_hit(held[ident], 0.0, with_vectors) for ident in ids if ident in held], self.degraded
 
 
-def _system(document: Document) -> dict[str, Any]:
-    return {"object_id": document.object_id, "root_object_id": document.root_object_id, **document.system}
-
-
 def _hit(document: Document, score: float, with_vectors: Collection[str] = ()) -> Hit:
     vectors = {name: document.vectors[name] for name in with_vectors if name in document.vectors}
     payload = dict(document.payload)
-    return Hit(document.document_id, document.collection_id, score, payload, _system(document), vectors)
+    return Hit(document.document_id, document.collection_id, score, payload, system_fields(document), vectors)
 
 
 def similarity(query: Vector, vector: Vector, metric: str) -> float:
@@ -179,26 +213,6 @@ def similarity(query: Vector, vector: Vector, metric: str) -> float:
 
 def _split(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
-
-
-def _words(payload: Any, fields: Collection[str]) -> list[str]:
-    values = [payload.get(name) for name in fields] if fields else list(payload.values())
-    return [word for value in values if isinstance(value, str) for word in _split(value)]
-
-
-def bm25(query: Sequence[str], texts: Sequence[Sequence[str]], k1: float = 1.2, b: float = 0.75) -> list[float]:
-    """Okapi BM25 scores of texts (lists of words)."""
-    average = sum(map(len, texts)) / len(texts) if texts else 0.0
-    counts = [Counter(words) for words in texts]
-    scores = [0.0] * len(texts)
-    for word in set(query):
-        holding = sum(1 for count in counts if word in count)
-        weight = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
-        for place, count in enumerate(counts):
-            if count[word]:
-                length = 1 - b + b * len(texts[place]) / average
-                scores[place] += weight * count[word] * (k1 + 1) / (count[word] + k1 * length)
-    return scores
 
 
 async def _refuse(*_: Any) -> Any:
@@ -244,6 +258,10 @@ class StageSuite:
         {"document_id": "d", "text": "blue whale", "nested": {"deep": [1, 2]}},
     ]
 
+    def context(self) -> ExecutionContext:
+        """What the execution is given: override it for a stage that reaches outside."""
+        return ExecutionContext()
+
     async def execute(self, rows: Iterable[dict[str, Any]], query: str = "red fox") -> dict[str, Any]:
         """The stage after a search over `rows`, or alone where it starts a pipeline."""
         view = CollectionView("col_1", "first", (TEXT_INDEX,), {"text": "text", "price": "float"})
@@ -252,7 +270,7 @@ class StageSuite:
         engine = engine_for_tests(searcher)
         own = {"stage_name": "under test", "stage_id": self.stage.stage_id, "parameters": self.parameters}
         plan = engine.compile([own] if self.stage.starts else [self.search, own], [view])
-        return await engine.execute(plan, {"inputs": {"query": query}}, ExecutionContext())
+        return await engine.execute(plan, {"inputs": {"query": query}}, self.context())
 
     def run(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         import asyncio

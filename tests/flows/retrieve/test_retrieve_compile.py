@@ -114,7 +114,6 @@ def test_the_filtered_search_of_the_ergonomic_client_filters(shop: Shop):
         (stage("limit", limit="{{nope}}"), "stages.0.config.parameters.limit", "INPUT"),
         (stage("limit", limit="{{INPUT.__class__}}"), "stages.0.config.parameters.limit", "__class__"),
         (text_search("x", fusion="magic"), "stages.0.config.parameters.fusion", "'rrf'"),
-        (text_search("x", fusion="learned"), "stages.0.config.parameters.fusion", "learned"),
         (stage("feature_search", searches="all"), "stages.0.config.parameters.searches", "list"),
         (stage("feature_search", searches=[SEARCHES[0]] * 11), "stages.0.config.parameters.searches", "at most 10"),
         (
@@ -236,16 +235,18 @@ def test_collections_are_found_wherever_a_body_names_them():
 
 def test_the_registry_lists_every_stage_for_any_client(shop: Shop):
     entries = shop.engine.registry()
-    assert [e["stage_id"] for e in entries] == [
+    assert {e["stage_id"] for e in entries} >= {
         "attribute_filter",
         "feature_search",
         "limit",
         "sort_attribute",
         "sort_relevance",
-    ]
+    }
     assert all(e["category"] in ("filter", "sort", "reduce", "apply", "enrich") for e in entries)
     assert all(e["parameter_schema"]["type"] == "object" and e["description"] and e["icon"] for e in entries)
-    assert [e["stage_id"] for e in shop.engine.registry("reduce")] == ["limit"]
+    reducing = {e["stage_id"] for e in shop.engine.registry("reduce")}
+    assert "limit" in reducing
+    assert not reducing & {"feature_search", "sort_attribute"}
 
 
 def test_duplicate_stage_ids_are_a_programming_error(shop: Shop):

@@ -10,7 +10,7 @@ from retrieve_shop import ARTICLES, Shop, ids, stage, text_search
 from mediatheca.flows.retrieve import paging
 from mediatheca.flows.retrieve.paging import Snapshots, page_request
 from mediatheca.flows.retrieve.request import ExecuteRequest
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import ForbiddenError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.search import Hit
 from mediatheca.testing.stages import text_documents
@@ -218,13 +218,15 @@ def test_scroll_and_keyset_walk_too(shop: Shop):
 
 
 def test_unknown_request_keys_are_ignored_with_a_warning(shop: Shop):
-    body = shop.run(SEARCH, colour="red", stream=True, expand=["x"])
-    assert [word in " ".join(body["warnings"]) for word in ("colour", "stream", "expand")] == [True] * 3
+    body = shop.run(SEARCH, colour="red", expand=["x"])
+    assert [word in " ".join(body["warnings"]) for word in ("colour", "expand")] == [True] * 2
 
 
 def test_writing_results_is_refused_instead_of_ignored(shop: Shop):
-    with pytest.raises(ValidationError, match="target_collection_id"):
+    with pytest.raises(ForbiddenError, match="target_collection_id"):
         shop.run(SEARCH, target_collection_id="col_x")
+    with pytest.raises(ValidationError, match="stream"):
+        shop.run(SEARCH, target_collection_id="col_x", stream=True)
 
 
 def test_nulls_and_query_parameters_count_as_not_given():

@@ -229,6 +229,8 @@ def test_facets_count_what_passes_the_filters_not_the_page(shop: Shop):
     body = shop.run(text_search("red fox", final_top_k=1, facets=["category", {"key": "price", "limit": 2}]))
     assert body["facets"][0] == {
         "key": "category",
+        "scope": "filtered",
+        "exact": True,
         "values": [{"value": "animal", "count": 4}, {"value": "thing", "count": 2}],
     }
     assert len(body["facets"][1]["values"]) == 2

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from mediatheca.flows.retrieve.embedding import MAX_TEXT, QueryEmbedder
-from mediatheca.flows.retrieve.seams import Searcher
+from mediatheca.flows.retrieve.embedding import MAX_TEXT, QueryEmbedder, is_upload
+from mediatheca.flows.retrieve.seams import ExecutionContext, Searcher
 from mediatheca.kernel.documents import Vector, VectorIndex
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import ForbiddenError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of, document_view
+from mediatheca.kernel.models import Reranker
+from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.relaxation import Absent
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.kernel.templates import compile_string
 from mediatheca.stages import CollectionView
+
+Children: TypeAlias = Callable[
+    [str | Sequence[dict[str, Any]], dict[str, Any], Sequence[Hit], int], Awaitable[list[Hit]]
+]
+"""Runs a pipeline as a part of the execution: pipeline, inputs, the first stage's hits, how many are wanted."""
+
+
+CONFINED = "store the retriever, or execute its stages with a key that has the permission 'write'"
+"""What to do where stages that are not stored may reach nothing outside."""
 
 
 @dataclass(slots=True)
@@ -25,6 +36,10 @@ class Notes:
     """Each once, in order."""
     degraded: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     limits: list[dict[str, Any]] = field(default_factory=list)
+    searched: Callable[[str, str, VectorQuery | TextQuery, Sequence[Hit]], None] | None = None
+    """Told of every query, when the execution is to be explained."""
+    repeatable: bool = True
+    """False: something outside, or something random, had a part in the result."""
 
     def degrade(self, resource: str, ident: str | None, reason: str, next_step: str, stage: str | None) -> None:
         entry = {"resource": resource, "id": ident, "reason": reason, "next_step": next_step, "stage": stage}
@@ -36,7 +51,7 @@ class Context:
 
     __slots__ = (
         *("collections", "filter", "inputs", "metadata", "side", "wanted"),
-        *("_embedder", "_mandatory", "_notes", "_scope", "_searcher", "_stage"),
+        *("_caller", "_children", "_embedder", "_mandatory", "_notes", "_scope", "_searcher", "_seed", "_stage"),
     )
 
     def __init__(
@@ -46,12 +61,14 @@ class Context:
         scope: Mapping[str, Any],
         collections: Sequence[CollectionView],
         keep: Filter | None,
-        mandatory: Filter | None,
+        caller: ExecutionContext,
+        seed: int,
         wanted: int,
         side: dict[str, Any],
         notes: Notes,
         searcher: Searcher,
         embedder: QueryEmbedder,
+        children: Children,
     ) -> None:
         self.inputs: dict[str, Any] = scope["INPUT"]
         self.collections = collections
@@ -59,9 +76,12 @@ class Context:
         self.wanted = wanted
         self.side = side
         self.metadata: dict[str, Any] = {}
+        self._seed = seed
         self._stage = stage
         self._scope = scope
-        self._mandatory = mandatory
+        self._caller = caller
+        self._children = children
+        self._mandatory = caller.filter
         self._notes = notes
         self._searcher = searcher
         self._embedder = embedder
@@ -74,6 +94,42 @@ class Context:
                 message = f"'{name}' is not a collection of this retriever ({declared})"
                 raise ValidationError.at("collection_identifiers", message, "unknown")
         return list({known[name].collection_id: known[name] for name in identifiers}.values())
+
+    @property
+    def outside(self) -> Outside:
+        if self._caller.outside is None:
+            raise ForbiddenError(f"this stage reaches outside: {CONFINED}")
+        self._notes.repeatable = False
+        return self._caller.outside
+
+    @property
+    def seed(self) -> int:
+        self._notes.repeatable = self._notes.repeatable and self._caller.seed is not None
+        return self._seed
+
+    async def collection(self, identifier: str) -> CollectionView:
+        for view in self.collections:
+            if identifier in (view.collection_id, view.name):
+                return view
+        self._notes.repeatable = False  # a cached result does not move with collections that are not the retriever's
+        return await self._caller.neighbours.collection(identifier)
+
+    async def reranker(self, name: str) -> Reranker:
+        return await self._embedder.reranker(name)
+
+    async def fusion_weights(self, feature_uris: Sequence[str]) -> dict[str, float] | None:
+        self._notes.repeatable = False
+        return await self._caller.neighbours.fusion_weights(self._caller.retriever_id, feature_uris)
+
+    async def execute(
+        self,
+        pipeline: str | Sequence[dict[str, Any]],
+        inputs: dict[str, Any],
+        *,
+        hits: Sequence[Hit] = (),
+        limit: int | None = None,
+    ) -> list[Hit]:
+        return await self._children(pipeline, inputs, hits, limit or self.wanted)
 
     def _bound(self, keep: Filter | None) -> Filter | None:
         """A stage passes `ctx.filter` on, which holds the mandatory constraints; whatever else it passes gets them."""
@@ -92,6 +148,8 @@ class Context:
         hits, degraded = await self._searcher.search(collection_id, query)
         if degraded:
             self._noted(collection_id, degraded)
+        if self._notes.searched is not None:
+            self._notes.searched(self._stage, collection_id, query, hits)
         return hits
 
     async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> list[Hit]:
@@ -119,6 +177,8 @@ class Context:
     ) -> Vector:
         if (text is None) == (content is None):
             raise ValueError("give one of text and content")
+        if content is not None and is_upload(content):
+            return await self._embedder.stored(index, await self._caller.neighbours.upload(content))
         if content is not None:
             return await self._embedder.content(index, content)
         text = text or ""
@@ -126,8 +186,11 @@ class Context:
             self.limit("query_characters", len(text), MAX_TEXT)
         return await self._embedder.text(index, text, query=query)
 
-    def render(self, template: str, hit: Hit) -> Any:
-        value = compile_string(template).render({**self._scope, "DOC": document_fields(hit)})
+    def render(self, template: str, hit: Hit, names: Mapping[str, Any] | None = None) -> Any:
+        scope = {**self._scope, "DOC": document_fields(hit)}
+        if names:
+            scope |= {**names, "CONTEXT": {**self._scope["CONTEXT"], **names}}
+        value = compile_string(template).render(scope)
         return None if isinstance(value, Absent) else value
 
     def warn(self, message: str) -> None:

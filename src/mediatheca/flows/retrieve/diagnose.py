@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mediatheca.flows.retrieve.execute import Execution
+from mediatheca.flows.retrieve.execute import Outcome
 from mediatheca.flows.retrieve.plan import Plan
 from mediatheca.flows.retrieve.seams import Searcher
 from mediatheca.kernel.filters import Filter, all_of, fields_of
@@ -14,10 +14,12 @@ MAX_FIELDS = 5
 _SYSTEM = ("document_id", "collection_id", "score", "_internal", "created_at", "updated_at")
 
 
-async def diagnose(plan: Plan, run: Execution, keep: Filter | None, searcher: Searcher) -> dict[str, Any]:
+async def diagnose(
+    plan: Plan, run: Outcome, keep: Filter | None, mandatory: Filter | None, searcher: Searcher
+) -> dict[str, Any]:
     """Counts per stage, and for the fields of the filters: unknown, absent, or holding other values."""
     counts = {name: [entry["input_count"], entry["output_count"]] for name, entry in run.statistics.items()}
-    fields = await _fields(plan, run, keep, searcher)
+    fields = await _fields(plan, all_of(keep, *run.applied), mandatory, searcher)
     actions = [entry["next_action"] for entry in fields]
     if not fields:
         actions.append("check that the collections hold documents, and lower min_score or filters where there are any")
@@ -30,18 +32,19 @@ async def diagnose(plan: Plan, run: Execution, keep: Filter | None, searcher: Se
     }
 
 
-async def _fields(plan: Plan, run: Execution, keep: Filter | None, searcher: Searcher) -> list[dict[str, Any]]:
-    used = all_of(keep, *run.applied)
+async def _fields(
+    plan: Plan, used: Filter | None, mandatory: Filter | None, searcher: Searcher
+) -> list[dict[str, Any]]:
     paths = sorted(fields_of(used))[:MAX_FIELDS] if used is not None else []
-    return [await _field(path, plan, run, searcher) for path in paths if path.split(".")[0] not in _SYSTEM]
+    return [await _field(path, plan, mandatory, searcher) for path in paths if path.split(".")[0] not in _SYSTEM]
 
 
-async def _field(path: str, plan: Plan, run: Execution, searcher: Searcher) -> dict[str, Any]:
+async def _field(path: str, plan: Plan, mandatory: Filter | None, searcher: Searcher) -> dict[str, Any]:
     """What is known of one field. Samples stay within the caller's mandatory constraints."""
     known = any(path in view.fields for view in plan.collections)
     samples: list[Any] = []
     for view in plan.collections:
-        values, _ = await searcher.facet(view.collection_id, path, SAMPLES, run.caller.filter)
+        values, _ = await searcher.facet(view.collection_id, path, SAMPLES, mandatory)
         samples.extend(value for value, _ in values)
     if samples:
         finding = f"'{path}' holds other values"

@@ -6,13 +6,14 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import re
 from collections import OrderedDict
 from urllib.parse import unquote_to_bytes
 
 from mediatheca.flows.retrieve.seams import ContentEmbedder, Fetch
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import UnavailableError, ValidationError
-from mediatheca.kernel.models import ModelInfo, Models, TextEmbedder
+from mediatheca.kernel.models import ModelInfo, Models, Reranker, TextEmbedder
 
 CACHE_ENTRIES = 2048
 MAX_CONTENT = 64 * 1024 * 1024
@@ -52,6 +53,14 @@ class QueryEmbedder:
             rows = await asyncio.to_thread(model.embed_texts, [text], query=query)
         return self._keep(key, rows[0])
 
+    async def reranker(self, name: str) -> Reranker:
+        """The model that scores texts against a query; the catalogue loads it once.
+
+        Raises:
+            UnavailableError: none answers to the name.
+        """
+        return await asyncio.to_thread(self._models.reranker, name)
+
     async def content(self, index: VectorIndex, content: str) -> Vector:
         """The vector of a data URI, an http(s) or s3 URL, or base64.
 
@@ -67,6 +76,20 @@ class QueryEmbedder:
             return found
         self._check_weights(index)
         mime, data = ("", await self._fetch(content)) if not inline else decode_inline(content)
+        vector = await self._file(index, mime, data)
+        return self._keep(key, vector) if inline else vector
+
+    async def stored(self, index: VectorIndex, blob_key: str) -> Vector:
+        """The vector of a file in our own store; the caller has checked whose it is.
+
+        Raises:
+            NotFoundError: the file is not there.
+            ValidationError: it is too large, or not what the index takes.
+        """
+        self._check_weights(index)
+        return await self._file(index, "", await self._fetch(f"blob:{blob_key}"))
+
+    async def _file(self, index: VectorIndex, mime: str, data: bytes) -> Vector:
         if len(data) > MAX_CONTENT:
             limit = f"{MAX_CONTENT // 2**20} MB"
             raise ValidationError.at("searches.query.value", f"has {len(data):,} bytes; at most {limit}", "too_large")
@@ -75,8 +98,7 @@ class QueryEmbedder:
         if set(index.modalities) <= {"text"}:
             message = f"'{index.feature_uri}' takes text; use input_mode text"
             raise ValidationError.at("searches.query.input_mode", message, "modality")
-        vector = await self._decode(data, index)
-        return self._keep(key, vector) if inline else vector
+        return await self._decode(data, index)
 
     def _cached(self, key: tuple[str, str, str]) -> Vector | None:
         found = self._cache.get(key)
@@ -132,6 +154,11 @@ class QueryEmbedder:
             raise UnavailableError(
                 f"'{index.feature_uri}' has {index.dimensions} dimensions, {info.weights_name} makes {info.dimensions}"
             )
+
+
+def is_upload(content: str) -> bool:
+    """The id of an upload, in the place of a file."""
+    return re.fullmatch(r"upl_[0-9A-Za-z_-]{6,60}", content) is not None
 
 
 def decode_inline(content: str) -> tuple[str, bytes]:

@@ -4,30 +4,77 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from mediatheca.flows.retrieve.cache import ResultCache
 from mediatheca.flows.retrieve.context import Context, Notes, document_fields, visible
 from mediatheca.flows.retrieve.embedding import QueryEmbedder
+from mediatheca.flows.retrieve.explain import Step, Trace, standing
 from mediatheca.flows.retrieve.plan import Plan, PlannedStage, stage_failure
-from mediatheca.flows.retrieve.seams import ExecutionContext, Searcher
-from mediatheca.kernel.errors import MediathecaError, ValidationError
+from mediatheca.flows.retrieve.seams import CompileStages, ExecutionContext, Searcher
+from mediatheca.flows.retrieve.stage_cache import StageState, StageStates, copied
+from mediatheca.kernel.errors import BadRequestError, BudgetError, MediathecaError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of
+from mediatheca.kernel.outside import LanguageUsage
+from mediatheca.kernel.redaction import Redactor
 from mediatheca.kernel.relaxation import Relaxation
 from mediatheca.kernel.search import Hit
 from mediatheca.telemetry import span
 
 MAX_STAGE_MS = 60_000
 RETRY_FACTOR = 2
+MAX_DEPTH = 3
+"""Of retrievers that call retrievers."""
 log = logging.getLogger(__name__)
 
 
 class StageTimeoutError(Exception):
     """A stage did not answer in its time."""
+
+
+class Tell(Protocol):
+    """Hears of every stage as it begins and ends: event, number of the stage, the execution."""
+
+    async def __call__(self, event: str, number: int, run: Execution) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every execution of an engine works with."""
+
+    searcher: Searcher
+    embedder: QueryEmbedder
+    compile: CompileStages
+    states: ResultCache[StageState] = field(default_factory=ResultCache)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an execution came to: all that an answer shows of it. It holds no inputs and no secrets."""
+
+    hits: list[Hit] = field(default_factory=list)
+    side: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stage_results: list[dict[str, Any]] = field(default_factory=list)
+    relaxations: list[Relaxation] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
+    applied: list[Filter] = field(default_factory=list)
+    """Filters of stages, for the diagnosis of an empty result."""
+    page_limit: int | None = None
+    error: str | None = None
+    taken_ms: float = 0.0
+    seed: int | None = None
+    language: LanguageUsage = field(default_factory=LanguageUsage)
+
+    @property
+    def status(self) -> str:
+        return "failed" if self.error is not None else "degraded" if self.notes.degraded else "completed"
 
 
 class Execution:
@@ -40,11 +87,15 @@ class Execution:
         inputs: dict[str, Any],
         keep: Filter | None,
         wanted: int,
-        searcher: Searcher,
-        embedder: QueryEmbedder,
+        parts: Parts,
+        ancestors: tuple[str, ...] = (),
+        trace: Trace | None = None,
+        tell: Tell | None = None,
+        states: StageStates | None = None,
     ) -> None:
         self.plan = plan
         self.caller = caller
+        self.seed = random.getrandbits(31) if caller.seed is None else caller.seed
         self.wanted = wanted
         self.started = perf_counter()
         self.notes = Notes()
@@ -56,12 +107,16 @@ class Execution:
         self.error: str | None = None
         self.page_limit: int | None = None
         self.applied: list[Filter] = []
-        """Filters of stages, for the diagnosis of an empty result."""
         self._keep = all_of(caller.filter, keep)
         self._pending: Filter | None = None
         self._begun = False
-        self._searcher = searcher
-        self._embedder = embedder
+        self._parts = parts
+        self.trace = trace
+        self._tell = tell
+        self._states = states
+        if trace is not None:
+            self.notes.searched = trace.searched
+        self._ancestors = ancestors or ((caller.retriever_id,) if caller.retriever_id else ("",))
         self.scope: dict[str, Any] = {
             "INPUT": inputs,
             "STAGE": {},
@@ -80,26 +135,102 @@ class Execution:
     def elapsed_ms(self) -> float:
         return (perf_counter() - self.started) * 1000
 
-    @property
-    def status(self) -> str:
-        return "failed" if self.error is not None else "degraded" if self.notes.degraded else "completed"
-
-    async def run(self) -> None:
+    async def run(self) -> Outcome:
         """Walk the stages. A fault of the pipeline ends in `error`.
 
         Raises:
             MediathecaError: the caller's fault, or a backend that is missing.
         """
+        await self._walk()
+        return Outcome(
+            hits=self.hits,
+            side=self.side,
+            statistics=self.statistics,
+            stage_results=self.stage_results,
+            relaxations=self.relaxations,
+            notes=self.notes,
+            applied=self.applied,
+            page_limit=self.page_limit,
+            error=self.error,
+            taken_ms=self.elapsed_ms,
+            seed=self.seed,
+            language=self.language,
+        )
+
+    def _resume(self) -> int:
+        """Take up what an earlier execution left behind a cached stage; the number of the stage to begin with."""
+        policy = self.caller.cache
+        state = None if self._states is None or policy is None else self._states.latest(policy.stages)
+        if state is None:
+            return 0
+        self.hits, self.side, self._begun = copied(state.hits), dict(state.side), True
+        self.scope["STAGE"].update(state.stages)
+        self.scope["CONTEXT"].update(state.aliases)
+        self.statistics = {
+            name: {**entry, "stage_cache_hit": True, "cache_hit": True} for name, entry in state.statistics.items()
+        }
+        self.stage_results, self.page_limit = list(state.stage_results), state.page_limit
+        self.relaxations.extend(state.relaxations)
+        self.notes.warnings.update(state.warnings)
+        self.notes.limits.extend(state.limits)
+        return state.number + 1
+
+    def _keep_state(self, number: int, stage: PlannedStage) -> None:
+        policy = self.caller.cache
+        if self._states is None or policy is None or stage.name not in policy.stages:
+            return
+        if self._pending is not None or self.notes.degraded or not self.notes.repeatable:
+            return
+        aliases = {
+            s.output_alias: self.scope["CONTEXT"].get(s.output_alias) for s in self.plan.stages if s.output_alias
+        }
+        state = StageState(
+            number=number,
+            hits=copied(self.hits),
+            side=dict(self.side),
+            stages=dict(self.scope["STAGE"]),
+            aliases=aliases,
+            statistics=dict(self.statistics),
+            stage_results=list(self.stage_results),
+            page_limit=self.page_limit,
+            relaxations=list(self.relaxations),
+            warnings=dict(self.notes.warnings),
+            limits=list(self.notes.limits),
+        )
+        self._states.keep(state)
+
+    async def _open_secrets(self) -> None:
+        """Decrypt what the templates name, now and not earlier; what the caller brought stays."""
+        missing = self.plan.secrets - set(self.caller.secrets)
+        if missing:
+            opened = await self.caller.neighbours.secrets(missing)
+            self.caller = replace(self.caller, secrets={**self.caller.secrets, **opened})
+            self.scope["SECRET"] = self.caller.secrets
+
+    async def _walk(self) -> None:
+        await self._open_secrets()
+        first = self._resume()
         for number, stage in enumerate(self.plan.stages):
+            if number < first:
+                continue
             if self._out_of_time(stage):
                 return
-            began, before = perf_counter(), len(self.hits)
+            began, before, spent = perf_counter(), len(self.hits), self.language
+            stood = standing(self.hits) if self.trace is not None else {}
             metadata: dict[str, Any] = {}
+            if self._tell is not None:
+                await self._tell("stage_start", number, self)
             failure = await self._guarded(number, stage, metadata)
             self._record(stage, before, began, metadata, failure)
+            self._count_language(stage, spent)
+            if self.trace is not None:
+                self.trace.steps.append(Step(stage.name, stage.stage.stage_id, stood, standing(self.hits)))
+            if self._tell is not None:
+                await self._tell("stage_error" if failure else "stage_complete", number, self)
             if failure is not None and stage.on_error != "skip":
                 self.hits, self.error = [], failure
                 return
+            self._keep_state(number, stage)
 
     def _out_of_time(self, stage: PlannedStage) -> bool:
         if self.caller.max_time_ms is None or self.elapsed_ms < self.caller.max_time_ms:
@@ -117,13 +248,21 @@ class Execution:
         except StageTimeoutError as error:
             self._timed_out(stage, str(error))
             return None
+        except BudgetError as error:
+            self._begun = True
+            self.notes.degrade(
+                "stage", stage.name, error.message, "the previous stage's documents were kept", stage.name
+            )
+            return None
         except MediathecaError as error:
             if stage.on_error != "skip":
                 raise stage_failure(self._hint(error), stage.place, stage.name) from error
             reason = self._redact(error.message)
         except Exception as error:
-            log.exception("stage '%s' (%s) failed", stage.name, stage.stage.stage_id)
             reason = self._redact(f"{type(error).__name__}: {error}")
+            # A traceback repeats the error's text, so with secrets in play there is none.
+            trace = None if self.caller.secrets else error
+            log.error("stage '%s' (%s) failed: %s", stage.name, stage.stage.stage_id, reason, exc_info=trace)
         message = f"stage '{stage.name}' failed: {reason}"
         if stage.on_error == "skip":
             self.notes.degrade("stage", stage.name, message, "the previous stage's documents were kept", stage.name)
@@ -139,13 +278,11 @@ class Execution:
         return ValidationError(error.message, errors)
 
     def _redact(self, text: str) -> str:
-        for secret in self.caller.secrets.values():
-            text = text.replace(secret, "***") if len(secret) >= 4 else text
-        return text
+        return Redactor(self.caller.secrets.values()).message(text) if self.caller.secrets else text
 
     def _timed_out(self, stage: PlannedStage, reason: str) -> None:
         """A search that gave up found nothing; any other stage leaves the documents as they came."""
-        if stage.stage.starts:
+        if stage.stage.starts and stage.stage.kind == "filter":
             self.hits = []
         self._begun = True
         self.notes.warnings.setdefault(f"{stage.name}: {reason}")
@@ -178,7 +315,8 @@ class Execution:
         if incoming or may_start:
             found = await self._timed(stage, params, incoming, context)
         else:
-            found = incoming if stage.stage.kind != "reduce" else await self._timed(stage, params, incoming, context)
+            tells = stage.stage.neutral or stage.stage.kind in ("reduce", "group")
+            found = await self._timed(stage, params, incoming, context) if tells else incoming
         self._begun, self._pending = True, None
         self.hits = visible(found, stage.post.render(self.scope, self.relaxations))
         if stage.output_alias:
@@ -190,15 +328,49 @@ class Execution:
             scope=self.scope,
             collections=self.plan.collections,
             keep=keep,
-            mandatory=self.caller.filter,
+            caller=self.caller,
+            seed=self.seed,
             wanted=self.wanted,
             side=self.side,
             notes=self.notes,
-            searcher=self._searcher,
-            embedder=self._embedder,
+            searcher=self._parts.searcher,
+            embedder=self._parts.embedder,
+            children=self._child,
         )
         made.metadata = metadata
         return made
+
+    async def _child(
+        self, pipeline: str | Sequence[dict[str, Any]], inputs: dict[str, Any], hits: Sequence[Hit], limit: int
+    ) -> list[Hit]:
+        """Run another pipeline for a stage; its warnings and degradations become this execution's."""
+        if len(self._ancestors) > MAX_DEPTH:
+            raise ValidationError.at("retriever_id", f"retrievers call each other more than {MAX_DEPTH} deep", "depth")
+        if isinstance(pipeline, str):
+            ident, plan = await self.caller.neighbours.retriever(pipeline)
+            if ident in self._ancestors:
+                raise ValidationError.at("retriever_id", f"'{pipeline}' calls itself in a circle", "cyclic")
+        else:
+            ident, plan = "", self._parts.compile(pipeline, self.plan.collections)
+        left = None if self.caller.max_time_ms is None else self._budget_left()
+        child = Execution(
+            plan=plan,
+            caller=replace(self.caller, max_time_ms=left, seed=self.seed),
+            inputs=plan.schema.check(inputs, plan.inputs).values,
+            keep=None if isinstance(pipeline, str) else self._keep,
+            wanted=limit,
+            parts=self._parts,
+            ancestors=(*self._ancestors, ident),
+        )
+        child.hits = list(hits)
+        await child.run()
+        self.notes.repeatable = self.notes.repeatable and child.notes.repeatable and not isinstance(pipeline, str)
+        self.notes.warnings.update(child.notes.warnings)
+        self.notes.degraded.update(child.notes.degraded)
+        self.notes.limits.extend(child.notes.limits)
+        if child.error is not None:
+            raise BadRequestError(child.error)
+        return child.hits[:limit]
 
     async def _timed(self, stage: PlannedStage, params: BaseModel, hits: list[Hit], context: Context) -> list[Hit]:
         """Run within the stage's ceiling and the time budget; a search is tried once more, for twice as long."""
@@ -226,6 +398,15 @@ class Execution:
         if self.caller.max_time_ms is None:
             return float(MAX_STAGE_MS * RETRY_FACTOR)
         return max(1.0, self.caller.max_time_ms - self.elapsed_ms)
+
+    @property
+    def language(self) -> LanguageUsage:
+        """What this execution has spent on language models."""
+        return LanguageUsage() if self.caller.outside is None else self.caller.outside.language.usage
+
+    def _count_language(self, stage: PlannedStage, before: LanguageUsage) -> None:
+        now = self.language
+        self.statistics[stage.name].update(llm_calls=now.calls - before.calls, tokens_used=now.tokens - before.tokens)
 
     def _record(
         self, stage: PlannedStage, before: int, began: float, metadata: Mapping[str, Any], failure: str | None

@@ -58,6 +58,18 @@ class PlannedStage:
     on_error: str
     output_alias: str | None
 
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The inputs that it reads; `*`: all."""
+        trees = [self.tree, *(slot.tree for slot in (self.pre, self.post) if slot.tree is not None)]
+        return frozenset(name for tree in trees for name in tree.inputs)
+
+    @property
+    def content(self) -> list[Any]:
+        """Everything that decides what it gives."""
+        filters = [slot.tree.raw if slot.tree is not None else repr(slot.fixed) for slot in (self.pre, self.post)]
+        return [self.name, self.stage.stage_id, self.tree.raw, filters, self.on_error, self.output_alias]
+
     def params(self, scope: Scope, relaxations: list[Relaxation]) -> BaseModel:
         """The parameters of this execution.
 
@@ -80,6 +92,8 @@ class Plan:
     """The inputs something reads; `*`: all."""
     names: frozenset[str]
     """The template namespaces that are used."""
+    secrets: frozenset[str]
+    """The secrets that templates read, by name: what an execution must be given in `ExecutionContext.secrets`."""
     warnings: tuple[str, ...]
     feature_uris: tuple[str, ...]
     fusion: str | None
@@ -89,6 +103,8 @@ class Plan:
     """The stage whose declared `final_top_k` is the default page size."""
     keeps_documents: bool = True
     """No stage changes payloads or makes rows of its own: a later page may read the documents again."""
+    clocked: bool = False
+    """A template reads the clock: the same question has another answer later."""
 
     def narrow(self, identifiers: Sequence[str] | None) -> Plan:
         """The plan on some of its collections.
@@ -134,6 +150,10 @@ def _dotted(loc: Place) -> str:
     return ".".join(map(str, loc))
 
 
+CLOCK = ("utc_now", "time_ago", "days_since")
+"""Template functions that read the clock."""
+
+
 class Compiler:
     """Compiles stages and gathers every offence before it raises."""
 
@@ -145,6 +165,7 @@ class Compiler:
         self.warnings: list[str] = []
         self.inputs: set[str] = set()
         self.names: set[str] = set()
+        self.secrets: set[str] = set()
         self.prepared: list[dict[str, Any]] = []
 
     def compile(self, stages: Sequence[NormalStage]) -> Plan:
@@ -169,16 +190,18 @@ class Compiler:
             schema=self.schema,
             inputs=frozenset(self.inputs),
             names=frozenset(self.names),
+            secrets=frozenset(self.secrets),
             warnings=tuple(self.warnings),
             feature_uris=tuple(dict.fromkeys(uri for raw in self.prepared for uri in _feature_uris(raw))),
             fusion=next((raw["fusion"] for raw in self.prepared if isinstance(raw.get("fusion"), str)), None),
             key=self._key(done),
             page_stage=pages[-1] if pages else None,
-            keeps_documents=all(s.stage.kind in ("filter", "sort") for s in done),
+            clocked=any(word in repr([stage.content for stage in done]) for word in CLOCK),
+            keeps_documents=all(s.stage.kind in ("filter", "sort") and not s.stage.writes for s in done),
         )
 
     def _key(self, stages: Sequence[PlannedStage]) -> str:
-        content = [[s.stage.stage_id, s.tree.raw] for s in stages], [v.collection_id for v in self.collections]
+        content = [stage.content for stage in stages], [v.collection_id for v in self.collections]
         return hashlib.blake2b(orjson.dumps(content, default=repr), digest_size=12).hexdigest()
 
     def _stage(self, stage: NormalStage, place: Place) -> PlannedStage | None:
@@ -223,6 +246,7 @@ class Compiler:
         tree = compile_tree(raw, where, is_filter=is_filter)
         self.inputs |= tree.inputs
         self.names |= tree.names
+        self.secrets |= tree.secrets
         undeclared = sorted(tree.inputs - set(self.schema.fields) - {"*"}) if self.schema.fields else []
         for name in undeclared:
             close = difflib.get_close_matches(name, self.schema.fields, 1)

@@ -46,6 +46,9 @@ class ExecuteRequest(BaseModel):
     return_urls: bool = Field(False, validation_alias=AliasChoices("return_urls", "return_presigned_urls"))
     return_vectors: bool = False
     explain: bool = False
+    explain_document: str | None = Field(
+        None, max_length=200, description="Say why this document is, or is not, found."
+    )
     collection_identifiers: list[str] | None = Field(
         None, validation_alias=AliasChoices("collection_identifiers", "collection_ids", "collection_names")
     )
@@ -76,20 +79,33 @@ class ExecuteRequest(BaseModel):
         except pydantic.ValidationError as error:
             found = field_errors(error, ())
             raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error
-        if request.target_collection_id is not None:
-            message = "writing results into a collection is not available; leave it out"
-            raise ValidationError.at("target_collection_id", message, "not_enabled")
+        if request.target_collection_id is not None and request.stream:
+            raise ValidationError.at("target_collection_id", "cannot be combined with stream", "conflict")
         return request
 
     def warnings(self) -> list[str]:
         """What was given and has no effect."""
         unknown = [key for key in (self.model_extra or {}) if key not in _ADHOC]
         found = [f"the request key '{key}' is not known and was ignored" for key in unknown]
-        if self.stream:
-            found.append("stream is not available on this route; the whole answer was sent at once")
         if self.expand:
             found.append("expand is not available; no references were resolved")
         return found
+
+    def repeatable(self) -> dict[str, Any]:
+        """What decides the result beside the inputs: enough to ask the same again."""
+        kept = {
+            "filters",
+            "pagination",
+            "limit",
+            "page_size",
+            "offset",
+            "page",
+            "sort",
+            "select",
+            "group_by",
+            "user_id",
+        }
+        return self.model_dump(mode="json", include=kept, exclude_none=True)
 
     def sort_keys(self) -> list[SortKey]:
         return parse_sort(self.sort)

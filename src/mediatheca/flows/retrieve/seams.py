@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from mediatheca.flows.retrieve.cache import CachePolicy
 from mediatheca.kernel.documents import Vector, VectorIndex
+from mediatheca.kernel.errors import NotFoundError
 from mediatheca.kernel.filters import Filter
+from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.stages import CollectionView
+
+if TYPE_CHECKING:
+    from mediatheca.flows.retrieve.plan import Plan
 
 
 class Searcher(Protocol):
@@ -32,9 +39,12 @@ class Searcher(Protocol):
     ) -> tuple[list[Hit], bool]:
         """By id, in the order asked, missing ones left out, scores 0."""
 
+    def version(self, collection_id: str) -> int | None:
+        """A number that moves with every change of what a search finds; None while answers are degraded."""
+
 
 class Fetch(Protocol):
-    """The bytes behind an http(s) or s3 URL, within the limits of this installation.
+    """The bytes behind an http(s) or s3 URL, or of a blob of our own (`blob:KEY`), within this installation's limits.
 
     Raises:
         MediathecaError: the URL is refused, too large, or does not answer.
@@ -60,6 +70,71 @@ class Sign(Protocol):
     def __call__(self, key: str) -> str: ...
 
 
+class CompileStages(Protocol):
+    """Check stages and make them ready to run on collections.
+
+    Raises:
+        ValidationError: every offence, with its path.
+    """
+
+    def __call__(self, stages: Any, collections: Sequence[CollectionView]) -> Plan: ...
+
+
+class Materialise(Protocol):
+    """Writes hits into a collection, by id or name, and says what was written.
+
+    Raises:
+        NotFoundError: there is no such collection.
+    """
+
+    async def __call__(self, target: str, hits: Sequence[Hit]) -> dict[str, Any]: ...
+
+
+class Neighbours(Protocol):
+    """What of the tenant's namespace an execution may reach besides its own collections.
+
+    Raises:
+        NotFoundError: there is no such thing in this namespace.
+    """
+
+    async def collection(self, identifier: str) -> CollectionView: ...
+
+    async def retriever(self, identifier: str) -> tuple[str, Plan]:
+        """Id and plan of a stored retriever."""
+
+    async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
+        """What was learned for this caller; None when learning is off."""
+
+    async def upload(self, identifier: str) -> str:
+        """Where the file of an upload lies in the blob store."""
+
+    async def secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        """The values of these secrets of the organization.
+
+        Raises:
+            BadRequestError: one does not exist.
+        """
+
+
+class NoNeighbours:
+    """For executions that stand alone."""
+
+    async def collection(self, identifier: str) -> CollectionView:
+        raise NotFoundError("collection", identifier)
+
+    async def retriever(self, identifier: str) -> tuple[str, Plan]:
+        raise NotFoundError("retriever", identifier)
+
+    async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
+        return None
+
+    async def upload(self, identifier: str) -> str:
+        raise NotFoundError("upload", identifier)
+
+    async def secrets(self, names: Collection[str]) -> Mapping[str, str]:
+        raise NotFoundError("secret", min(names))
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutionContext:
     """Who executes which retriever, and under which constraints."""
@@ -74,7 +149,15 @@ class ExecutionContext:
     secrets: Mapping[str, str] = field(default_factory=dict)
     max_time_ms: float | None = None
     max_credits: float | None = None
+    cache: CachePolicy | None = None
+    materialise: Materialise | None = None
+    """Writes results into a collection; None: the caller may not."""
     execution_id: str = ""
     """Empty: one is made."""
+    neighbours: Neighbours = field(default_factory=NoNeighbours)
+    outside: Outside | None = None
+    """Language models, HTTP and the like, bound to the tenant; None: stages that need them say so."""
+    seed: int | None = None
+    """Of everything random; None: one is drawn, and recorded."""
     base_url: str = ""
     """Makes URLs of the local blob store absolute."""

@@ -1,0 +1,103 @@
+"""Long queries: cut into chunks, searched one by one, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+from urllib.parse import unquote_to_bytes
+
+from mediatheca.kernel.fusion import fuse
+from mediatheca.kernel.hits import value_key
+from mediatheca.kernel.ordering import read_field
+from mediatheca.kernel.passages import Span, passages, sentences
+from mediatheca.kernel.search import Hit
+from mediatheca.stages import StageContext
+from mediatheca.stages._search_arms import Arm, label_of, run_arm, with_query
+from mediatheca.stages._search_concurrently import together
+from mediatheca.stages._search_params import Params, Preprocessing, Query, Search
+
+MAX_TEXT = 1_000_000
+"""Characters of a query that are cut."""
+AT_ONCE = 8
+
+
+async def run_search(search: Search, depth: int, params: Params, ctx: StageContext) -> Arm:
+    """The search, chunk by chunk where its query is to be cut."""
+    how = search.query_preprocessing or params.query_preprocessing
+    text = None if how is None or search.lexical else _text_of(search.query)
+    if how is None or text is None:
+        if how is not None and search.query.input_mode == "content":
+            ctx.warn("only texts are cut into chunks; the file was searched for as a whole")
+        return await run_arm(search, depth, params, ctx)
+    chunks = _chunks(text, how, ctx)
+    if len(chunks) < 2:
+        return await run_arm(search, depth, params, ctx)
+    arms: list[Arm] = []
+    for start in range(0, len(chunks), AT_ONCE):
+        part = chunks[start : start + AT_ONCE]
+        arms += await together([run_arm(with_query(search, text[a:b]), depth, params, ctx) for a, b in part])
+    found = _joined(arms, chunks, how)[:depth]
+    return Arm(search, label_of(search), found, notes={"query_chunks": len(chunks)})
+
+
+def _text_of(query: Query) -> str | None:
+    """The text of a query that may be cut."""
+    value = query.value
+    if not isinstance(value, str):
+        return None
+    if query.input_mode == "text":
+        return value[:MAX_TEXT]
+    if query.input_mode == "content" and value.startswith("data:text/"):
+        head, _, body = value.partition(",")
+        if not head.endswith(";base64"):
+            return unquote_to_bytes(body).decode(errors="replace")[:MAX_TEXT]
+    return None
+
+
+def _chunks(text: str, how: Preprocessing, ctx: StageContext) -> list[Span]:
+    """The pieces; of too many, an even selection over the whole text."""
+    if how.split_method == "sentences":
+        found = sentences(text, how.chunk_size)
+    else:
+        found = passages(text, how.chunk_size, min(how.chunk_overlap, how.chunk_size // 2))
+    if len(found) <= how.max_chunks:
+        return found
+    ctx.limit("query_chunks", len(found), how.max_chunks)
+    step = (len(found) - 1) / max(how.max_chunks - 1, 1)
+    return [found[round(number * step)] for number in range(how.max_chunks)]
+
+
+def _joined(arms: Sequence[Arm], chunks: Sequence[Span], how: Preprocessing) -> list[Hit]:
+    by_key: dict[tuple[str, str], Hit] = {}
+    rankings = []
+    for arm in arms:
+        for hit in arm.hits:
+            by_key.setdefault((hit.document_id, hit.collection_id), hit)
+        rankings.append([((hit.document_id, hit.collection_id), hit.score) for hit in arm.hits])
+    strategy: Literal["rrf", "max", "weighted"] = "weighted" if how.aggregation == "avg" else how.aggregation
+    found = []
+    for entry in fuse(strategy, rankings):
+        hit = by_key[entry.key]
+        hit.score = entry.score / len(arms) if how.aggregation == "avg" else entry.score
+        best = sorted(entry.raw.items(), key=lambda pair: (-pair[1], pair[0]))
+        hit.scores["query_chunks"] = [
+            {"chunk": number, "start": chunks[number][0], "end": chunks[number][1], "score": score}
+            for number, score in best[:5]
+        ]
+        found.append(hit)
+    return found if how.dedup_field is None else _first_of_each(found, how.dedup_field)
+
+
+def _first_of_each(hits: Sequence[Hit], path: str) -> list[Hit]:
+    """The best document of each value; those without the field all stay."""
+    seen: set[bytes] = set()
+    kept = []
+    for hit in hits:
+        value: Any = read_field(hit, path)
+        if value is not None:
+            key = value_key(value)
+            if key in seen:
+                continue
+            seen.add(key)
+        kept.append(hit)
+    return kept
