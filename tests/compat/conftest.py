@@ -18,14 +18,39 @@ from compat_served import KEY, Served
 from mixpeek import Mixpeek
 from mixpeek.api_client import ApiClient
 from mixpeek.configuration import Configuration
+from outside_site import Reply, Site, a_site
+
+from language_server import KEY as LANGUAGE_KEY
+from language_server import LanguageServer
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def language() -> Iterator[LanguageServer]:
+    """The language model of the server: it answers every question alike."""
+    with LanguageServer(["The red mug [1]."]) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A web site with one page, which is also its own search engine."""
+    with a_site() as made:
+        words = "Cups and mugs are washed by hand. " * 20
+        made.html("/care", f"<html><title>Care</title><body><article><p>{words}</p></article></body></html>")
+        made.routes["/stock"] = Reply({"left": 3})
+        found = {"url": f"{made.url}/care", "title": "Care", "content": "Cups and mugs are washed by hand."}
+        made.routes["/search"] = Reply({"results": [found]})
+        yield made
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, language: LanguageServer, site: Site) -> Iterator[Served]:
     folder: Path = tmp_path_factory.mktemp("compat")
     models = os.environ.get("MEDIATHECA_MODELS_DIR") or str(Path(__file__).parents[2] / "data" / "models")
     environment = {**os.environ, "MEDIATHECA_API_KEY": KEY, "MEDIATHECA_MODELS_DIR": models, "MEDIATHECA_WORKERS": "1"}
     environment["MEDIATHECA_FETCH_ALLOW"] = "127.0.0.1/32"
+    environment |= {"MEDIATHECA_LANGUAGE_URL": f"{language.url}/v1", "MEDIATHECA_LANGUAGE_KEY": LANGUAGE_KEY}
+    environment |= {"MEDIATHECA_LANGUAGE_MODEL": "gpt-4o-mini", "MEDIATHECA_WEB_SEARCH": f"searxng {site.url}"}
     command = [sys.executable, "-m", "mediatheca.cli", "serve", "--port", "0", "--data", str(folder)]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
@@ -40,7 +65,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         except httpx.TransportError:
             assert process.poll() is None, (folder / "log").read_text()
             time.sleep(0.05)
-    yield Served(url, process)
+    yield Served(url, process, language, site)
     process.terminate()
     assert process.wait(30) == 0
     process.stdout.close()

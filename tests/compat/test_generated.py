@@ -13,6 +13,7 @@ from compat_served import Served
 from mixpeek import Mixpeek
 from mixpeek.api_client import ApiClient
 from sdk_ingest import ACCOUNT, BATCHES, BUCKETS, NAMESPACES, UPLOADS
+from sdk_learning import ANNOTATIONS, EVALUATIONS, PUBLISHING
 from sdk_search import COLLECTIONS, DOCUMENTS, HEALTH, RETRIEVERS
 from sdk_world import Call, World
 
@@ -25,6 +26,9 @@ GROUPS: dict[str, dict[str, Call]] = {
     "collections": COLLECTIONS,
     "documents": DOCUMENTS,
     "retrievers": RETRIEVERS,
+    "evaluations": EVALUATIONS,
+    "annotations": ANNOTATIONS,
+    "publishing": PUBLISHING,
     "health": HEALTH,
 }
 

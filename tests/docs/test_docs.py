@@ -16,6 +16,7 @@ import pytest
 from mediatheca.extractors import Extractor
 from mediatheca.kernel.discovery import discover
 from mediatheca.settings import Settings
+from mediatheca.stages import Stage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -96,10 +97,20 @@ def test_links_and_paths_in_the_docs_exist() -> None:
 
 
 def test_the_page_of_metrics_needs_no_key_and_health_tells_strangers_little(server: str) -> None:
-    metrics = httpx.get(f"{server}/metrics")
-    assert "mediatheca_request_seconds_bucket" in metrics.text
+    operator = {"Authorization": f"Bearer {KEY}"}
+    metrics = httpx.get(f"{server}/metrics").text
+    assert "mediatheca_request_seconds_bucket" in metrics
+    assert "mediatheca_index_lag" not in metrics
+    assert "mediatheca_index_lag" in httpx.get(f"{server}/metrics", headers=operator).text
     stranger = httpx.get(f"{server}/v1/health").json()
     assert stranger["status"] == "OK"
     assert "backends" not in stranger
-    owner = httpx.get(f"{server}/v1/health", headers={"Authorization": f"Bearer {KEY}"}).json()
+    owner = httpx.get(f"{server}/v1/health", headers=operator).json()
     assert set(owner["backends"]) == {"database", "documents", "index", "blobs"}
+
+
+def test_the_page_on_retrieval_names_every_stage_and_no_other() -> None:
+    text = (ROOT / "docs" / "retrieval.md").read_text()
+    table = text[text.index("| stages | for |") :].split("\n\n")[0].splitlines()[2:]
+    named = {word for line in table for word in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
+    assert named == {stage.stage_id for stage in discover("mediatheca.stages", Stage)}

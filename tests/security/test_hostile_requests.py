@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from security_helpers import BUCKET, failed, ok
+from security_helpers import BUCKET
+
+from helpers import failed, ok
 
 JSON = {"Content-Type": "application/json"}
 LISTS = ("/v1/namespaces/list", "/v1/buckets/list", "/v1/batches/list", "/v1/tasks/list", "/v1/documents/list")

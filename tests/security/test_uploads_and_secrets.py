@@ -6,8 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from security_helpers import BUCKET, failed, ok
+from security_helpers import BUCKET
 
+from helpers import failed, ok
 from mediatheca.api.auth import Auth
 from mediatheca.app import App
 from mediatheca.flows.executions import ExecutionLog

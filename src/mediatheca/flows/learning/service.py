@@ -1,0 +1,242 @@
+"""Weights for one search, sampled from what was learned. On the event loop: from memory, or one trip to the database.
+
+Whatever keeps learned weights from being used (off, outside the roll-out, opted out, nothing learned yet, a database
+that does not answer in time) is said in the context that the answer of the execution carries; the static fusion is used
+then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import structlog
+
+from mediatheca.flows.learning.arms import read_arms
+from mediatheca.flows.learning.config import LearningConfig, feature_values, learning_config
+from mediatheca.flows.learning.settings import FusionSettings, opted_out, read_settings, user_key
+from mediatheca.kernel import clock
+from mediatheca.kernel.bandit import GLOBAL, Arm, context_key, digest, exploration, in_rollout, sample_weights
+from mediatheca.kernel.errors import MediathecaError
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db.engine import Database
+
+log = structlog.get_logger()
+TTL_S = 5.0
+"""How long what another process learned may stay unseen."""
+_MAX = 10_000
+_FIRST_LOAD_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For whom weights are wanted."""
+
+    scope: Scope
+    retriever_id: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    user_id: str = ""
+    session_id: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Who is put into the roll-out: the person, else the session, else the question."""
+        return self.user_id or self.session_id or orjson.dumps(dict(self.inputs), default=str, option=_SORTED).decode()
+
+
+_SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """`weights` None: fuse as if nothing had been learned. `context`: what the answer says about it."""
+
+    weights: dict[str, float] | None
+    context: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What was counted in one context."""
+
+    name: str
+    key: str
+    arms: Mapping[str, Arm]
+
+    @property
+    def trials(self) -> int:
+        return max((arm.trials for arm in self.arms.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What decides for one person and segment."""
+
+    settings: FusionSettings
+    config: LearningConfig
+    opted_out: bool
+    levels: tuple[Level, ...]
+    expires: float
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of a retriever: its configuration, and a state for each combination of contexts."""
+
+    config: LearningConfig
+    states: dict[str, _State] = field(default_factory=dict)
+
+
+def levels_of(retriever_id: str, config: LearningConfig, user_id: str, inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Level → context key, the most personal first."""
+    found = {}
+    if user_id:
+        found["personal"] = user_key(retriever_id, user_id)
+    values = feature_values(config.demographic_features, inputs)
+    if values and config.fallback_strategy == "hierarchical":
+        found["demographic"] = context_key("segment", retriever_id, "\x1f".join(values))
+    return {**found, GLOBAL: GLOBAL}
+
+
+def user_of(config: LearningConfig, user_id: str, inputs: Mapping[str, Any]) -> str:
+    """Who asks: what the request says, else what the context features find in the inputs."""
+    return user_id or ",".join(value.partition("=")[2] for value in feature_values(config.context_features, inputs))
+
+
+def chosen_level(levels: Sequence[Level], min_interactions: int) -> Level | None:
+    """The most personal context with enough interactions; None: nothing was learned."""
+    for level in levels:
+        if level.trials >= (min_interactions if level.name == "personal" else 1):
+            return level
+    return None
+
+
+class LearnedFusion:
+    """One per process."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._known: dict[tuple[Scope, str], _Known] = {}
+        database.listen(self._changed)
+
+    def _changed(self, topics: set[str]) -> None:
+        if topics & {"resource:learned_fusion", "resource:retriever", "fusion_users"}:
+            self._known = {}
+
+    def drop(self, scope: Scope, retriever_id: str) -> None:
+        """Forget what is remembered of a retriever: it has learned something."""
+        self._known.pop((scope, retriever_id), None)
+
+    async def sample(self, asker: Asker, feature_uris: Sequence[str]) -> Sampled:
+        """Weights for these searches, which sum to 1."""
+        uris = list(dict.fromkeys(feature_uris))
+        try:
+            state = await self._state(asker)
+        except TimeoutError:
+            return _static(uris, "what was learned could not be read in time")
+        except MediathecaError as error:
+            log.warning("learned_fusion.unavailable", retriever=asker.retriever_id, error=error.message)
+            return _static(uris, f"what was learned could not be read: {error.message}")
+        refusal = _refusal(state, asker)
+        if refusal:
+            return _static(uris, refusal)
+        level = chosen_level(state.levels, state.config.min_interactions)
+        if level is None:
+            return _static(uris, "nothing was learned yet", "uniform")
+        return _drawn(state, asker, level, uris)
+
+    async def _state(self, asker: Asker) -> _State:
+        known = self._known.get((asker.scope, asker.retriever_id))
+        if known is None:
+            return await asyncio.wait_for(asyncio.to_thread(self._load, asker), _FIRST_LOAD_S)
+        held = known.states.get(_combination(known.config, asker))
+        if held is not None and held.expires > time.monotonic():
+            return held
+        patience = known.config.circuit_breaker_timeout_ms / 1000
+        return await asyncio.wait_for(asyncio.to_thread(self._load, asker), patience)
+
+    def _load(self, asker: Asker) -> _State:
+        memory = self._known  # of before the look-up: a change that commits meanwhile replaces it
+        with self._db.read(asker.scope) as tx:
+            record = tx.find("retriever", asker.retriever_id)
+            config, _ = learning_config(record.body["stages"] if record else [])
+            user = user_of(config, asker.user_id, asker.inputs)
+            keys = levels_of(asker.retriever_id, config, user, asker.inputs)
+            settings = read_settings(tx, asker.retriever_id, config)
+            out = bool(user) and opted_out(tx, asker.retriever_id, user)
+            arms = read_arms(tx, asker.retriever_id, list(keys.values()), config.tuning)
+        levels = tuple(Level(name, key, arms[key]) for name, key in keys.items())
+        state = _State(settings, config, out, levels, time.monotonic() + TTL_S)
+        if len(memory) >= _MAX:
+            memory.clear()
+        known = memory.setdefault((asker.scope, asker.retriever_id), _Known(config))
+        if len(known.states) >= _MAX:
+            known.states.clear()
+        known.config = config
+        known.states[_combination(config, asker)] = state
+        return state
+
+
+def _combination(config: LearningConfig, asker: Asker) -> str:
+    """Names the contexts of a person: whoever shares them shares what was learned."""
+    user = user_of(config, asker.user_id, asker.inputs)
+    return "\x1e".join(levels_of(asker.retriever_id, config, user, asker.inputs).values())
+
+
+def _refusal(state: _State, asker: Asker) -> str:
+    if not state.settings.enabled:
+        return "learned fusion is switched off for this retriever"
+    if state.opted_out:
+        return "this user has opted out"
+    identity = user_of(state.config, asker.user_id, asker.inputs) or asker.identity
+    if not in_rollout(asker.retriever_id, identity, state.settings.rollout_pct):
+        return f"outside the roll-out of {state.settings.rollout_pct:g} %"
+    return ""
+
+
+def _drawn(state: _State, asker: Asker, level: Level, uris: Sequence[str]) -> Sampled:
+    tuning, seed = state.config.tuning, _seed(state.config, asker)
+    weights = sample_weights({uri: level.arms.get(uri, Arm()) for uri in uris}, tuning, seed)
+    shadow = state.settings.shadow_mode
+    context = {
+        "context_key": level.key,
+        "context_level": level.name,
+        "sampled_weights": weights,
+        "feature_uris": list(uris),
+        "effective_exploration": exploration(level.trials, tuning),
+        "interactions": level.trials,
+        "applied": not shadow,
+        "shadow_mode": shadow,
+        "seed": seed,
+        "reason": "shadow mode: the weights were drawn and not used" if shadow else None,
+    }
+    return Sampled(None if shadow else weights, context)
+
+
+def _seed(config: LearningConfig, asker: Asker) -> int:
+    """The same all day for the same person and question, so that pages of a result fit together and a repeated search
+    does not flicker; the same for ever where the configuration fixes it. At most 53 bits: clients read doubles."""
+    inputs = orjson.dumps(dict(asker.inputs), default=str, option=_SORTED).decode()
+    period = clock.now().date().isoformat() if config.seed is None else config.seed
+    return digest("weights", asker.retriever_id, asker.user_id or asker.session_id, inputs, period) >> 11
+
+
+def _static(uris: Sequence[str], reason: str, level: str = "static") -> Sampled:
+    """The answer without learned weights."""
+    context = {
+        "context_key": None,
+        "context_level": level,
+        "sampled_weights": None,
+        "feature_uris": list(uris),
+        "effective_exploration": 0.0,
+        "interactions": 0,
+        "applied": False,
+        "shadow_mode": False,
+        "seed": None,
+        "reason": reason,
+    }
+    return Sampled(None, context)
