@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 UV := .uv/bin/uv
 INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
 
-.PHONY: install demo test check bench soak lock clean
+.PHONY: install full demo test check bench soak lock clean
 
 install: $(STAMP)
 
@@ -32,6 +32,13 @@ $(VENV)/.installed-demo: requirements/demo.txt $(STAMP)
 	$(INSTALL) --no-deps --require-hashes -r requirements/demo.txt
 	touch $@
 
+# Everything that is optional: clusters, language models, web pages, code, PostgreSQL, Qdrant, clouds, spans.
+full: $(VENV)/.installed-full
+
+$(VENV)/.installed-full: requirements/full.txt $(STAMP)
+	$(INSTALL) --require-hashes -r requirements/full.txt
+	touch $@
+
 demo: $(VENV)/.installed-demo
 	$(BIN)/mediatheca demo
 
@@ -52,10 +59,12 @@ soak: $(VENV)/.installed-test
 
 # Rewrites the pinned, hashed requirement files; they carry no download addresses.
 COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+OPTIONAL := --extra stages --extra language --extra web --extra code --extra postgres --extra qdrant --extra cloud --extra telemetry
 lock: | $(UV)
 	$(COMPILE) pyproject.toml --extra models --extra bundled --group build -o requirements/base.txt
+	$(COMPILE) pyproject.toml --extra models --extra bundled $(OPTIONAL) --group build -c requirements/base.txt -o requirements/full.txt
 	echo "scikit-image>=0.26" | $(COMPILE) --no-deps - -c requirements/base.txt -o requirements/demo.txt
-	$(COMPILE) pyproject.toml --extra models --extra bundled --extra demo --extra postgres --extra qdrant --extra cloud --extra telemetry --group build --group test -c requirements/base.txt -o requirements/test.txt
+	$(COMPILE) pyproject.toml --extra models --extra bundled --extra demo $(OPTIONAL) --group build --group test -c requirements/base.txt -o requirements/test.txt
 
 clean:
 	rm -rf $(VENV) .uv build dist

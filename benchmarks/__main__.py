@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import crash, ingest, model, newcomer, peers, scale, search, start
+from benchmarks import crash, ingest, model, newcomer, peers, quality, retrieval, scale, search, start
 from benchmarks._report import Report, record
 
 BENCHMARKS: dict[str, Callable[[], Report]] = {
@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
     "model": model.run,
     "scale": scale.run,
     "peers": peers.run,
+    "quality": quality.run,
+    "retrieval": retrieval.run,
     "crash": crash.run,
     "newcomer": newcomer.run,
 }
