@@ -329,12 +329,12 @@ def test_a_missing_model_is_an_error_that_says_so(runner: LocalRunner) -> None:
 
 @pytest.mark.parametrize(
     ("opening", "reason"),
-    [("exit", "exit code 7"), ("hang", "longer than 1.5 seconds"), ("bomb", "more memory than a process may have")],
+    [("exit", "exit code 7"), ("hang", "longer than 4 seconds"), ("bomb", "more memory than a process may have")],
 )
 def test_an_extractor_that_cannot_be_opened_blames_no_item(
     make: Callable[..., LocalRunner], opening: str, reason: str
 ) -> None:
-    runner = make(open_timeout_s=1.5 if opening == "hang" else 30.0)
+    runner = make(open_timeout_s=4.0 if opening == "hang" else 30.0)
     with pytest.raises(UnavailableError, match=reason):
         run(runner, "x", "y", opening=opening)
     assert isinstance(run(runner, "x")["0"], ItemRows)

@@ -156,7 +156,7 @@ def test_a_connection_is_tried_stored_shown_without_credentials_changed_and_dele
     failed(admin.post("/v1/organizations/connections", json=body), 409)
     failed(admin.patch(path, json={"provider_config": {"database": "none.db"}}), 422)
     changed = ok(admin.patch(path, json={"is_active": False, "description": "closed"}))
-    assert (changed["is_active"], changed["description"], changed["status"]) == (False, "closed", "INACTIVE")
+    assert (changed["is_active"], changed["description"], changed["status"]) == (False, "closed", "SUSPENDED")
     assert VALUE not in admin.get(path).text
     ok(admin.delete(path))
     failed(admin.get(path), 404)

@@ -11,15 +11,13 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from outside_world import SCOPE, Surroundings, surroundings
+from outside_world import SCOPE, ReachingStageSuite, Surroundings, surroundings
 from stage_runs import World, ids, told
 
 from mediatheca.flows.outside.sql_guard import check_query
-from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.kernel.errors import MediathecaError, NotFoundError, UnavailableError, ValidationError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stages.sql_lookup import sql_lookup
-from mediatheca.testing.stages import StageSuite
 
 LOOKUP = {"connection_id": "shop", "query": "SELECT price, name FROM products WHERE sku = :sku ORDER BY price"}
 BY_SKU = {**LOOKUP, "parameters": {"sku": "{{DOC.sku}}"}}
@@ -248,6 +246,8 @@ def postgres(tmp_path: Path, postgres_url: str) -> Iterator[Surroundings]:
         config["credentials"] = credentials
         made.connection("shop", "postgresql", config)
         yield made
+    with psycopg.connect(postgres_url, autocommit=True) as connection:  # the server is shared with other tests
+        connection.execute("DROP TABLE products")
 
 
 def test_rows_of_postgresql_come_as_json_values(postgres: Surroundings) -> None:
@@ -318,18 +318,10 @@ def test_a_database_that_does_not_answer_repeats_no_password(postgres: Surroundi
     assert "hush" not in caught.value.message
 
 
-class TestSqlLookup(StageSuite):
+class TestSqlLookup(ReachingStageSuite):
     stage = sql_lookup
     parameters: ClassVar[dict[str, Any]] = {
         "connection_id": "shop",
         "query": "SELECT price FROM products WHERE sku = 'none'",
         "on_no_results": "null",
     }
-    world: ClassVar[Surroundings]
-
-    @pytest.fixture(autouse=True)
-    def _reachable(self, world: Surroundings) -> None:
-        type(self).world = world
-
-    def context(self) -> ExecutionContext:
-        return self.world.context()

@@ -16,6 +16,7 @@ ATTEMPTS = 4
 TIMEOUTS = 2
 """A timeout is tried once more."""
 FIRST_PAUSE_S = 0.25
+_jitter = random.Random()
 LONGEST_PAUSE_S = 20.0
 _BUSY = frozenset({408, 409, 425, 500, 502, 503, 504, 529})
 
@@ -57,7 +58,7 @@ async def tried(
             refusal = explain(failure, name, hidden)
             if not refusal.again:
                 raise refusal.error from None  # the cause quotes the request, key and all
-        pause = FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1) if refusal.wait_s is None else refusal.wait_s
+        pause = FIRST_PAUSE_S * 2**attempt * _jitter.uniform(0.5, 1) if refusal.wait_s is None else refusal.wait_s
         if attempt == ATTEMPTS or not refusal.again or pause > LONGEST_PAUSE_S:
             raise refusal.error
         await asyncio.sleep(pause)

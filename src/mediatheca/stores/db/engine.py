@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _CONTENTION = ("40001", "40P01")
 """SQLSTATE of a serialization failure and of a deadlock: the transaction is undone as a whole and may be run again."""
+_jitter = random.Random()
 _PAUSES = (0.005, 0.02, 0.08, 0.3)
 
 
@@ -43,7 +44,7 @@ class ContentionError(UnavailableError):
 
 def pauses() -> Iterator[float]:
     """How long to wait, in seconds, before each new attempt of a transaction that lost; then it is given up."""
-    return (pause * random.uniform(0.5, 1.5) for pause in _PAUSES)
+    return (pause * _jitter.uniform(0.5, 1.5) for pause in _PAUSES)
 
 
 def _dumps(value: Any) -> str:
