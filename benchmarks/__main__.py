@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import crash, ingest, model, newcomer, peers, quality, retrieval, scale, search, start
+from benchmarks import crash, ingest, model, newcomer, peers, quality, retrieval, retrieval_peers, scale, search, start
 from benchmarks._report import Report, record
 
 BENCHMARKS: dict[str, Callable[[], Report]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
     "peers": peers.run,
     "quality": quality.run,
     "retrieval": retrieval.run,
+    "retrieval_peers": retrieval_peers.run,
     "crash": crash.run,
     "newcomer": newcomer.run,
 }

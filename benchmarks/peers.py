@@ -6,13 +6,9 @@ our index called in process, which is the nearer comparison.
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +16,8 @@ from benchmarks import _load
 from benchmarks._catalogue import COUNT, FILTERS, QUERIES, Catalogue, allowed, fill, requests
 from benchmarks._data import Clustered, clustered, recall
 from benchmarks._inside import ask
-from benchmarks._report import OUT, ROOT, Report
+from benchmarks._peers import PeerProcess, environment
+from benchmarks._report import OUT, Report
 from benchmarks._server import Server
 
 ROUNDS = 5
@@ -32,7 +29,7 @@ SLOW = {"qdrant_local": 50}
 def run() -> Report:
     """Five rounds; in each, every engine answers all queries under every filter before the next round begins."""
     report = Report("peers")
-    python = _environment()
+    python = environment("peers")
     data = clustered(COUNT, QUERIES)
     folder = Path(tempfile.mkdtemp(prefix="peers-", dir=OUT))
     np.savez(
@@ -87,55 +84,17 @@ class _Peer:
     """A peer's process, loaded."""
 
     def __init__(self, python: Path, engine: str, folder: Path, report: Report) -> None:
-        self.engine = engine
-        command = [str(python), str(Path(__file__).with_name("_peer.py")), engine, str(folder)]
-        with open(OUT / f"peer-{engine}.log", "w") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        loaded = self._answer()
+        self._process = PeerProcess(python, "_peer.py", engine, folder)
+        self.engine, loaded = engine, self._process.loaded
         report.add(f"{engine}, load 100,000 and build the index", loaded["loaded_s"], "s")
         report.add(f"{engine}, disk", loaded["disk_mb"], "MB")
-
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise RuntimeError(f"{self.engine} failed; see {OUT / f'peer-{self.engine}.log'}")
-        found: dict[str, Any] = json.loads(line)
-        return found
 
     def round(self, report: Report, data: Clustered) -> None:
         """All queries under every filter."""
         for name in FILTERS:
-            assert self._process.stdin is not None
-            self._process.stdin.write(f"{name}|{SLOW.get(self.engine, QUERIES)}\n")
-            self._process.stdin.flush()
-            got = self._answer()
+            got = self._process.ask(f"{name}|{SLOW.get(self.engine, QUERIES)}")
             _add(report, f"{self.engine}, {name}", got["latencies_ms"], got["answers"], data, name)
         report.add(f"{self.engine}, memory (RSS)", got["rss_mb"], "MB")
 
     def close(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def _environment() -> Path:
-    """The peers in an environment of their own, made once; the interpreter in it."""
-    folder, wanted = OUT / "peers-venv", ROOT / "requirements" / "peers.txt"
-    python, stamp = folder / "bin" / "python", folder / "installed"
-    if stamp.exists() and stamp.read_text() == wanted.read_text():
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    OUT.mkdir(exist_ok=True)
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]
-    subprocess.run([*pip, str(ROOT / "requirements" / "uv.txt")], check=True)
-    uv = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r"]
-    subprocess.run([*uv, str(wanted)], check=True)
-    stamp.write_text(wanted.read_text())
-    return python
+        self._process.close()

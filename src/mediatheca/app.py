@@ -231,55 +231,58 @@ def build(settings: Settings) -> App:
         UnavailableError: a backend cannot be used; the message names the setting.
     """
     common, secret = _common(settings)
-    indexer = Indexer(common.db, common.documents, make_index(settings), common.leases)
     query_runner = _runner(settings, 1)
-    stages = find_plugins(settings, "stages", Stage, STAGES)
-    recall = RecallGuard(indexer.index.query, settings.recall_sample)
-    retrieve = build_engine(common, indexer, query_runner, secret, stages, recall)
-    plans, executions = RetrieverPlans(common.db, retrieve), ExecutionLog(common.db)
-    writer = DocumentWriter(common.db, common.documents, common.leases, indexer)
-    vault = make_vault(settings, common.db)
-    around, measuring = (
-        Surroundings(common.db, plans, vault, Reach(settings, common.db, vault, common.fetcher)) for _ in range(2)
-    )
-    services = Services(
-        **vars(common),
-        indexer=indexer,
-        retrieve=retrieve,
-        plans=plans,
-        executions=executions,
-        recall=recall,
-        learning=LearnedFusion(common.db),
-        replayer=Replayer(build_engine(common, indexer, query_runner, secret, stages, recall), measuring),
-        door=PublicDoor(common.db),
-        writer=writer,
-        vault=vault,
-        around=around,
-    )
-    indexer.on_advance = lambda: settle_batches(services)
-
-    def drop(run: Run) -> None:
-        indexer.drop(run.job.payload["collection_id"])
-        with services.db.begin(run.job.scope) as tx:
-            tx.finish_job(run.job.job_id, run.job.token)
-            if services.db.dialect == "postgresql" and not run.job.payload.get("again"):
-                # A writer of another process may have been at work: once more when its lease is over.
-                again = {**run.job.payload, "again": True}
-                tx.enqueue("collection.drop", again, delay_s=2 * services.settings.lease_s)
-
-    def died(job: Job, message: str) -> None:
-        evaluation_died(services, job, message)
-
-    pool = _worker_pool(services, {"collection.drop": drop, **evaluation_jobs(services)}, died)
+    services = _services(common, secret, query_runner)
+    services.indexer.on_advance = lambda: settle_batches(services)
+    handlers = {"collection.drop": lambda run: _drop_table(services, run), **evaluation_jobs(services)}
+    pool = _worker_pool(services, handlers, lambda job, message: evaluation_died(services, job, message))
     auth = Auth(common.db)
 
     def prune() -> None:
-        executions.prune(settings.executions_days, settings.executions_count)
+        services.executions.prune(settings.executions_days, settings.executions_count)
 
     chores = (
         (5.0, auth.flush_usage), (60.0, lambda: evict(common)), (600.0, prune), (3600.0, common.queue.clean),
     )  # fmt: skip
     return App(services, pool, Scheduler(common.db, clock.now, chores), query_runner, auth)
+
+
+def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> Services:
+    settings = common.settings
+    indexer = Indexer(common.db, common.documents, make_index(settings), common.leases)
+    stages = find_plugins(settings, "stages", Stage, STAGES)
+    recall = RecallGuard(indexer.index.query, settings.recall_sample)
+    # Two of each: those that measure run on a loop of their own, and connections belong to a loop.
+    retrieve, measured = (build_engine(common, indexer, query_runner, secret, stages, recall) for _ in range(2))
+    plans, vault = RetrieverPlans(common.db, retrieve), make_vault(settings, common.db)
+    around, measuring = (
+        Surroundings(common.db, plans, vault, Reach(settings, common.db, vault, common.fetcher)) for _ in range(2)
+    )
+    return Services(
+        **vars(common),
+        indexer=indexer,
+        retrieve=retrieve,
+        plans=plans,
+        executions=ExecutionLog(common.db),
+        recall=recall,
+        learning=LearnedFusion(common.db),
+        replayer=Replayer(measured, measuring),
+        door=PublicDoor(common.db),
+        writer=DocumentWriter(common.db, common.documents, common.leases, indexer),
+        vault=vault,
+        around=around,
+    )
+
+
+def _drop_table(services: Services, run: Run) -> None:
+    """The job that takes away the documents and the index of a deleted collection."""
+    services.indexer.drop(run.job.payload["collection_id"])
+    with services.db.begin(run.job.scope) as tx:
+        tx.finish_job(run.job.job_id, run.job.token)
+        if services.db.dialect == "postgresql" and not run.job.payload.get("again"):
+            # A writer of another process may have been at work: once more when its lease is over.
+            again = {**run.job.payload, "again": True}
+            tx.enqueue("collection.drop", again, delay_s=2 * services.settings.lease_s)
 
 
 def build_worker(settings: Settings) -> Worker:

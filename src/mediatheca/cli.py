@@ -51,13 +51,7 @@ def serve(
     settings = Settings() if data is None else Settings(data_dir=data)
     configure_logs(settings.log_level, json=settings.log_json)
     configure_spans(settings.otlp_endpoint)
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        print(f"mediatheca: cannot listen on {host}:{port}: {error.strerror}; choose another --port", file=sys.stderr)
-        raise SystemExit(1) from error
+    listener = _bound(host, port)
     composed = build(settings)
     key = first_key(composed.services.db, settings.api_key.get_secret_value())
     composed.start()
@@ -79,6 +73,18 @@ def serve(
         pass
     finally:
         composed.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that has its address before anything is made or opened, and does not listen yet."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        print(f"mediatheca: cannot listen on {host}:{port}: {error.strerror}; choose another --port", file=sys.stderr)
+        raise SystemExit(1) from error
+    return listener
 
 
 def _keep_what_is_loaded() -> None:

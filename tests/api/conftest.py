@@ -9,6 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from documents_world import Tenant as Home
+from documents_world import World
+from learning_shop import Shop
 
 from helpers import ok
 from mediatheca.settings import Settings
@@ -22,6 +25,49 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server(Settings(data_dir=folder, workers=1, fetch_allow="127.0.0.1/32", log_level="error"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def learning_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the model of `documents_plugins`, which embeds a text by its letters."""
+    folder: Path = tmp_path_factory.mktemp("learning")
+    made = Server(Settings(data_dir=folder, workers=0, plugins="documents_plugins", log_level="error"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shop(learning_server: Server) -> Iterator[Shop]:
+    made = Shop(learning_server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def foreign(learning_server: Server) -> Iterator[Shop]:
+    """The shop of another organization."""
+    made = Shop(learning_server)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The same without a network between: the application is called directly."""
+    made = World(tmp_path_factory.mktemp("documents"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def home(world: World) -> Home:
+    return world.tenant()
+
+
+@pytest.fixture
+def path(home: Home) -> str:
+    """The documents of a new collection."""
+    return f"/collections/{home.collection()}/documents"
 
 
 @pytest.fixture

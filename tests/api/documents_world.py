@@ -16,6 +16,7 @@ from mediatheca.flows.tenancy import create_organization
 from mediatheca.kernel.documents import Document, VectorIndex
 from mediatheca.kernel.scope import Scope
 from mediatheca.settings import Settings
+from mediatheca.stores.db.engine import Database
 
 URI = "mixpeek://text_extractor@v1/letters"
 TEXT = VectorIndex("text_extractor_v1_letters", URI, 8, "cosine", False, "letters", MODEL.weights, ("text",))
@@ -26,6 +27,29 @@ _numbers = itertools.count(1)
 def vector_of(text: str) -> list[float]:
     found: list[float] = Letters().embed_texts([text], query=False)[0].tolist()
     return found
+
+
+def new_collection(
+    db: Database, scope: Scope, name: str, indexes: Sequence[VectorIndex], indexed_fields: dict[str, str]
+) -> str:
+    """A collection as the collections resource stores it; returns its id."""
+    extractor = {"feature_extractor_name": "text_extractor", "version": "v1", "parameters": {}, "inputs": {}}
+    body = {
+        "description": None,
+        "source": {"type": "bucket", "bucket_ids": []},
+        "source_bucket_schemas": {},
+        "enabled": True,
+        "metadata": {},
+        "feature_extractor": {**extractor, "feature_extractor_id": "text_extractor_v1"},
+        "input_schema": {"properties": {}},
+        "output_schema": {"properties": {}},
+        "vector_indexes": [asdict(index) for index in indexes],
+        "indexed_fields": indexed_fields,
+    }
+    with db.begin(scope) as tx:
+        made = tx.put("collection", "col", name, body)
+        tx.insert("document_tables", [{"collection_id": made.id}])
+    return made.id
 
 
 class World:
@@ -61,24 +85,8 @@ class Tenant:
     key_id: str
 
     def collection(self, name: str = "things", indexes: Sequence[VectorIndex] = (TEXT, IMAGE)) -> str:
-        """A collection as the collections resource stores it."""
-        extractor = {"feature_extractor_name": "text_extractor", "version": "v1", "parameters": {}, "inputs": {}}
-        body = {
-            "description": None,
-            "source": {"type": "bucket", "bucket_ids": []},
-            "source_bucket_schemas": {},
-            "enabled": True,
-            "metadata": {},
-            "feature_extractor": {**extractor, "feature_extractor_id": "text_extractor_v1"},
-            "input_schema": {"properties": {}},
-            "output_schema": {"properties": {}},
-            "vector_indexes": [asdict(index) for index in indexes],
-            "indexed_fields": {"title": "text", "price": "float", "color": "keyword"},
-        }
-        with self.world.db.begin(self.scope) as tx:
-            made = tx.put("collection", "col", name, body)
-            tx.insert("document_tables", [{"collection_id": made.id}])
-        return made.id
+        fields = {"title": "text", "price": "float", "color": "keyword"}
+        return new_collection(self.world.db, self.scope, name, indexes, fields)
 
     def derive(self, collection_id: str, documents: Sequence[Document]) -> None:
         """What an extraction leaves: documents of objects, committed and indexed."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import httpx
-from documents_world import TEXT, URI, vector_of
+from documents_world import TEXT, URI, new_collection, vector_of
 
 from helpers import ok, wait_for
 from mediatheca.kernel.scope import Scope
@@ -42,30 +41,12 @@ class Shop:
             self.namespace = str(ok(admin.post("/v1/namespaces", json={"namespace_name": "shop"}))["namespace_id"])
         self.client: httpx.Client = self.tenant.client(self.namespace)
         self.scope = Scope(self.tenant.organization_id, self.namespace)
-        self.collection = self._collection()
+        fields = {"title": "text", "price": "float", "code": "keyword"}
+        self.collection = new_collection(server.app.services.db, self.scope, "goods", [TEXT], fields)
         self.write(GOODS)
 
     def close(self) -> None:
         self.client.close()
-
-    def _collection(self) -> str:
-        extractor = {"feature_extractor_name": "text_extractor", "version": "v1", "parameters": {}, "inputs": {}}
-        body = {
-            "description": None,
-            "source": {"type": "bucket", "bucket_ids": []},
-            "source_bucket_schemas": {},
-            "enabled": True,
-            "metadata": {},
-            "feature_extractor": {**extractor, "feature_extractor_id": "text_extractor_v1"},
-            "input_schema": {"properties": {}},
-            "output_schema": {"properties": {}},
-            "vector_indexes": [asdict(TEXT)],
-            "indexed_fields": {"title": "text", "price": "float", "code": "keyword"},
-        }
-        with self.server.app.services.db.begin(self.scope) as tx:
-            made = tx.put("collection", "col", "goods", body)
-            tx.insert("document_tables", [{"collection_id": made.id}])
-        return made.id
 
     def write(self, goods: list[tuple[str, str, float, str]]) -> None:
         documents = [

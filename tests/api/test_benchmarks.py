@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from learning_shop import Shop, judged, over, search, stage
 
 from helpers import failed, ok, wait_for
-from mediatheca.settings import Settings
 from server import Server
-
-
-@pytest.fixture(scope="module")
-def learning_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("benchmarks")
-    made = Server(Settings(data_dir=folder, workers=0, plugins="documents_plugins", log_level="error"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def shop(learning_server: Server) -> Iterator[Shop]:
-    made = Shop(learning_server)
-    yield made
-    made.close()
 
 
 def finished(shop: Shop, body: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,23 +11,6 @@ from mixpeek.models.generic_delete_response import GenericDeleteResponse
 from mixpeek.models.list_documents_response import ListDocumentsResponse
 
 from mediatheca.kernel.documents import Document
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("documents"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def home(world: World) -> Tenant:
-    return world.tenant()
-
-
-@pytest.fixture
-def path(home: Tenant) -> str:
-    return f"/collections/{home.collection()}/documents"
 
 
 def ids(found: dict[str, Any]) -> list[str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from documents_world import TEXT, Tenant, World, vector_of
+from documents_world import TEXT, Tenant, vector_of
 from mixpeek.models.batch_delete_documents_response import BatchDeleteDocumentsResponse
 from mixpeek.models.batch_get_documents_response import BatchGetDocumentsResponse
 from mixpeek.models.batch_list_documents_response import BatchListDocumentsResponse
@@ -23,23 +22,6 @@ from mediatheca.flows.document_rows import creation, patching
 from mediatheca.flows.documents import Change
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import ConflictError, NotFoundError, UnavailableError
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("bulk"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def home(world: World) -> Tenant:
-    return world.tenant()
-
-
-@pytest.fixture
-def path(home: Tenant) -> str:
-    return f"/collections/{home.collection()}/documents"
 
 
 def fill(home: Tenant, count: int, **fields: Any) -> None:

@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from learning_shop import Shop, judged, search, stage
 
 from helpers import failed, ok, places, wait_for
 from mediatheca.kernel.metrics import judge, measure
-from mediatheca.settings import Settings
-from server import Server
-
-
-@pytest.fixture(scope="module")
-def learning_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("evaluations")
-    made = Server(Settings(data_dir=folder, workers=0, plugins="documents_plugins", log_level="error"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def shop(learning_server: Server) -> Iterator[Shop]:
-    made = Shop(learning_server)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def foreign(learning_server: Server) -> Iterator[Shop]:
-    made = Shop(learning_server)
-    yield made
-    made.close()
 
 
 def test_an_evaluation_measures_what_the_retriever_really_returns(shop: Shop) -> None:

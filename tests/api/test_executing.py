@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from documents_world import TEXT, URI, Tenant, World, vector_of
 
 TEXTS = ["red rose", "red tulip", "blue sea", "green tree", "old rose"]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("executing"))
-    yield made
-    made.close()
 
 
 class Shelf:
@@ -113,7 +105,9 @@ def test_a_stream_is_server_sent_events_that_end_with_the_answer(shelf):
     assert [block["event"] for block in blocks] == [
         *("stage_start", "stage_complete", "stage_start", "stage_complete", "execution_complete")
     ]
-    assert [int(block["id"]) for block in blocks] == [1, 2, 3, 4, 5]
+    ident = answer.headers["x-execution-id"]
+    assert [block["id"] for block in blocks] == [f"{ident}:{number}" for number in range(1, 6)]
+    assert {json.loads(block["data"])["execution_id"] for block in blocks} == {ident}
     assert idents(json.loads(blocks[-1]["data"])) == idents(shelf.run().json())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,32 +10,8 @@ from documents_world import URI
 from learning_shop import Shop, search, stage
 
 from helpers import failed, ok, places
-from mediatheca.settings import Settings
-from server import Server
 
 LEXICAL = f"{URI}#lexical"
-
-
-@pytest.fixture(scope="module")
-def learning_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("learning")
-    made = Server(Settings(data_dir=folder, workers=0, plugins="documents_plugins", log_level="error"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def shop(learning_server: Server) -> Iterator[Shop]:
-    made = Shop(learning_server)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def foreign(learning_server: Server) -> Iterator[Shop]:
-    made = Shop(learning_server)
-    yield made
-    made.close()
 
 
 def weights(shop: Shop, retriever: str, user: str = "") -> dict[str, Any]:

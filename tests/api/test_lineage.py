@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from documents_world import TEXT, Tenant, World, vector_of
 from mixpeek.models.document_diagnostics_response import DocumentDiagnosticsResponse
 from mixpeek.models.document_lineage_response import DocumentLineageResponse
@@ -13,18 +11,6 @@ from mixpeek.models.document_response import DocumentResponse
 
 from mediatheca.kernel import clock
 from mediatheca.kernel.documents import Document
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("lineage"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def home(world: World) -> Tenant:
-    return world.tenant()
 
 
 def derived(collection_id: str, document_id: str, object_id: str = "obj_1", **system: Any) -> Document:

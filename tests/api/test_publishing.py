@@ -16,26 +16,10 @@ from helpers import failed, ok
 from mediatheca.flows.publishing.door import Windows, _is_origin
 from mediatheca.flows.publishing.passwords import hash_password, matches
 from mediatheca.kernel.errors import TooManyRequestsError
-from mediatheca.settings import Settings
 from server import Server
 
 PAGE = {"title": "Search the shop", "inputs": [], "exposed_fields": ["title"]}
 FREE = {"tier": "unlimited"}
-
-
-@pytest.fixture(scope="module")
-def learning_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("publishing")
-    made = Server(Settings(data_dir=folder, workers=0, plugins="documents_plugins", log_level="error"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def shop(learning_server: Server) -> Iterator[Shop]:
-    made = Shop(learning_server)
-    yield made
-    made.close()
 
 
 @pytest.fixture

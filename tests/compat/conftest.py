@@ -18,10 +18,10 @@ from compat_served import KEY, Served
 from mixpeek import Mixpeek
 from mixpeek.api_client import ApiClient
 from mixpeek.configuration import Configuration
-from outside_site import Reply, Site, a_site
 
 from language_server import KEY as LANGUAGE_KEY
 from language_server import LanguageServer
+from outside_site import Reply, Site, a_site
 
 
 @pytest.fixture(scope="session")

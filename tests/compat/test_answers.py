@@ -1,6 +1,8 @@
-"""The wizard's other retrievers, as it prints them: a question answered from documents, and the one that labels them."""
+"""The wizard's other retrievers, as it prints them: questions answered from documents, labels, filters, reranking."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from compat_served import Served

@@ -361,10 +361,12 @@ def test_every_form_of_the_base_url_works(base: str, served: Served, namespace: 
 
 
 def test_every_method_of_the_client_is_exercised_here_or_named_as_later() -> None:
+    import sdk_learning
     import test_client
     import test_learning_client
 
-    source = "".join(inspect.getsource(part) for part in (test_client, test_learning_client, World))
+    parts = (test_client, test_learning_client, sdk_learning, World)
+    source = "".join(inspect.getsource(part) for part in parts)
     owners = ("Namespaces", "Buckets", "Collections", "Retrievers", "Documents", "Tasks", "Batches", "Evaluations")
     for owner in owners:
         methods = {name for name, _ in inspect.getmembers(getattr(resources, owner), inspect.isfunction)}

@@ -1,5 +1,5 @@
 """The generated, strictly parsing classes of the official SDK against a real server: every operation of the groups
-that are served, each as data in `sdk_ingest` and `sdk_search`."""
+that are served, each as data in `sdk_ingest`, `sdk_search`, `sdk_learning` and `sdk_vault`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from mixpeek.api_client import ApiClient
 from sdk_ingest import ACCOUNT, BATCHES, BUCKETS, NAMESPACES, UPLOADS
 from sdk_learning import ANNOTATIONS, EVALUATIONS, PUBLISHING
 from sdk_search import COLLECTIONS, DOCUMENTS, HEALTH, RETRIEVERS
+from sdk_vault import VAULT
 from sdk_world import Call, World
 
 GROUPS: dict[str, dict[str, Call]] = {
     "account": ACCOUNT,
+    "vault": VAULT,
     "namespaces": NAMESPACES,
     "buckets": BUCKETS,
     "uploads": UPLOADS,
@@ -33,6 +35,9 @@ GROUPS: dict[str, dict[str, Call]] = {
 }
 
 NOT_YET = {
+    # storage that syncs read from
+    "OrganizationConnectionsApi.list_google_drive_files_organizations_connections",
+    "OrganizationConnectionsApi.list_google_drive_folders_organizations_connections",
     # accounting and plans
     "OrganizationsApi.get_credits_organizations",
     "OrganizationUsageApi.get_key_usage_organizations",

@@ -88,6 +88,15 @@ def test_evaluations_by_the_client(world: World) -> None:
     assert client.retrievers.run_evaluation(world.retriever, dataset_name="golden")["evaluation_id"]
 
 
+def test_a_dataset_is_made_of_what_people_clicked(world: World) -> None:
+    retrievers = world.client.retrievers
+    for _ in range(5):
+        result = retrievers.execute(world.retriever, inputs=QUERY)
+        retrievers.create_interaction_from_result(result, position=0, user_id="ann")
+    made = world.client.evaluations.generate_from_interactions(world.retriever, min_interactions=1)
+    assert (made["query_count"], made["queries"][0]["query_input"]) == (1, QUERY)
+
+
 def test_publishing_without_a_body(world: World) -> None:
     made = world.client.retrievers.publish(world.fresh_retriever())
     assert made["public_url"].endswith("/" + made["public_name"])

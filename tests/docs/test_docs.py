@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
+from served_docs import ROOT, served
 
 from mediatheca.extractors import Extractor
 from mediatheca.kernel.discovery import discover
 from mediatheca.settings import Settings
 from mediatheca.stages import Stage
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 KEY = "sk_readme"
@@ -27,16 +25,8 @@ KEY = "sk_readme"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The README's own server, on the address the README names where it is free."""
-    folder = tmp_path_factory.mktemp("readme")
-    models = os.environ.get("MEDIATHECA_MODELS_DIR") or str(ROOT / "data" / "models")
-    environment = {**os.environ, "MEDIATHECA_API_KEY": KEY, "MEDIATHECA_MODELS_DIR": models}
-    command = [sys.executable, "-m", "mediatheca.cli", "serve", "--port", "0", "--data", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    yield next(word for word in process.stdout.readline().split() if word.startswith("http://"))
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
+    with served(tmp_path_factory.mktemp("readme"), KEY) as address:
+        yield address
 
 
 def block(language: str) -> str:
@@ -98,6 +88,7 @@ def test_links_and_paths_in_the_docs_exist() -> None:
 
 def test_the_page_of_metrics_needs_no_key_and_health_tells_strangers_little(server: str) -> None:
     operator = {"Authorization": f"Bearer {KEY}"}
+    httpx.get(f"{server}/v1/health")  # something to measure
     metrics = httpx.get(f"{server}/metrics").text
     assert "mediatheca_request_seconds_bucket" in metrics
     assert "mediatheca_index_lag" not in metrics

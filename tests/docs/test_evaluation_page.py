@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from served_docs import ROOT, served
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "evaluation.md").read_text()
 KEY = "sk_evaluation"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    models = os.environ.get("MEDIATHECA_MODELS_DIR") or str(ROOT / "data" / "models")
-    environment = {**os.environ, "MEDIATHECA_API_KEY": KEY, "MEDIATHECA_MODELS_DIR": models, "MEDIATHECA_WORKERS": "1"}
-    folder = tmp_path_factory.mktemp("evaluation")
-    command = [sys.executable, "-m", "mediatheca.cli", "serve", "--port", "0", "--data", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    yield next(word for word in process.stdout.readline().split() if word.startswith("http://"))
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
+    with served(tmp_path_factory.mktemp("evaluation"), KEY, MEDIATHECA_WORKERS="1") as made:
+        yield made
 
 
 def test_the_examples_run_and_hold(address: str) -> None:

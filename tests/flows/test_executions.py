@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from mediatheca.flows.executions import ExecutionLog
 from mediatheca.kernel import clock
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db import retention
 from mediatheca.stores.db.engine import Database
-from mediatheca.stores.db.tables import metadata
 
 ONE, TWO, THREE = Scope("org_a", "ns_1"), Scope("org_a", "ns_2"), Scope("org_b", "ns_1")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path / 'm.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    database = Database(url)
-    database.migrate()
-    if database.dialect == "postgresql":
-        with database.system() as connection:
-            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
-    yield database
-    database.close()
 
 
 def fill(db: Database, scope: Scope, ages_days: list[float]) -> None:

@@ -248,7 +248,9 @@ def test_a_sealed_value_opens_for_its_owner_and_name_only_and_unchanged() -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["short", "=" * 44, key()[:-4], f"{key()},x", "z" * 64], ids=["short", "padding", "cut", "second", "letters"]
+    "text",
+    ["short", "=" * 44, key()[:-4], f"{key()},x", "z" * 64],
+    ids=["short", "padding", "cut", "second", "letters"],
 )
 def test_a_key_that_is_none_is_refused_without_being_repeated(tmp_path: Path, text: str) -> None:
     with pytest.raises(UnavailableError, match="32 bytes") as caught:

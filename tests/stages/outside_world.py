@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import pytest
 
 from mediatheca.app import make_vault
 from mediatheca.flows.outside.connections import checked_config, new_connection_id, stored_body
@@ -18,6 +20,7 @@ from mediatheca.kernel.scope import Scope
 from mediatheca.settings import Settings
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.fetch import Fetcher
+from mediatheca.testing.stages import StageSuite
 
 SCOPE = Scope("org_a", "ns_a")
 
@@ -85,3 +88,16 @@ def surroundings(folder: Path, **settings: Any) -> Iterator[Surroundings]:
         yield made
     finally:
         made.close()
+
+
+class ReachingStageSuite(StageSuite):
+    """The contract of a stage that reaches out, run in the `world` of its module."""
+
+    world: ClassVar[Surroundings]
+
+    @pytest.fixture(autouse=True)
+    def _reachable(self, world: Surroundings) -> None:
+        type(self).world = world
+
+    def context(self) -> ExecutionContext:
+        return self.world.context()

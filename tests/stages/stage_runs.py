@@ -22,6 +22,14 @@ from mediatheca.testing.stages import TEXT_INDEX, TEXT_URI, MemorySearcher, engi
 STEADY = settings(max_examples=60, derandomize=True, database=None, deadline=None)
 VIEW = CollectionView("col_1", "first", (TEXT_INDEX,), {"text": "text", "price": "float"})
 
+NORMALISED = [
+    ("min_max", [1, 0.961538, 0]),
+    ("z_score", [0.748270, 0.665129, -1.413399]),
+    ("softmax", [0.388392, 0.380701, 0.230907]),
+    ("l2", [0.682625, 0.667785, 0.296793]),
+]
+"""What every method makes of the scores 0.92, 0.90 and 0.40."""
+
 
 class NoParams(BaseModel):
     pass

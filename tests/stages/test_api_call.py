@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from outside_site import Reply, Site, a_site
-from outside_world import Surroundings, surroundings
+from outside_world import ReachingStageSuite, Surroundings
 from stage_runs import World, ids, told
 
-from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.kernel.errors import MediathecaError, TooManyRequestsError, ValidationError
 from mediatheca.stages.api_call import api_call
-from mediatheca.testing.stages import StageSuite
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with a_site() as made:
-        yield made
-
-
-@pytest.fixture
-def world(tmp_path: Path, site: Site) -> Iterator[Surroundings]:
-    with surroundings(tmp_path, fetch_allow=site.host) as made:
-        yield made
+from outside_site import Reply, Site
 
 
 def rows(*skus: Any) -> list[dict[str, Any]]:
@@ -265,16 +249,10 @@ def test_a_header_value_with_a_line_break_is_not_sent(world: Surroundings, site:
     assert "line break" in told(body)["errors"][0]["error"]
 
 
-class TestApiCall(StageSuite):
+class TestApiCall(ReachingStageSuite):
     stage = api_call
-    site: ClassVar[Site]
-    world: ClassVar[Surroundings]
 
     @pytest.fixture(autouse=True)
-    def _reachable(self, site: Site, world: Surroundings) -> None:
+    def _answered(self, site: Site) -> None:
         site.routes["*"] = Reply({"known": True})
-        type(self).world = world
         type(self).parameters = {"url": f"{site.url}/x", "allowed_domains": ["127.0.0.1"]}
-
-    def context(self) -> ExecutionContext:
-        return self.world.context()

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from outside_world import Surroundings, surroundings
+from outside_world import ReachingStageSuite, Surroundings, surroundings
 from stage_runs import World, ids, told
 
-from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.kernel.errors import NotEnabledError, ValidationError
 from mediatheca.stages.code_execution import code_execution
-from mediatheca.testing.stages import StageSuite
 
 ROWS = [{"document_id": f"d{n}", "n": n, "score": 1.0 - n / 10} for n in range(3)]
 
@@ -137,14 +135,6 @@ def test_code_that_cannot_run_is_refused_when_the_retriever_is_made(parameters: 
         World([]).run("code_execution", parameters)
 
 
-class TestCodeExecution(StageSuite):
+class TestCodeExecution(ReachingStageSuite):
     stage = code_execution
     parameters: ClassVar[dict[str, Any]] = {"code": "result = [len(doc.get('text') or '') for doc in docs]"}
-    world: ClassVar[Surroundings]
-
-    @pytest.fixture(autouse=True)
-    def _reachable(self, world: Surroundings) -> None:
-        type(self).world = world
-
-    def context(self) -> ExecutionContext:
-        return self.world.context()

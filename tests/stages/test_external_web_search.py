@@ -8,15 +8,13 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from outside_site import Reply, Site, a_site
-from outside_world import Surroundings, surroundings
+from outside_world import ReachingStageSuite, Surroundings, surroundings
 from stage_runs import World, ids, told
 
-from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.kernel.errors import NotEnabledError, UnavailableError, ValidationError
 from mediatheca.stages.external_reverse_image import external_reverse_image
 from mediatheca.stages.external_web_search import external_web_search
-from mediatheca.testing.stages import StageSuite
+from outside_site import Reply, Site
 
 PAGES = [
     {"url": "https://a.example/1", "title": "One", "text": "first"},
@@ -37,12 +35,6 @@ def answer_of(service: str) -> tuple[str, dict[str, Any]]:
         "exa": ("/search", {"results": [first, second]}),
         "serpapi": ("/search.json", {"organic_results": organic}),
     }[service]  # fmt: skip
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with a_site() as made:
-        yield made
 
 
 @pytest.fixture
@@ -177,22 +169,11 @@ def test_a_picture_must_have_a_public_address(world: Surroundings) -> None:
         World([]).run("external_reverse_image", {"provider": "bing"})
 
 
-class WebSuite(StageSuite):
-    world: ClassVar[Surroundings]
-
-    @pytest.fixture(autouse=True)
-    def _reachable(self, world: Surroundings) -> None:
-        type(self).world = world
-
-    def context(self) -> ExecutionContext:
-        return self.world.context()
-
-
-class TestExternalWebSearch(WebSuite):
+class TestExternalWebSearch(ReachingStageSuite):
     stage = external_web_search
     parameters: ClassVar[dict[str, Any]] = {"query": "fox", "mode": "enrich"}
 
 
-class TestExternalReverseImage(WebSuite):
+class TestExternalReverseImage(ReachingStageSuite):
     stage = external_reverse_image
     parameters: ClassVar[dict[str, Any]] = {"image_url": ""}

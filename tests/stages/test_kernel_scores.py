@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_runs import STEADY
+from stage_runs import NORMALISED, STEADY
 
 from mediatheca.kernel.diversity import by_blocks, by_values, by_vectors, mmr, weighted
 from mediatheca.kernel.normalise_scores import l2, min_max, normalise, softmax, z_score
@@ -18,15 +18,7 @@ RELEVANCE = [0.95, 0.90, 0.82, 0.40]  # a b c d
 SIMILAR = np.array([[1, 0.98, 0.30, 0.1], [0.98, 1, 0.32, 0.1], [0.30, 0.32, 1, 0.2], [0.1, 0.1, 0.2, 1]])
 
 
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [
-        ("min_max", [1, 0.961538, 0]),
-        ("z_score", [0.748270, 0.665129, -1.413399]),
-        ("softmax", [0.388392, 0.380701, 0.230907]),
-        ("l2", [0.682625, 0.667785, 0.296793]),
-    ],
-)
+@pytest.mark.parametrize(("method", "expected"), NORMALISED)
 def test_every_method_gives_the_known_numbers(method, expected):
     assert normalise(method, SCORES) == pytest.approx(expected, abs=1e-6)
     assert normalise(method, []) == []

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 from language_runs import LanguageSuite, run_with_model
-from language_server import Asked, LanguageServer, Say
 from stage_runs import World, ids, rows_of, run, told
 
-from mediatheca.kernel.errors import UnavailableError, ValidationError
+from language_server import Asked, LanguageServer, Say
+from mediatheca.kernel.errors import ForbiddenError, UnavailableError, ValidationError
 from mediatheca.stages.llm_filter import llm_filter
 
 ROWS = rows_of(0.9, 0.8, 0.7, 0.6, text=["red fox", "blue whale", "red 🦊 狐", "green frog"])
@@ -164,7 +164,7 @@ def test_no_model_fails_or_degrades_by_the_rule_of_the_stage():
         body = run_with_model(server, "llm_filter", {"criteria": "red"}, ROWS, own={"on_error": "skip"}, **nothing)
     assert body["status"] == "degraded"
     assert len(ids(body)) == 4
-    with pytest.raises(UnavailableError, match="nothing outside"):
+    with pytest.raises(ForbiddenError, match="reaches outside"):
         run("llm_filter", {"criteria": "red"}, ROWS)
 
 

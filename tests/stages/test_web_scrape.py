@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from outside_site import Reply, Site, a_site
-from outside_world import Surroundings, surroundings
+from outside_world import ReachingStageSuite, Surroundings
 from stage_runs import World, told
 
-from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.kernel.errors import MediathecaError, NotEnabledError, ValidationError
 from mediatheca.stages.web_scrape import web_scrape
-from mediatheca.testing.stages import StageSuite
+from outside_site import Reply, Site
 
 TEXT = "The red fox is a common animal. It lives in many places and eats many things, as everybody knows. " * 6
 PAGE = f"""<html lang="en"><head><title>Foxes</title><meta name="description" content="About foxes"></head><body>
 <nav><a href="/a">Home</a></nav><article><h1>The fox</h1><p>{TEXT}</p><a href="/b#top">More</a></article>
 <script>alert("no")</script><footer>Imprint</footer></body></html>"""
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with a_site() as made:
-        yield made
-
-
-@pytest.fixture
-def world(tmp_path: Path, site: Site) -> Iterator[Surroundings]:
-    with surroundings(tmp_path, fetch_allow=site.host) as made:
-        yield made
 
 
 def scrape(world: Surroundings, urls: list[Any], **more: Any) -> dict[str, Any]:
@@ -215,14 +199,6 @@ def test_a_page_that_would_eat_the_server_ends_a_process_and_nothing_else(
     assert html[:5] == b"<b id" or bomb["status"] == "error", "this one takes hours"
 
 
-class TestWebScrape(StageSuite):
+class TestWebScrape(ReachingStageSuite):
     stage = web_scrape
     parameters: ClassVar[dict[str, Any]] = {"url_field": "text"}
-    world: ClassVar[Surroundings]
-
-    @pytest.fixture(autouse=True)
-    def _reachable(self, world: Surroundings) -> None:
-        type(self).world = world
-
-    def context(self) -> ExecutionContext:
-        return self.world.context()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -15,7 +15,7 @@ from fastapi import Depends, Request, Response
 from mediatheca.api.limits import Ticket
 from mediatheca.flows.services import Services
 from mediatheca.kernel.errors import FieldError, ForbiddenError, ValidationError
-from mediatheca.kernel.filters import parse_filter
+from mediatheca.kernel.filters import Filter, parse_filter
 from mediatheca.kernel.scope import Actor, Scope
 from mediatheca.stores.db.engine import ContentionError
 from mediatheca.stores.db.listing import ListQuery, Page
@@ -265,23 +265,9 @@ def list_query(raw: Mapping[str, Any]) -> ListQuery:
         ValidationError: naming each offending key.
     """
     errors: list[FieldError] = []
-
-    def number(low: int, high: int, default: int, *names: str) -> int:
-        for name in names:
-            value = raw.get(name)
-            if value is None or value == "":
-                continue
-            if isinstance(value, str) and _NUMBER.fullmatch(value):
-                value = int(value)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                shown = repr(value)[:40]
-                errors.append(FieldError((name,), f"must be an integer from {low} to {high}, got {shown}", "int"))
-                return default
-            return value
-        return default
-
-    limit = number(1, 1000, 20, "limit", "page_size")
-    offset = number(0, MAX_OFFSET, (number(1, 10**6, 1, "page") - 1) * limit, "offset")
+    limit = _number(raw, errors, ("limit", "page_size"), 1, 1000, 20)
+    skipped = (_number(raw, errors, ("page",), 1, 10**6, 1) - 1) * limit
+    offset = _number(raw, errors, ("offset",), 0, MAX_OFFSET, skipped)
     cursor = next((raw[name] for name in ("cursor", "next_cursor", "after") if raw.get(name)), None)
     sort = _sort(raw, errors)
     search = raw.get("search")
@@ -290,15 +276,36 @@ def list_query(raw: Mapping[str, Any]) -> ListQuery:
         errors.append(FieldError(("search",), message, "string_type"))
     if errors:
         raise ValidationError("; ".join(f"{error.loc[0]}: {error.msg}" for error in errors), errors)
+    total = str(raw.get("include_total", True)).lower() != "false"
+    return ListQuery(limit, offset, str(cursor) if cursor else None, search or None, _filter(raw), sort, total)
+
+
+def _number(
+    raw: Mapping[str, Any], errors: list[FieldError], names: Sequence[str], low: int, high: int, default: int
+) -> int:
+    """The first of `names` that is given; what is no such number is an error."""
+    for name in names:
+        value = raw.get(name)
+        if value is None or value == "":
+            continue
+        if isinstance(value, str) and _NUMBER.fullmatch(value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            shown = repr(value)[:40]
+            errors.append(FieldError((name,), f"must be an integer from {low} to {high}, got {shown}", "int"))
+            return default
+        return value
+    return default
+
+
+def _filter(raw: Mapping[str, Any]) -> Filter | None:
     filters = raw.get("filters")
     if isinstance(filters, str):
         try:
             filters = orjson.loads(filters)
         except orjson.JSONDecodeError as error:
             raise ValidationError.at("filters", f"is not JSON: {error}", "json_invalid") from error
-    tree = parse_filter(filters, case_sensitive=raw.get("case_sensitive") is True) if filters else None
-    total = str(raw.get("include_total", True)).lower() != "false"
-    return ListQuery(limit, offset, str(cursor) if cursor else None, search or None, tree, sort, total)
+    return parse_filter(filters, case_sensitive=raw.get("case_sensitive") is True) if filters else None
 
 
 def _sort(raw: Mapping[str, Any], errors: list[FieldError]) -> tuple[tuple[str, bool], ...]:

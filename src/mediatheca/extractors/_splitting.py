@@ -79,7 +79,7 @@ def _windows(units: Sequence[Span], size: int, overlap: int) -> Iterator[Span]:
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _BLANK = re.compile(r"\n[ \t\r]*\n\s*")
 
-_END = re.compile(r"[.!?…؟۔।]+[\"'”’»)\]]*(?=\s)|[。！？｡]+[」』”’）]*|\n[ \t\r]*\n")
+_END = re.compile(r"(?<![.!?…؟۔।])[.!?…؟۔।]++[\"'”’»)\]]*+(?=\s)|[。！？｡]+[」』”’）]*|\n[ \t\r]*\n")
 _BEFORE = re.compile(r"([\w.]+)$")
 _SMALL = re.compile(r"\s*[\"'“„‘«(\[¿¡-]*[a-zà-öø-ÿ]")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -103,17 +103,7 @@ def _joined(buckets: Sequence[Record]) -> dict[str, Any]:
 def _inputs(extractor: Extractor, raw: Any, schema: Mapping[str, Any]) -> dict[str, list[str]]:
     """Extractor input → source paths; without a mapping: same names, else the only field of a fitting type."""
     mapped = parse_inputs(raw)
-    errors = []
-    for name, paths in mapped.items():
-        where = (*_WHERE, "input_mappings", name)
-        if name not in extractor.inputs:
-            known = ", ".join(extractor.inputs)
-            errors.append(FieldError(where, f"'{extractor.name}' has no input '{name}'; it has: {known}"))
-        for path in paths:
-            if path.split(".")[0] not in (*schema, "metadata"):
-                close = difflib.get_close_matches(path, list(schema), 1)
-                hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(schema)}"
-                errors.append(FieldError(where, f"'{path}' is not a field of the source bucket{hint}"))
+    errors = [error for name, paths in mapped.items() for error in _misfits(extractor, name, paths, schema)]
     if errors:
         raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in errors), errors)
     if not mapped:
@@ -124,6 +114,19 @@ def _inputs(extractor: Extractor, raw: Any, schema: Mapping[str, Any]) -> dict[s
             (*_WHERE, "input_mappings"), f"'{extractor.name}' needs a source field for: {', '.join(missing)}", "missing"
         )
     return mapped
+
+
+def _misfits(extractor: Extractor, name: str, paths: Sequence[str], schema: Mapping[str, Any]) -> Iterator[FieldError]:
+    """What is wrong with the mapping of one input."""
+    where = (*_WHERE, "input_mappings", name)
+    if name not in extractor.inputs:
+        known = ", ".join(extractor.inputs)
+        yield FieldError(where, f"'{extractor.name}' has no input '{name}'; it has: {known}")
+    for path in paths:
+        if path.split(".")[0] not in (*schema, "metadata"):
+            close = difflib.get_close_matches(path, list(schema), 1)
+            hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(schema)}"
+            yield FieldError(where, f"'{path}' is not a field of the source bucket{hint}")
 
 
 def _guess(extractor: Extractor, schema: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -103,6 +103,11 @@ class Indexer:
         if row is not None:
             self._apply(table, row["committed_seq"])
 
+    def caught_up(self, collection_id: str) -> int:
+        """`catch_up` for a caller that knows only the collection; up to where it is searchable then."""
+        self.catch_up(self._known(collection_id).scope, collection_id)
+        return self.applied(collection_id)
+
     def rebuild(self, scope: Scope, collection_id: str) -> None:
         """Build a fresh index from the documents aside and swap it in; the old one answers meanwhile."""
         self._upkeep.rebuild(self._table(scope, collection_id))
@@ -261,18 +266,8 @@ class Indexer:
             dead = self.tombstones(table.scope, collection_id)
             if not table.ready or dead.documents or dead.objects:
                 self._replay_deletes(collection_id, dead)
-            if target > table.applied:
-                for page in self.documents.changes(collection_id, table.applied, target):
-                    self._apply_page(collection_id, page, dead)
-                    table.applied = max(table.applied, page[-1].write_seq - 1)
-                    table.version += 1
-                    table.dirty = True
-                    if self._closing.is_set():
-                        return
-                table.applied = target
-                table.dirty = True
-                table.touched = time.monotonic()
-                table.measured = False
+            if target > table.applied and not self._replay_rows(table, target, dead):
+                return
             table.ready = True
             table.version += 1
 
@@ -283,6 +278,22 @@ class Indexer:
             self.index.delete(collection_id, gone)
         for object_id, seq in dead.objects.items():
             self.index.delete_objects(collection_id, [object_id], seq)
+
+    def _replay_rows(self, table: IndexState, target: int, dead: Tombstones) -> bool:
+        """Apply what was written up to `target`, a page at a time; False when the server closed in between."""
+        collection_id = table.spec.collection_id
+        for page in self.documents.changes(collection_id, table.applied, target):
+            self._apply_page(collection_id, page, dead)
+            table.applied = max(table.applied, page[-1].write_seq - 1)
+            table.version += 1
+            table.dirty = True
+            if self._closing.is_set():
+                return False
+        table.applied = target
+        table.dirty = True
+        table.touched = time.monotonic()
+        table.measured = False
+        return True
 
     def _apply_page(self, collection_id: str, page: list[Document], dead: Tombstones) -> None:
         gone = [document.document_id for document in page if document.deleted or dead.cover(document)]

@@ -16,6 +16,7 @@ from mediatheca.kernel.errors import ForbiddenError, NotFoundError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stages import CollectionView
 from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.tx import Record, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,23 @@ class NamespaceNeighbours:
 
         return await asyncio.to_thread(read)
 
+    async def collections(self) -> list[CollectionView]:
+        def read() -> list[CollectionView]:
+            with self._db.read(self._scope) as tx:
+                return views(tx, [])
+
+        return await asyncio.to_thread(read)
+
+    async def records(self, idents: Collection[str]) -> Mapping[str, dict[str, Any]]:
+        def read() -> dict[str, dict[str, Any]]:
+            with self._db.read(self._scope) as tx:
+                objects = tx.rows("objects", {"object_id": list(idents)})
+                collections = [found for ident in idents if (found := tx.find("collection", ident)) is not None]
+            shown = {record.id: _collection(record) for record in collections if record.id in idents}
+            return shown | {row["object_id"]: _object(row) for row in objects}
+
+        return await asyncio.to_thread(read)
+
     async def retriever(self, identifier: str) -> tuple[str, Plan]:
         found = await self._plans.find(self._scope, identifier)
         return found.retriever_id, found.plan
@@ -86,6 +104,16 @@ class NamespaceNeighbours:
 
     async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
         return None
+
+
+def _object(row: Row) -> dict[str, Any]:
+    kept = ("object_id", "bucket_id", "key_prefix", "metadata", "status", "created_at", "updated_at")
+    return {**row["fields"], **{name: row[name] for name in kept}}
+
+
+def _collection(record: Record) -> dict[str, Any]:
+    named = {"collection_id": record.id, "collection_name": record.name, "description": record.body.get("description")}
+    return {**named, "created_at": record.created_at, "updated_at": record.updated_at}
 
 
 class Confined(NamespaceNeighbours):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mediatheca.flows.indexing import stored_vectors
@@ -101,6 +101,7 @@ class RetrieverPlans:
             body = record.body if version in (None, record.version) else _old_body(tx, record, version)
             collections = views(tx, body["collection_ids"])
         plan = self._engine.compile(body["stages"], collections, body["input_schema"])
+        plan = replace(plan, optimize=body.get("optimize") or plan.optimize)
         limits: dict[str, Any] = body.get("budget_limits") or {}
         time_limit = limits.get("max_time_ms", limits.get("max_execution_time_ms"))
         expires = time.monotonic() + TTL_S

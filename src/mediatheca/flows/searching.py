@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mediatheca.extractors import Extractor, Item, Source
 from mediatheca.flows.indexing import Indexer
+from mediatheca.flows.outside.readiness import Readiness
 from mediatheca.flows.recall_guard import RecallGuard
 from mediatheca.flows.retrieve import RetrieveEngine
 from mediatheca.flows.services import JobServices
@@ -91,6 +92,11 @@ class IndexSearcher:
             [],
             lambda dead: [as_hit(d) for d in documents.get(collection_id, ids, tombstones=dead, vectors=with_vectors)],
         )
+
+    async def catch_up(self, collection_id: str, seq: int) -> int:
+        if seq and self._indexer.applied(collection_id) >= seq:
+            return self._indexer.applied(collection_id)
+        return await asyncio.to_thread(self._indexer.caught_up, collection_id)
 
     def version(self, collection_id: str) -> int | None:
         return self._indexer.version(collection_id)
@@ -207,6 +213,7 @@ def build_engine(
         cursor_key=secret,
         stages=stages,
         strict=settings.strict,
+        lacking=Readiness(settings).lacking,
     )
 
 

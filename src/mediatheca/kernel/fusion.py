@@ -38,6 +38,7 @@ def fuse(
     *,
     k: int = RRF_K,
     normalize: frozenset[int] = frozenset(),
+    limit: int | None = None,
 ) -> list[Fused[Key]]:
     """Fuse rankings, each best first.
 
@@ -45,6 +46,7 @@ def fuse(
         weights: one a ranking, relative; 1.0 where not given. `max` ignores them.
         k: the constant of `rrf`.
         normalize: rankings whose raw scores have another scale (BM25); `weighted` takes them min–max scaled.
+        limit: how many are wanted; None for all.
 
     Sources: rrf: Cormack, Clarke, Büttcher (SIGIR 2009). dbsf: (s - (μ - 3σ)) / 6σ with the sample σ of the ranking,
     clipped to [0, 1]; 0.5 when σ is 0 or there is one score.
@@ -63,7 +65,7 @@ def fuse(
     combine: Callable[..., float] = max if strategy == "max" else sum
     for entry in found.values():
         entry.score = combine(entry.contributions.values())
-    return _ordered(list(found.values()), len(rankings))
+    return _ordered(list(found.values()), len(rankings), len(found) if limit is None else limit)
 
 
 def _contributions(strategy: Strategy, scores: list[float], weight: float, k: int, normalize: bool) -> list[float]:
@@ -77,8 +79,8 @@ def _contributions(strategy: Strategy, scores: list[float], weight: float, k: in
     return [weight * value for value in scaled]
 
 
-def _ordered(entries: list[Fused[Key]], count: int) -> list[Fused[Key]]:
-    """By score; only entries of equal score are worth the price of comparing everything else."""
+def _ordered(entries: list[Fused[Key]], count: int, limit: int) -> list[Fused[Key]]:
+    """The first `limit` by score; only their equal scores are worth the price of comparing everything else."""
     entries.sort(key=lambda entry: entry.score, reverse=True)
     absent = math.inf
 
@@ -88,9 +90,11 @@ def _ordered(entries: list[Fused[Key]], count: int) -> list[Fused[Key]]:
 
     ordered: list[Fused[Key]] = []
     for _, equals in groupby(entries, key=lambda entry: entry.score):
+        if len(ordered) >= limit:
+            break
         run = list(equals)
         ordered.extend(run if len(run) == 1 else sorted(run, key=among_equals))
-    return ordered
+    return ordered[:limit]
 
 
 def min_max(scores: Sequence[float]) -> list[float]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.extras import require
 
 MAX_SCHEMA = 64 * 1024
 MAX_DEPTH = 32
@@ -53,6 +54,7 @@ def _text(schema: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=256)
 def _validator(text: str) -> Any:
+    require("a JSON Schema", "language", "jsonschema_rs")
     import jsonschema_rs
 
     schema = json.loads(text)

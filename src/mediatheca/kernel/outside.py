@@ -34,6 +34,8 @@ class Generate:
     """Of one attempt. A timeout is tried once more."""
     cache: bool = False
     """The same request may be answered from memory (temperature 0 only)."""
+    hear: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """Gets the pieces of the answer as they come; without a schema only. An answer from memory is one piece."""
 
 
 @dataclass(frozen=True, slots=True)

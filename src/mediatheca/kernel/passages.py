@@ -12,8 +12,9 @@ from typing import TypeAlias
 Span: TypeAlias = tuple[int, int]
 
 _WORD = re.compile(r"\w+")
-_END = re.compile(r"[.!?…]+[\"'»”’)\]]*\s+|[。！？]+|\n\s*\n|\n(?=\s*[-*•])")
-"""Where a sentence ends: at its mark before white space, at a CJK mark, at an empty line or before a list item."""
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'»”’)\]]*+\s+|[。！？]+|\n\s*\n|\n(?=\s*[-*•])")
+"""Where a sentence ends: at its mark before white space, at a CJK mark, at an empty line or before a list item.
+In linear time, whatever stands in a row: no run of marks is tried from its middle."""
 _SPACE = re.compile(r"\s")
 
 

@@ -78,6 +78,39 @@ class Redactor:
         return error
 
 
+class PieceRedactor:
+    """Masks secrets in a text that comes in pieces: what may be the beginning of a value waits for the next piece."""
+
+    def __init__(self, whole: Redactor) -> None:
+        self._exact = whole._exact
+        self._margin = max((len(form) - 1 for form in whole._forms), default=0)
+        self._held = ""
+
+    def piece(self, text: str) -> str:
+        """What can be shown now that this piece has come; it may be nothing."""
+        self._held += text
+        return self._shown(len(self._held) - self._margin)
+
+    def rest(self) -> str:
+        """What waited, when nothing more comes."""
+        return self._shown(len(self._held))
+
+    def _shown(self, cut: int) -> str:
+        """The text before `cut` and every value that begins there: such a value is there as a whole."""
+        if cut <= 0:
+            return ""
+        shown, position = [], 0
+        for match in self._exact.finditer(self._held) if self._exact is not None else ():
+            if match.start() >= cut:
+                break
+            shown += [self._held[position : match.start()], MASK]
+            position = match.end()
+        end = max(cut, position)
+        shown.append(self._held[position:end])
+        self._held = self._held[end:]
+        return "".join(shown)
+
+
 def _spellings(value: str) -> set[str]:
     data = value.encode("utf-8", "surrogatepass")
     encoded = {base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import ChainableUndefined, Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError
@@ -20,17 +20,21 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from mediatheca.kernel.template_functions import (
     FUNCTIONS,
     MAX_ITEMS,
+    MAX_NUMBER,
     MAX_OUTPUT,
     as_text,
+    check_digits,
     check_size,
     slugify,
     to_bool,
 )
 
+T = TypeVar("T")
 MAX_TEMPLATE = 64 * 1024
 MAX_STEPS = 100_000
 MAX_SECONDS = 0.5
 BUDGET = "__budget"
+ALLOWANCE = "__allowance"
 
 NAMESPACES = {
     **dict.fromkeys(("input", "inputs"), "INPUT"),
@@ -48,12 +52,14 @@ _EXPRESSIONS = (
     *(nodes.BinExpr, nodes.UnaryExpr, nodes.Concat),
 )
 _STRING_METHODS = frozenset({"lower", "upper", "strip", "lstrip", "rstrip", "startswith", "endswith", "split", "title"})
+_STRIPPING = frozenset({"strip", "lstrip", "rstrip"})
+MAX_STRIPPED = 100
 _MAPPING_METHODS = frozenset({"items", "keys", "values", "get"})
 _LOOP_ATTRIBUTES = frozenset({"index", "index0", "first", "last", "length", "revindex", "revindex0"})
 _JINJA_FILTERS = (
-    *("abs", "capitalize", "default", "d", "dictsort", "first", "float", "int", "items", "last", "length", "count"),
-    *("list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort"),
-    *("sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount"),
+    *("abs", "capitalize", "default", "d", "dictsort", "first", "float", "items", "last", "length", "count"),
+    *("list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort"),
+    *("title", "truncate", "unique", "upper", "urlencode", "wordcount"),
 )
 _TESTS = (
     *("defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping"),
@@ -67,9 +73,9 @@ class Budget:
 
     __slots__ = ("deadline", "missing", "steps")
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = MAX_SECONDS) -> None:
         self.steps = MAX_STEPS
-        self.deadline = time.monotonic() + MAX_SECONDS
+        self.deadline = time.monotonic() + min(seconds, MAX_SECONDS)
         self.missing: list[str] = []
 
     def charge(self, steps: int) -> None:
@@ -77,7 +83,19 @@ class Budget:
         if self.steps < 0:
             raise SecurityError(f"the template takes more than {MAX_STEPS:,} steps")
         if time.monotonic() > self.deadline:
-            raise SecurityError(f"the template takes longer than {MAX_SECONDS} s")
+            raise SecurityError(f"the template takes longer than {MAX_SECONDS} s, or its execution has no time left")
+
+
+class Allowance:
+    """The seconds that many renderings may take together; in a scope under `ALLOWANCE`."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def spend(self, began: float) -> None:
+        self.left -= time.monotonic() - began
 
 
 class Missing(ChainableUndefined):
@@ -129,6 +147,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(obj, Missing):
             return _call_missing(obj)
         context[BUDGET].charge(1 + _length(getattr(obj, "__self__", None)))
+        if getattr(obj, "__name__", "") in _STRIPPING:
+            check_stripped(args[0] if args else None)
         return super().call(context, obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -138,8 +158,9 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             _check_growth(operator, left, right)
         elif operator == "**" and (abs(right) > 64 or abs(left) > 10**15):
             raise SecurityError("** is limited to exponents of 64 and bases of 10^15")
-        context[BUDGET].charge(1)
-        return super().call_binop(context, operator, left, right)
+        made = super().call_binop(context, operator, left, right)
+        context[BUDGET].charge(1 + _length(made))
+        return made
 
 
 def _call_missing(obj: Missing) -> Missing:
@@ -181,7 +202,9 @@ def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
             "environment": [context.environment],
         }
         first: list[Any] = lead.get(takes, [])
-        return function(*first, value, *args, **kwargs)
+        made = function(*first, value, *args, **kwargs)
+        context[BUDGET].charge(_length(made))
+        return made
 
     return run
 
@@ -201,7 +224,14 @@ def _concat(context: Context, parts: list[Any]) -> str:
     for part in parts:
         note_missing(context, part)
     check_size(parts)
-    return "".join(as_text(part) for part in parts)
+    return _charged(context, "".join(as_text(part) for part in parts))
+
+
+@pass_context
+def _charged(context: Context, made: T) -> T:
+    """Pay for what was made: many large values are as much a burden as a large one."""
+    context[BUDGET].charge(1 + _length(made))
+    return made
 
 
 def note_missing(context: Context, value: Any) -> None:
@@ -239,7 +269,37 @@ def _join(context: Context, values: Iterable[Any], separator: str = "", attribut
     check_size([*parts, str(separator) * min(len(parts), 2)])
     if len(separator) * len(parts) > MAX_OUTPUT:
         raise SecurityError(f"the template makes more than {MAX_OUTPUT:,} characters")
-    return str(separator).join(as_text(part) for part in parts)
+    return _charged(context, str(separator).join(as_text(part) for part in parts))
+
+
+def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
+    check_digits(precision)
+    return FILTERS["round"](value, precision, method)
+
+
+def _int(value: Any, default: int = 0, base: int = 10) -> Any:
+    if isinstance(value, str) and len(value) > MAX_NUMBER:
+        raise SecurityError(f"an integer is read from {MAX_NUMBER} characters at most")
+    return FILTERS["int"](value, default, base)
+
+
+def _trim(value: Any, chars: str | None = None) -> Any:
+    check_stripped(chars)
+    return FILTERS["trim"](value, chars)
+
+
+def check_stripped(chars: Any) -> None:
+    """Stripping looks every character up in this text: both long take minutes."""
+    if isinstance(chars, str) and len(chars) > MAX_STRIPPED:
+        raise SecurityError(f"at most {MAX_STRIPPED} different characters can be stripped")
+
+
+@pass_context
+def _sum(context: Context, values: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
+    """Of numbers only: adding lists copies all of them at every step."""
+    if not isinstance(start, (int, float)):
+        raise SecurityError("sum adds numbers; its start must be one")
+    return FILTERS["sum"](context.environment, _steps(context, values), attribute, start)
 
 
 def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
@@ -264,13 +324,16 @@ def make_environment() -> TemplateEnvironment:
     own: dict[str, Callable[..., Any]] = {
         "bool": to_bool,
         "slugify": slugify,
+        "round": _round,
+        "int": _int,
+        "trim": _trim,
         "replace": _replace,
         "tojson": _tojson,
         "string": _string,
     }
     environment.filters = {name: _metered(FILTERS[name]) for name in _JINJA_FILTERS}
     environment.filters |= {name: _metered(function) for name, function in own.items()}
-    environment.filters |= {"join": _join, "_steps": _steps, "_concat": _concat}
+    environment.filters |= {"join": _join, "_steps": _steps, "_concat": _concat, "_charged": _charged, "sum": _sum}
     environment.tests = {name: environment.tests[name] for name in _TESTS}
     environment.globals = dict(FUNCTIONS)
     return environment
@@ -341,6 +404,8 @@ def _rewritten(node: nodes.Node) -> nodes.Node:
     _rewrite(node)
     if isinstance(node, nodes.Concat):
         return _filter(nodes.List(node.nodes, lineno=node.lineno), "_concat", node)
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        return _filter(node, "_charged", node)
     return node
 
 

@@ -16,6 +16,10 @@ from mediatheca.kernel.filter_dates import filter_date
 
 MAX_OUTPUT = 1024 * 1024
 MAX_ITEMS = 10_000
+MAX_DIGITS = 100
+"""Places a number is rounded to: Python makes an integer of as many digits as it is asked for."""
+MAX_NUMBER = 400
+"""Characters of a text that is read as an integer."""
 
 
 def check_size(value: Any, limit: int = MAX_OUTPUT) -> None:
@@ -56,6 +60,17 @@ def limited_range(*bounds: int) -> range:
     return values
 
 
+def limited_round(value: Any, digits: int | None = None) -> Any:
+    check_digits(digits)
+    return round(value, digits)
+
+
+def check_digits(digits: Any) -> None:
+    """Raises SecurityError for more digits than a number has."""
+    if isinstance(digits, int) and abs(digits) > MAX_DIGITS:
+        raise SecurityError(f"round() is limited to {MAX_DIGITS} digits")
+
+
 def utc_now() -> str:
     """The current time, ISO-8601 with `Z`."""
     return clock.wire_time(clock.now())
@@ -78,7 +93,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "max": max,
     "min": min,
     "abs": abs,
-    "round": round,
+    "round": limited_round,
     "ceil": ceil,
     "floor": floor,
     "log": log,

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from time import monotonic
 from typing import Any, Protocol, TypeAlias
 
 from jinja2 import TemplateError, nodes
@@ -21,9 +22,12 @@ from jinja2.exceptions import SecurityError
 from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.kernel.relaxation import MISSING, Absent, Path, Relaxation, prune
 from mediatheca.kernel.sandbox import (
+    ALLOWANCE,
     BUDGET,
+    MAX_SECONDS,
     MAX_TEMPLATE,
     NAMESPACES,
+    Allowance,
     Budget,
     Missing,
     guard,
@@ -45,7 +49,7 @@ DOCUMENT_NAMES = frozenset(
 FILTER_KEYS = frozenset({"filters", "pre_filters", "post_filters", "conditions", "when"})
 _TEMPLATE = re.compile(r"\{[{%#]")
 _LOOKUP = re.compile(r"\s*\{\{-?\s*([A-Za-z]+)((?:\.[A-Za-z_]\w*)+)\s*-?\}\}\s*")
-_TERNARY = re.compile(r"\{\{\s*([^?{}]+?)\s*\?\s*([^:{}]+?)\s*:\s*([^:{}]+?)\s*\}\}")
+_TERNARY = re.compile(r"\{\{([^?{}]++)\?([^:{}]++):([^:{}]++)\}\}")
 _environment = make_environment()
 
 
@@ -75,7 +79,8 @@ class CompiledString:
         """
         if self.lookup:
             return self._look_up(scope)
-        budget = Budget()
+        began, allowance = monotonic(), scope.get(ALLOWANCE)
+        budget = Budget() if allowance is None else Budget(allowance.left)
         try:
             context = self.template.new_context({**scope, BUDGET: budget})
             return self._native(context) if self.native else self._text(context, budget)
@@ -83,6 +88,9 @@ class CompiledString:
             # Jinja lets through whatever the expression raises; with a secret in it the text is not repeated.
             reason = type(error).__name__ if "SECRET" in self.names else str(error) or type(error).__name__
             raise ValidationError(f"the template {shorten(self.source)} failed: {reason}") from error
+        finally:
+            if allowance is not None:
+                allowance.spend(began)
 
     def _look_up(self, scope: Scope) -> Any:
         value: Any = scope
@@ -135,13 +143,26 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and _TEMPLATE.search(value) is not None
 
 
+def templates_in(tree: Any) -> Iterator[str]:
+    """Every string of a tree that is a template."""
+    rest = [tree]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, dict):
+            rest.extend(item.values())
+        elif isinstance(item, list):
+            rest.extend(item)
+        elif is_template(item):
+            yield item
+
+
 def shorten(text: str, width: int = 80) -> str:
     return repr(text if len(text) <= width else text[: width - 1] + "…")
 
 
 def translate_ternary(text: str) -> str:
     """`{{a ? b : c}}`, which some documents use, in the words of the language: `{{b if a else c}}`."""
-    return _TERNARY.sub(r"{{ \2 if \1 else \3 }}", text)
+    return _TERNARY.sub(lambda found: "{{{{ {1} if {0} else {2} }}}}".format(*map(str.strip, found.groups())), text)
 
 
 @lru_cache(maxsize=4096)
@@ -315,6 +336,8 @@ class CompiledTree:
         """
         if self.root is None:
             return self.raw
+        if scope is not BLANK:  # many small templates are as slow as a large one
+            scope = {**scope, ALLOWANCE: Allowance(MAX_SECONDS)}
         value = self.root.render(scope, [] if relaxations is None else relaxations)
         return None if isinstance(value, Absent) else value
 

@@ -59,7 +59,7 @@ class ModelCatalog:
         """
         model = self._load(name)
         if not isinstance(model, TextEmbedder):
-            raise ValidationError.at("embedding_model", f"'{name}' does not embed text, only {model.info.modalities}")
+            raise _embeds_other(name, "text", model)
         return model
 
     def image(self, name: str) -> ImageEmbedder:
@@ -71,7 +71,7 @@ class ModelCatalog:
         """
         model = self._load(name)
         if not isinstance(model, ImageEmbedder):
-            raise ValidationError.at("embedding_model", f"'{name}' does not embed images, only {model.info.modalities}")
+            raise _embeds_other(name, "images", model)
         return model
 
     def reranker(self, name: str) -> Reranker:
@@ -97,14 +97,16 @@ class ModelCatalog:
             for known in provider.names(self.settings):
                 if reranker_key(known) == key:
                     return known
-        ways = [f"put an ONNX folder at {self.settings.models_dir / 'bge_reranker_v2_m3'} (see docs/models.md)"]
-        for known in RERANKERS:
-            if reranker_key(known) == key:
-                ways = [f"put an ONNX folder at {self.settings.models_dir / known} (see docs/models.md)"]
-                if not self.settings.hub:
-                    hint = f"allow the download of {RERANKERS[known].repository} (MEDIATHECA_MODELS_HUB=true)"
-                    ways.append(hint)
-        raise UnavailableError(f"no weights answer to the reranker '{name[:200]}'. Ways to get it: {'; '.join(ways)}")
+        ways = "; ".join(self._ways_to_get(key))
+        raise UnavailableError(f"no weights answer to the reranker '{name[:200]}'. Ways to get it: {ways}")
+
+    def _ways_to_get(self, key: str) -> builtins.list[str]:
+        known = next((known for known in RERANKERS if reranker_key(known) == key), None)
+        folder = self.settings.models_dir / (known or "bge_reranker_v2_m3")
+        ways = [f"put an ONNX folder at {folder} (see docs/models.md)"]
+        if known is not None and not self.settings.hub:
+            ways.append(f"allow the download of {RERANKERS[known].repository} (MEDIATHECA_MODELS_HUB=true)")
+        return ways
 
     def doctor(self) -> builtins.list[ModelReport]:
         """Every name this installation or the wire format knows: the weights that answer, or what is wrong."""
@@ -153,6 +155,10 @@ class ModelCatalog:
                 info, provider = self._resolve(name)
                 self._models[name] = provider.load(info, self.settings)
             return self._models[name]
+
+
+def _embeds_other(name: str, wanted: str, model: Model) -> ValidationError:
+    return ValidationError.at("embedding_model", f"'{name}' does not embed {wanted}, only {model.info.modalities}")
 
 
 def _advice(name: str, settings: ModelSettings) -> str:

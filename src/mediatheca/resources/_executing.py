@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +15,14 @@ from mediatheca.flows.materialise import ResultWriter
 from mediatheca.flows.neighbours import Confined
 from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, Plan
 from mediatheca.flows.retrieve.execute import Tell
-from mediatheca.flows.retrieve.streaming import events
+from mediatheca.flows.retrieve.streaming import Shown, ids
 from mediatheca.flows.retrievers import Compiled
 from mediatheca.kernel.ids import new_id
+from mediatheca.kernel.present import View, result
 
 _QUERY = (
     *("return_presigned_urls", "return_urls", "return_vectors", "explain", "explain_document", "skip_cache"),
-    *("limit", "offset", "stream"),
+    *("limit", "offset", "stream", "stream_documents"),
 )
 
 
@@ -69,22 +69,47 @@ async def run_stored(caller: Caller, found: Compiled, asked: ExecuteRequest) -> 
 
 
 async def respond(
-    caller: Caller, plan: Plan, asked: ExecuteRequest, context: ExecutionContext, headers: dict[str, str] | None = None
+    caller: Caller,
+    plan: Plan,
+    asked: ExecuteRequest,
+    context: ExecutionContext,
+    headers: dict[str, str] | None = None,
+    *,
+    last_event: str | None = None,
 ) -> Response:
-    """The answer of an execution, at once or, when asked for, as a stream of events."""
+    """The answer of an execution, at once or, when asked for, as a stream of events.
+
+    `last_event`: the last event of a stream that broke; it goes on from there, and nothing is executed again.
+    """
     if asked.stream:
-        return _stream(caller, plan, asked, context)
+        return _stream(caller, plan, asked, context, last_event)
     result = await run(caller, plan, asked, context)
     cached = {"X-Cache": "HIT" if result["cache_hit"] else "MISS"} if context.cache is not None else {}
     return answer(result, headers={**(headers or {}), **cached})
 
 
-def _stream(caller: Caller, plan: Plan, asked: ExecuteRequest, context: ExecutionContext) -> Response:
-    ident = context.execution_id or new_id("exec")
+def _stream(
+    caller: Caller, plan: Plan, asked: ExecuteRequest, context: ExecutionContext, last_event: str | None
+) -> Response:
+    streams, owner = caller.services.retrieve.streams, (caller.scope, caller.actor.key_id)
+    if last_event:
+        ident = last_event.rpartition(":")[0]
+        lines = streams.resume(last_event, owner)
+    else:
+        ident = context.execution_id or new_id("exec")
+        named = replace(context, execution_id=ident)
 
-    async def answering(tell: Tell) -> dict[str, Any]:
-        return await run(caller, plan, asked, context, tell)
+        async def answering(tell: Tell) -> dict[str, Any]:
+            return await run(caller, plan, asked, named, tell)
 
-    lines: AsyncIterator[bytes] = events(ident, answering)
+        lines = streams.start(ident, owner, answering, _documents(asked, context)).read()
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Execution-Id": ident}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+
+
+def _documents(asked: ExecuteRequest, context: ExecutionContext) -> Shown:
+    """How a stream shows the documents after a stage. Vectors and signed URLs stand in the last event only."""
+    if asked.stream_documents == "full":
+        view = View(namespace_id=context.namespace_id, select=asked.select or ())
+        return lambda hits: [result(hit, view) for hit in hits]
+    return ids if asked.stream_documents == "ids" else lambda hits: []

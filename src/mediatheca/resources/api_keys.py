@@ -20,7 +20,7 @@ from mediatheca.flows.tenancy import (
     usable,
 )
 from mediatheca.kernel.errors import NotEnabledError
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.users import find_user
 from mediatheca.stores.db.tx import Cmp, Row
 
@@ -96,11 +96,11 @@ def present(row: Row, plain: str | None = None) -> dict[str, Any]:
 @router.post(_USER, operation_id="create_key_organizations_users_email", response_model=None)
 def create(user_email: str, spec: KeySpec, tx: AdminWrite, caller: Admin) -> Response:
     """Create a key. `key` in the answer is the only time that it is shown."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     spec.refuse_restrictions()
     wish = KeyWish(spec.name, spec.description or "", spec.permissions, spec.expires_at)
     row, plain = issue_key(tx, find_user(tx, user_email), wish)
-    return answer(present(row, plain) | ({"warnings": notes} if notes else {}))
+    return answer(present(row, plain) | notes)
 
 
 @router.get(_USER, operation_id="list_keys_organizations_users_email", response_model=None)
@@ -123,7 +123,7 @@ def get(user_email: str, key_name: str, tx: OrgRead, caller: Admin) -> Response:
 
 @router.patch(f"{_USER}/{{key_name}}", operation_id="update_key_organizations_users_email_name", response_model=None)
 def patch(user_email: str, key_name: str, spec: KeyPatch, tx: AdminWrite, caller: Admin) -> Response:
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     spec.refuse_restrictions()
     user = find_user(tx, user_email)
     names = {"name", "description", "permissions", "expires_at", "status"} & spec.model_fields_set
@@ -132,7 +132,7 @@ def patch(user_email: str, key_name: str, spec: KeyPatch, tx: AdminWrite, caller
         values["permissions"] = check_permissions(user, values["permissions"])
     check_expiry(values.get("expires_at"))
     row = change_key(tx, get_key(tx, user, key_name), values)
-    return answer(present(row) | ({"warnings": notes} if notes else {}))
+    return answer(present(row) | notes)
 
 
 @router.post(

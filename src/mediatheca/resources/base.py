@@ -14,6 +14,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
+from mediatheca.api.deps import Caller
 from mediatheca.flows.services import Services
 from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
@@ -59,6 +60,16 @@ def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
     if strict and errors:
         raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
     return notes
+
+
+def notes_on(caller: Caller, spec: Spec) -> dict[str, list[str]]:
+    """`{"warnings": […]}` for unknown keys, or nothing; asked before any work, because strict servers refuse them.
+
+    Raises:
+        ValidationError: the server is strict.
+    """
+    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    return {"warnings": notes} if notes else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from mediatheca.flows.services import Services
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, NotFoundError
 from mediatheca.kernel.filters import parse_filter
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.batches import batch_view
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
@@ -69,7 +69,7 @@ def queue(query: Listed, tx: Read, caller: Reader) -> Response:
 def bulk_submit(bucket: str, tx: Write, caller: Writer, spec: Annotated[BulkSpec | None, Body()] = None) -> Response:
     """Submit the objects of a bucket as many batches in one transaction: all of them, or none."""
     spec = spec or BulkSpec()
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     bucket_id = tx.get("bucket", bucket).id
     objects = _objects(tx, bucket_id, spec)
     if not objects:
@@ -84,7 +84,7 @@ def bulk_submit(bucket: str, tx: Write, caller: Writer, spec: Annotated[BulkSpec
     ]
     counts = {"total_objects": len(objects), "total_batches": len(batches), "submitted": len(batches), "failed": 0}
     body = {"batch_group_id": group, **counts, "chunk_size": spec.chunk_size, "batches": shown}
-    return answer({**body, **({"warnings": notes} if notes else {})})
+    return answer({**body, **notes})
 
 
 def _objects(tx: ReadTx, bucket_id: str, spec: BulkSpec) -> list[str]:

@@ -22,7 +22,7 @@ from mediatheca.flows.ingest.settle import progress
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
 from mediatheca.kernel.filters import parse_filter
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.tasks import task_view
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
@@ -132,13 +132,13 @@ def create(
     bucket: str, spec: BatchSpec, tx: Write, caller: Writer,
     auto_submit: Annotated[bool, Query()] = False, trigger_processing: Annotated[bool, Query()] = False,
 ) -> Response:  # fmt: skip
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     bucket_id = tx.get("bucket", bucket).id
     kept = spec.model_dump(include={"collection_ids", "dedup_strategy", "metadata", "batch_name"})
     batch = create_batch(tx, bucket_id, _chosen(tx, bucket_id, spec), **kept)
     if auto_submit or trigger_processing or spec.auto_submit or spec.trigger_processing:
         batch = submit_batch(tx, batch, caller.services.settings.chunk_size)
-    return answer({**batch_view(tx, batch), **({"warnings": notes} if notes else {})})
+    return answer({**batch_view(tx, batch), **notes})
 
 
 def _chosen(tx: ReadTx, bucket_id: str, spec: BatchSpec) -> list[str]:

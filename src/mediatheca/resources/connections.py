@@ -14,7 +14,7 @@ from mediatheca.flows.vault import CONNECTION
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import MediathecaError, NotEnabledError
 from mediatheca.kernel.filters import all_of, parse_filter
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.stores.db.tx import Record, record
 
 router = APIRouter(tags=["connections"])
@@ -56,7 +56,7 @@ def present(found: Record, organization_id: str) -> dict[str, Any]:
         "metadata": body.get("metadata") or {},
         "write_enabled": False,
         "is_active": body.get("is_active", True),
-        "status": "ACTIVE" if body.get("is_active", True) else "INACTIVE",
+        "status": "ACTIVE" if body.get("is_active", True) else "SUSPENDED",
         "last_error": body.get("last_error"),
         "created_by_user_id": body["created_by"],
         "created_at": found.created_at,
@@ -72,10 +72,10 @@ def _refuse_writing(write_enabled: bool | None) -> None:
 @router.post(_PATH, operation_id="create_storage_connection_organizations", response_model=None)
 async def create(spec: ConnectionSpec, caller: Admin) -> Response:
     """Store a connection, after it was tried unless `test_before_save` is false."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     _refuse_writing(spec.write_enabled)
     made = await in_slow_thread(lambda: _create(spec, caller))
-    return answer(present(made, caller.actor.organization_id) | ({"warnings": notes} if notes else {}))
+    return answer(present(made, caller.actor.organization_id) | notes)
 
 
 def _create(spec: ConnectionSpec, caller: Caller) -> Record:
@@ -118,10 +118,10 @@ def get(connection_identifier: str, tx: OrgRead, caller: Admin) -> Response:
 @router.patch(_ONE, operation_id="update_storage_connection_organizations", response_model=None)
 async def patch(connection_identifier: str, spec: ConnectionPatch, caller: Admin) -> Response:
     """Change a connection. `provider_config` replaces the whole of it, credentials too."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     _refuse_writing(spec.write_enabled)
     changed = await in_slow_thread(lambda: _patch(connection_identifier, spec, caller))
-    return answer(present(changed, caller.actor.organization_id) | ({"warnings": notes} if notes else {}))
+    return answer(present(changed, caller.actor.organization_id) | notes)
 
 
 def _patch(identifier: str, spec: ConnectionPatch, caller: Caller) -> Record:

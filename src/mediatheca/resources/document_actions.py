@@ -19,7 +19,7 @@ from mediatheca.kernel.errors import MediathecaError, NotFoundError, ValidationE
 from mediatheca.kernel.filters import Filter, leaves, parse_filter
 from mediatheca.kernel.present import field_value, present, result
 from mediatheca.resources._aggregation import AggregationSpec, GroupField, run
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.documents import reader, view_of
 from mediatheca.stores.db.tx import Record
 
@@ -143,12 +143,6 @@ def write_rows(caller: Caller, record: Record, changes: Sequence[Change]) -> lis
 
 def failure(error: MediathecaError) -> dict[str, Any]:
     return {"success": False, "error": error.message, "status": error.status, "type": error.type}
-
-
-def notes_on(caller: Caller, body: Spec) -> dict[str, Any]:
-    """`{"warnings": […]}` for unknown keys, or nothing; asked before any work, because strict servers refuse them."""
-    notes = unknown_keys(body, strict=caller.services.settings.strict)
-    return {"warnings": notes} if notes else {}
 
 
 def check_rows(rows: Sequence[Any], where: tuple[str | int, ...]) -> None:

@@ -17,8 +17,8 @@ from mediatheca.flows.documents import Change, Outcome
 from mediatheca.flows.standalone import direct_collection
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ConflictError, FieldError, ValidationError
-from mediatheca.resources.base import Spec
-from mediatheca.resources.document_actions import check_rows, failure, given_id, notes_on, write_rows
+from mediatheca.resources.base import Spec, notes_on
+from mediatheca.resources.document_actions import check_rows, failure, given_id, write_rows
 from mediatheca.resources.documents import in_namespace, reader
 from mediatheca.stores.db.tx import Cmp, Record
 

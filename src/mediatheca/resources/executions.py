@@ -17,6 +17,7 @@ from mediatheca.flows.executions import ADHOC
 from mediatheca.flows.replay import Ran, compare_runs, ran_of
 from mediatheca.flows.retrieve import ExecuteRequest, Plan
 from mediatheca.flows.retrieve.normalise import wire_kind
+from mediatheca.flows.retrieve.optimise import LEVELS, optimise, summary
 from mediatheca.flows.retrieve.request import field_errors
 from mediatheca.flows.retrievers import Compiled
 from mediatheca.kernel.errors import ConflictError, MediathecaError, NotFoundError, ValidationError
@@ -106,7 +107,9 @@ def explain(identifier: str, caller: Reader) -> Response:
     for view in found.plan.collections:
         indexer.catch_up(caller.scope, view.collection_id)
     entering = sum(indexer.index.count(view.collection_id) for view in found.plan.collections)
-    stages = _explained(found.plan, past, entering)
+    plan = optimise(found.plan)
+    stages = _explained(plan, past, entering)
+    optimised = summary(plan)
     longest = max((stage["estimated_duration_ms"] for stage in stages), default=0.0)
     warnings = list(found.plan.warnings) if past else [*found.plan.warnings, "never executed: times are not known yet"]
     return answer(
@@ -122,7 +125,9 @@ def explain(identifier: str, caller: Reader) -> Response:
             "total_estimated_stages": len(stages),
             "bottleneck_stages": [s["stage_name"] for s in stages if longest and s["estimated_duration_ms"] == longest],
             "optimization_suggestions": [{"message": warning} for warning in warnings],
-            "optimization_applied": any(stage["optimization_notes"] for stage in stages),
+            "optimization_applied": optimised is not None and bool(optimised["rules_applied"]),
+            "optimization_level": LEVELS[plan.optimize],
+            "optimization_details": optimised,
             "collections": [view.collection_id for view in found.plan.collections],
             "feature_uris": list(found.plan.feature_uris),
         }
@@ -150,7 +155,11 @@ def _explained(plan: Plan, past: Sequence[Mapping[str, Any]], entering: int) -> 
                 "estimated_cost_credits": 0.0,
                 "estimated_duration_ms": _mean(ran, "duration_ms"),
                 "cache_likely": False,
-                "optimization_notes": ["pushed into the next search"] if pushed else [],
+                "optimization_notes": [
+                    f"{made.rule}: {made.reason}"
+                    for made in plan.decisions
+                    if made.applied and made.stage == stage.name
+                ],
                 "warnings": [],
             }
         )

@@ -33,7 +33,7 @@ from mediatheca.kernel.errors import ConflictError, FieldError, NotFoundError, V
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.schema import wire_type
 from mediatheca.resources._aggregation import AggregationSpec, run
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
 
@@ -272,10 +272,10 @@ def list_get(
 @router.post(f"{_BUCKET}/aggregate", operation_id="aggregate_objects_buckets", response_model=None)
 def aggregate(bucket_identifier: str, spec: AggregationSpec, tx: Read, caller: Reader) -> Response:
     """Group and count, sum, average, … the objects of a bucket."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     query = ListQuery(filter=parse_filter(spec.filters) if spec.filters else None)
     body = run(spec, _all_objects(tx, _bucket_id(tx, bucket_identifier), query))
-    return answer(body | ({"warnings": notes} if notes else {}))
+    return answer(body | notes)
 
 
 def _all_objects(tx: ReadTx, bucket_id: str, query: ListQuery) -> Iterator[dict[str, Any]]:
@@ -338,9 +338,9 @@ def delete(bucket_identifier: str, object_identifier: str, tx: Delete, caller: D
 @router.post(f"{_BUCKET}/bulk-soft-delete", operation_id="bulk_soft_delete_objects_buckets", response_model=None)
 def soft_delete(bucket_identifier: str, spec: SoftDeleteSpec, tx: Delete, caller: Deleter) -> Response:
     """Hide objects from every search; their records stay, with status DEACTIVATED."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     event = {"reason": spec.reason, "lifecycle_state": spec.lifecycle_state, "source": spec.source}
     bucket_id = _bucket_id(tx, bucket_identifier)
     count, collections = switch_off(tx, caller.services, bucket_id, spec.object_ids, {**event, "bucket_id": bucket_id})
     body = {"soft_deleted": count, "requested": len(spec.object_ids), "collections": collections}
-    return answer(body | ({"warnings": notes} if notes else {}))
+    return answer(body | notes)

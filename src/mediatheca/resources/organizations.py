@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mediatheca.api.deps import AdminWrite, OrgRead, OrgReader, answer
 from mediatheca.kernel.errors import ConflictError
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.stores.db.tx import ReadTx, Record
 
 router = APIRouter(tags=["organizations"])
@@ -69,7 +69,7 @@ def get(tx: OrgRead, caller: OrgReader) -> Response:
 
 @router.patch("/organizations", operation_id="update_organization", response_model=None)
 def patch(spec: OrganizationPatch, tx: AdminWrite, caller: OrgReader) -> Response:
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     current = tx.get("organization", caller.actor.organization_id)
     sent = spec.model_dump(mode="json", exclude_unset=True, include=set(type(spec).model_fields))
     name = sent.pop("organization_name", None) or current.name
@@ -78,7 +78,7 @@ def patch(spec: OrganizationPatch, tx: AdminWrite, caller: OrgReader) -> Respons
     record = tx.change(current, {**current.body, **sent}, name)
     tx.emit("organization.updated", record.id, {"fields": sorted(sent)})
     body = present(tx, record, caller.services.settings.rate_limit_rpm)
-    return answer(body | ({"warnings": notes} if notes else {}))
+    return answer(body | notes)
 
 
 @router.get("/me", operation_id="whoami_me", response_model=None)

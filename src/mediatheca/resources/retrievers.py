@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mediatheca.api.deps import Reader, Write, Writer, answer, json_body
 from mediatheca.flows.learning import forget_retriever
 from mediatheca.flows.publishing import is_published
 from mediatheca.flows.retrieve import ExecuteRequest, declared_collections
 from mediatheca.flows.retrieve.cache import cache_policy
+from mediatheca.flows.retrieve.levels import Level
 from mediatheca.flows.retrievers import views
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
@@ -22,6 +23,25 @@ from mediatheca.kernel.inputs import input_schema_changes, parse_input_schema
 from mediatheca.resources._executing import context_of, query_of, respond
 from mediatheca.resources.base import Context, Resource, Spec
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
+
+
+class BudgetLimits(Spec):
+    """What one execution may spend."""
+
+    max_credits: float | None = Field(None, ge=0)
+    max_time_ms: float | None = Field(
+        None, ge=0, validation_alias=AliasChoices("max_time_ms", "max_execution_time_ms", "timeout_ms")
+    )
+    max_inference_calls: int | None = Field(None, ge=0)
+    max_llm_tokens: int | None = Field(None, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if name in type(self).model_fields and value is not None
+        }
 
 
 class RetrieverSpec(Spec):
@@ -34,12 +54,13 @@ class RetrieverSpec(Spec):
     )
     description: str | None = None
     input_schema: dict[str, Any] | None = None
-    budget_limits: dict[str, Any] | None = None
+    budget_limits: BudgetLimits | None = None
     cache_config: dict[str, Any] | None = None
     tags: list[str] = Field(default_factory=list)
     metadata: dict[str, Any] = Field(default_factory=dict)
     display_config: dict[str, Any] | None = None
     visibility: str = Field("private", pattern="^(private|public|marketplace)$")
+    optimize: Level = Field("semantic", description="How far stages may be rewritten before they run.")
 
 
 class RetrieverPatch(Spec):
@@ -56,21 +77,23 @@ class RetrieverPatch(Spec):
     metadata: dict[str, Any] | None = None
     display_config: dict[str, Any] | None = None
     visibility: str | None = Field(None, pattern="^(private|public|marketplace)$")
+    cache_config: dict[str, Any] | None = None
+    optimize: Level | None = None
 
 
 class CloneSpec(RetrieverPatch):
     retriever_name: str
-    budget_limits: dict[str, Any] | None = None
+    budget_limits: BudgetLimits | None = None
 
 
 def create(tx: Tx, spec: RetrieverSpec, context: Context) -> tuple[str, dict[str, Any]]:
     body = spec.model_dump(mode="json", include=set(RetrieverSpec.model_fields) - {"retriever_name"})
     if spec.collection_identifiers is None:
         body["collection_identifiers"] = declared_collections({"stages": spec.stages})
-    return spec.retriever_name, _checked(tx, body, context)
+    return spec.retriever_name, checked(tx, body, context)
 
 
-def _checked(tx: ReadTx, body: dict[str, Any], context: Context) -> dict[str, Any]:
+def checked(tx: ReadTx, body: dict[str, Any], context: Context) -> dict[str, Any]:
     """The body with stages in their canonical form, collections by id, and everything validated."""
     engine = context.services.retrieve
     identifiers = body.pop("collection_identifiers", None) or []
@@ -108,7 +131,7 @@ def change(tx: Tx, record: Record, patch: RetrieverPatch, context: Context) -> t
             {"retriever_id": record.id, "version": record.version, "body": record.body, "created_at": clock.now()},
         ],
     )
-    return name, _checked(tx, body, context)
+    return name, checked(tx, body, context)
 
 
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
@@ -148,6 +171,7 @@ def _view(record: Record) -> dict[str, Any]:
         "collection_ids": body["collection_ids"],
         "input_schema": body["input_schema"],
         "feature_uris": body["feature_uris"],
+        "optimize": body.get("optimize") or "semantic",
         "status": "active",
         "version": record.version,
         "warnings": body.get("warnings", []),
@@ -173,15 +197,16 @@ async def execute_adhoc(request: Request, caller: Reader) -> Response:
         raise ValidationError.at("stages", "is required: a list of stages", "missing")
     names = body.get("collection_identifiers") or body.get("collection_ids") or declared_collections(body)
 
-    def collections() -> Any:
+    def compiled() -> Any:
         with caller.services.db.read(caller.scope) as tx:
-            return views(tx, names)
+            found = views(tx, names)
+        return caller.services.retrieve.compile(body["stages"], found, body.get("input_schema"))
 
-    engine = caller.services.retrieve
-    plan = engine.compile(body["stages"], await asyncio.to_thread(collections), body.get("input_schema"))
+    plan = await asyncio.to_thread(compiled)  # many templates take long
     known = {**body, "collection_identifiers": None, "collection_ids": None}
     asked = ExecuteRequest.parse(known, query_of(request))
-    return await respond(caller, plan, asked, context_of(caller), {"X-Execution-Mode": "adhoc"})
+    adhoc, last_event = {"X-Execution-Mode": "adhoc"}, request.headers.get("last-event-id")
+    return await respond(caller, plan, asked, context_of(caller), adhoc, last_event=last_event)
 
 
 @routes.post("/retrievers/{identifier}/execute", operation_id="execute_retriever", response_model=None)
@@ -193,7 +218,8 @@ async def execute(identifier: str, request: Request, caller: Reader) -> Response
     if asked.retriever_id not in (None, identifier, found.retriever_id, found.name):
         message = f"'{asked.retriever_id[:100]}' is another retriever than that of the path; leave it out"
         raise ValidationError.at(("body", "retriever_id"), message, "conflict")
-    return await respond(caller, found.plan, asked, context_of(caller, found))
+    last_event = request.headers.get("last-event-id")
+    return await respond(caller, found.plan, asked, context_of(caller, found), last_event=last_event)
 
 
 @routes.post("/retrievers/{identifier}/clone", operation_id="clone_retriever", response_model=None)
@@ -203,7 +229,7 @@ def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Respon
     sent = spec.model_dump(mode="json", exclude_unset=True, include=set(CloneSpec.model_fields))
     name = check_name("retriever_name", sent.pop("retriever_name"), "ret")
     body = {**original.body, "collection_identifiers": original.body["collection_ids"], **sent}
-    made = tx.put("retriever", "ret", name, _checked(tx, body, context))
+    made = tx.put("retriever", "ret", name, checked(tx, body, context))
     tx.emit("retriever.created", made.id, {"cloned_from": original.id})
     return answer({**present(tx, [made], context)[0], "source_retriever_id": original.id})
 

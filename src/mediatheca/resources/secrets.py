@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from mediatheca.api.deps import Admin, AdminWrite, OrgRead, answer
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.stores.db.tx import Record
 
 router = APIRouter(tags=["secrets"])
@@ -46,10 +46,10 @@ def list_(tx: OrgRead, caller: Admin) -> Response:
 
 @router.post("/organizations/secrets", operation_id="create_secret_organizations", response_model=None)
 def create(spec: SecretSpec, tx: AdminWrite, caller: Admin) -> Response:
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     made = caller.services.vault.create(tx, spec.secret_name, spec.secret_value)
     body = {"secret_name": made.name, "created": True, "version": made.version, "created_at": made.created_at}
-    return answer(body | ({"warnings": notes} if notes else {}))
+    return answer(body | notes)
 
 
 @router.post("/organizations/secrets/rewrap", operation_id="rewrap_secrets_organizations", response_model=None)
@@ -64,10 +64,10 @@ def rewrap(tx: AdminWrite, caller: Admin) -> Response:
 )
 def update(secret_name: str, spec: SecretValueSpec, tx: AdminWrite, caller: Admin) -> Response:
     """Give a secret a new value. The old one is gone."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     record = caller.services.vault.replace(tx, secret_name, spec.secret_value)
     body = {"secret_name": record.name, "updated": True, "version": record.version, "rotated_at": record.updated_at}
-    return answer(body | ({"warnings": notes} if notes else {}))
+    return answer(body | notes)
 
 
 @router.delete(

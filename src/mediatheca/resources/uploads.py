@@ -28,7 +28,7 @@ from mediatheca.flows.ingest.plan import add_task, change_task
 from mediatheca.flows.objects.requests import Author
 from mediatheca.flows.uploads import MAX_UPLOADS, Announcement, announce, cancel, get_upload
 from mediatheca.kernel.errors import MediathecaError, ValidationError
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.tasks import task_view
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
@@ -146,15 +146,15 @@ def _signed(row: Row, caller: Caller) -> str | None:
 @router.post(_BUCKET, operation_id="create_upload_buckets", response_model=None)
 def create(bucket_identifier: str, spec: UploadSpec, tx: Write, caller: Writer) -> Response:
     """Announce a file. PUT it to the `presigned_url` (no other header needed), then confirm."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     row = announce(_author(caller), tx, tx.get("bucket", bucket_identifier), spec.announcement())
-    return answer(present(row, caller) | ({"warnings": notes} if notes else {}))
+    return answer(present(row, caller) | notes)
 
 
 @router.post(f"{_BUCKET}/batch", operation_id="create_uploads_batch_buckets", response_model=None)
 def create_many(bucket_identifier: str, spec: UploadsSpec, tx: Write, caller: Writer) -> Response:
     """Announce several files: all or none."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     bucket, author = tx.get("bucket", bucket_identifier), _author(caller)
     rows = []
     for number, wish in enumerate(spec.uploads):
@@ -166,7 +166,7 @@ def create_many(bucket_identifier: str, spec: UploadsSpec, tx: Write, caller: Wr
             first = error.errors[0]
             raise ValidationError.at(("body", "uploads", number, *first.loc[1:]), first.msg, first.type) from error
     body = {"uploads": [present(row, caller) for row in rows], "total": len(rows)}
-    return answer(body | ({"warnings": notes} if notes else {}))
+    return answer(body | notes)
 
 
 # ---- confirming
@@ -186,14 +186,14 @@ _CONFIRMED = (
 async def _confirm(
     upload_id: str, bucket: str | None, spec: ConfirmSpec, caller: Caller, policy: str | None
 ) -> Response:
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
 
     def work() -> Response:
         with caller.services.db.read(caller.scope) as tx:
             row = get_upload(tx, upload_id, None if bucket is None else tx.get("bucket", bucket).id)
         claim = Claim(spec.etag, spec.file_size_bytes, spec.auto_submit_batch, policy)
         body = _confirmed(confirm(_author(caller), row, claim))
-        return answer(body | ({"warnings": notes} if notes else {}))
+        return answer(body | notes)
 
     return await in_slow_thread(work)
 
@@ -203,14 +203,14 @@ async def confirm_many(
     bucket_identifier: str, spec: ConfirmationsSpec, caller: Writer, policy: str | None = None
 ) -> Response:
     """Confirm several uploads; the task's outputs say what became of each."""
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
 
     def work() -> Response:
         with caller.services.db.read(caller.scope) as tx:
             bucket_id = tx.get("bucket", bucket_identifier).id
         outcomes = [_outcome(caller, bucket_id, entry, policy) for entry in spec.confirmations]
         body = _as_task(caller, bucket_id, outcomes)
-        return answer(body | ({"warnings": notes} if notes else {}))
+        return answer(body | notes)
 
     return await in_slow_thread(work)
 

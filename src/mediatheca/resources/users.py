@@ -13,7 +13,7 @@ from mediatheca.api.deps import Admin, AdminWrite, Listed, OrgRead, OrgReader, a
 from mediatheca.flows.tenancy import change_user, remove_user
 from mediatheca.kernel.errors import ConflictError
 from mediatheca.kernel.filters import all_of, parse_filter
-from mediatheca.resources.base import Spec, unknown_keys
+from mediatheca.resources.base import Spec, notes_on
 from mediatheca.stores.db.tx import Record, record
 
 router = APIRouter(tags=["users"])
@@ -65,11 +65,11 @@ def present(user: Record) -> dict[str, Any]:
 
 @router.post("/organizations/users", operation_id="create_user_organizations", response_model=None)
 def create(spec: UserSpec, tx: AdminWrite, caller: Admin) -> Response:
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     body = spec.model_dump(mode="json", include=set(type(spec).model_fields) - {"email"})
     made = tx.put("user", "usr", spec.email, body)
     tx.emit("user.created", made.id, {"email": spec.email, "role": spec.role})
-    return answer(present(made) | ({"warnings": notes} if notes else {}))
+    return answer(present(made) | notes)
 
 
 @router.get("/organizations/users", operation_id="list_users_organizations", response_model=None)
@@ -91,7 +91,7 @@ def get(user_email: str, tx: OrgRead, caller: OrgReader) -> Response:
 
 @router.patch("/organizations/users/{user_email}", operation_id="update_user_organizations_email", response_model=None)
 def patch(user_email: str, spec: UserPatch, tx: AdminWrite, caller: Admin) -> Response:
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = notes_on(caller, spec)
     user = find_user(tx, user_email)
     sent = spec.model_dump(mode="json", exclude_unset=True, include=set(type(spec).model_fields))
     nothing = sorted(name for name in ("role", "status", "user_name") if name in sent and sent[name] is None)
@@ -99,7 +99,7 @@ def patch(user_email: str, spec: UserPatch, tx: AdminWrite, caller: Admin) -> Re
         del sent[name]
     changed = change_user(tx, user, {**user.body, **sent})
     tx.emit("user.updated", user.id, {"fields": sorted(sent)})
-    return answer(present(changed) | ({"warnings": notes} if notes else {}))
+    return answer(present(changed) | notes)
 
 
 @router.delete("/organizations/users/{user_email}", operation_id="delete_user_organizations_email", response_model=None)

@@ -10,6 +10,7 @@ registers nothing, discovery finds it (this package, then the entry-point group 
 * A filter parameter is called `filters`, `pre_filters`, `post_filters`, `conditions` or `when`: under these names a
   condition whose input was not given is dropped and reported. Its type is `FilterParam`, which arrives parsed.
 * What was cut, skipped or degraded is said through `ctx.warn`, `ctx.limit`, `ctx.degrade`; never silently.
+* What a stage cannot do without, a language model or an optional package, stands in `needs`.
 * `hit.score` is the score that defines the order; a scoring stage also writes its own number into `hit.scores`.
 """
 
@@ -24,6 +25,7 @@ from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.filters import Filter, parse_filter
 from mediatheca.kernel.models import Reranker
+from mediatheca.kernel.ordering import SortKey
 from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 
@@ -101,11 +103,13 @@ class StageContext(Protocol):
         *,
         hits: Sequence[Hit] = (),
         limit: int | None = None,
+        filter: Filter | None = None,
     ) -> list[Hit]:
         """Run a stored retriever (id or name), or stages on this retriever's collections, as a part of this execution.
 
         The tenant, the mandatory constraints and what is left of the budgets are the same; `hits` are what the first
-        stage gets; `inputs` replace this execution's.
+        stage gets; `inputs` replace this execution's. What it finds passes `filter`: give `ctx.filter` where that
+        becomes a part of this execution's own documents.
 
         Raises:
             NotFoundError: no such retriever.
@@ -161,8 +165,38 @@ class StageContext(Protocol):
     def limit(self, name: str, requested: int, applied: int) -> None:
         """A cap reduced a requested number."""
 
+    @property
+    def listening(self) -> bool:
+        """Somebody reads along: the execution is streamed."""
+
+    def tell(self, event: str, data: Mapping[str, Any]) -> None:
+        """Send an event to whoever reads along; nothing happens where nobody does.
+
+        `token`: `text`, a piece of what a model writes; `field` and `document_id`, where it will stand; `done`, the
+        last piece.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that a stage cannot do without, and that not every installation has."""
+
+    name: str
+    """`language`, `web_search`, `image_search`, `code`, `pages`, `clustering` or `tokenizer`."""
+    given: str = ""
+    """Only where this parameter is given."""
+    unless: str = ""
+    """Not where this parameter is given: the caller brings it along."""
+
+    def concerns(self, parameters: Mapping[str, Any]) -> bool:
+        return not (self.given and not parameters.get(self.given)) and not (self.unless and parameters.get(self.unless))
+
+
+LANGUAGE = Need("language", unless="api_key")
+"""Of the stages that ask a language model; a key of the caller's own does too."""
 
 Prepare: TypeAlias = Callable[[dict[str, Any], Sequence[CollectionView]], dict[str, Any]]
+AsFilter: TypeAlias = Callable[[Any, StageContext], Awaitable[Filter | None]]
 Run: TypeAlias = Callable[[list[Hit], Any, StageContext], Awaitable[list[Hit]]]
 
 
@@ -191,9 +225,16 @@ class Stage:
     prepare: Prepare | None = None
     """Called once, when a retriever is made: maps older spellings of the parameters (templates are still in them) and
     refuses, with ValidationError, what cannot work on these collections."""
-    as_filter: Callable[[Any], Filter | None] | None = None
+    as_filter: AsFilter | None = None
     """For a stage that only filters: the filter its params mean. At the start of a pipeline it is then applied inside
     the search that follows instead of on a list of documents."""
+    needs: tuple[Need, ...] = ()
+    """What of the installation it cannot do without: said when a retriever is made, and in the catalogue."""
+    searches: bool = False
+    """It replaces what came before by documents that pass the context's filter, best first, at most `final_top_k`: a
+    filter that follows it may be applied inside it."""
+    sort_keys: Callable[[Any], list[SortKey]] | None = None
+    """For a stage that only sorts, stably: the keys that its params mean."""
 
 
 def stage(stage_id: str, *, kind: Kind, params: type[BaseModel], **options: Any) -> Callable[[Run], Stage]:

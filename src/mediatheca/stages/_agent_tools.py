@@ -123,7 +123,9 @@ class Workbench:
         if self.ctx.filter is not None:
             entry["pre_filters"] = self.ctx.filter
         starts = name == "feature_search"
-        found = await self.ctx.execute([entry], inputs, hits=[] if starts else self.hits, limit=limit)
+        found = await self.ctx.execute(
+            [entry], inputs, hits=[] if starts else self.hits, limit=limit, filter=self.ctx.filter
+        )
         if not found:
             return {"count": 0, "note": f"nothing matched; the {len(self.hits)} documents at hand stay"}
         self.hits = found

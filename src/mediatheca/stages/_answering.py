@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -36,6 +36,9 @@ class Asking:
     schema: dict[str, Any] | None = None
     temperature: float = 0.3
     max_tokens: int = 1024
+    field: str = ""
+    """Where the answer will stand, and in which document: for those who read along."""
+    document_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,11 @@ async def answer(asking: Asking, params: ModelParams, ctx: StageContext) -> Answ
         temperature=asking.temperature,
         max_tokens=asking.max_tokens,
         cache=True,
+        hear=_read_along(asking, ctx),
     )
     made = await ctx.outside.language.generate(request)
+    if request.hear is not None:
+        ctx.tell("token", {**_place(asking), "text": "", "done": True})
     numbers = [int(n) for found in _CITED.findall(made.text) for n in found.split(",")]
     order = list(dict.fromkeys(numbers))
     known = [n for n in order if 1 <= n <= len(asking.used)]
@@ -120,6 +126,18 @@ async def answer(asking: Asking, params: ModelParams, ctx: StageContext) -> Answ
     if made.problem:
         ctx.warn(f"the answer does not fit output_schema: {made.problem}")
     return Answer(made, known, unknown)
+
+
+def _read_along(asking: Asking, ctx: StageContext) -> Callable[[str], None] | None:
+    """Tells the pieces of a text; those of a structured answer mean nothing by themselves."""
+    if not ctx.listening or asking.schema is not None:
+        return None
+    place = _place(asking)
+    return lambda piece: ctx.tell("token", {**place, "text": piece, "done": False})
+
+
+def _place(asking: Asking) -> dict[str, Any]:
+    return {"field": asking.field, "document_id": asking.document_id}
 
 
 def sources(hits: Sequence[Hit], cited: Sequence[int]) -> list[dict[str, Any]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.extras import require
 
 Algorithm: TypeAlias = Literal["hdbscan", "kmeans", "dbscan", "agglomerative", "spectral", "gaussian_mixture"]
 Labels: TypeAlias = npt.NDArray[np.int64]
@@ -24,8 +23,7 @@ def require_sklearn() -> None:
     Raises:
         UnavailableError: scikit-learn is not installed.
     """
-    if find_spec("sklearn") is None:
-        raise UnavailableError("the cluster stage needs scikit-learn: pip install 'mediatheca[stages]'")
+    require("the cluster stage", "stages", "sklearn")
 
 
 def label(vectors: Matrix, algorithm: Algorithm, clusters: int, smallest: int) -> Labels:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.search import Hit
 from mediatheca.stages._fields import as_text
@@ -51,15 +49,6 @@ class Pieces:
     rows: list[int] = field(default_factory=list)
     exact: dict[str, int] = field(default_factory=dict)
     """Normalised text → first piece."""
-
-
-def require_rapidfuzz() -> None:
-    """
-    Raises:
-        UnavailableError: rapidfuzz is not installed.
-    """
-    if find_spec("rapidfuzz") is None:
-        raise UnavailableError("comparing texts needs rapidfuzz: pip install 'mediatheca[stages]'")
 
 
 def normal(text: str) -> str:

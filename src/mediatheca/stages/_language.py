@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field
 
 from mediatheca.kernel.errors import BudgetError, MediathecaError, TooManyRequestsError, UnavailableError
 from mediatheca.kernel.filters import Filter, document_view
+from mediatheca.kernel.json_schema import check_schema
 from mediatheca.kernel.outside import Generate
 from mediatheca.kernel.search import Hit
 from mediatheca.stages import StageContext
@@ -45,6 +46,15 @@ def _no_score(path: str) -> str:
 
 AnswerField: TypeAlias = Annotated[OutputField, AfterValidator(_no_score)]
 """A dotted path that an answer is written to."""
+
+
+def _usable(schema: dict[str, Any]) -> dict[str, Any]:
+    check_schema(schema, "output_schema")
+    return schema
+
+
+AnswerSchema: TypeAlias = Annotated[dict[str, Any], AfterValidator(_usable)]
+"""The JSON Schema that an answer fits."""
 
 
 class ModelParams(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import fnmatch
 import re
 import time
@@ -18,6 +19,8 @@ from mediatheca.stages._robots import Robots
 MAX_BYTES = 5 << 20
 MAX_TEXT = 500_000
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9._:-]{1,40})", re.I)
+_NO_PAGE = frozenset({"punycode", "idna"})
+"""Encodings of host names: no page has them, and decoding one takes the square of its length."""
 _HTML = frozenset({"text/html", "application/xhtml+xml", ""})
 _ACCEPT = "text/html, application/xhtml+xml, text/plain;q=0.8"
 
@@ -138,10 +141,11 @@ def _charset(answer: HttpAnswer) -> str:
     if match is None:
         return ""
     try:
-        "".encode(match[1])
+        name = codecs.lookup(match[1]).name
+        "".encode(name)
     except (LookupError, ValueError):
         return ""
-    return match[1]
+    return "" if name in _NO_PAGE else name
 
 
 def check_patterns(patterns: Any) -> None:

@@ -30,9 +30,9 @@ async def fused(arms: Sequence[Arm], params: Params, final: int | None, ctx: Sta
                 if name in hit.scores:
                     held.scores.setdefault(name, hit.scores[name])
     strategy, rankings, weights = await _plan(arms, params, ctx)
-    entries = fuse(strategy, rankings, weights, k=params.rrf_k)
+    entries = fuse(strategy, rankings, weights, k=params.rrf_k, limit=final)
     ctx.metadata["fusion"] = params.fusion
-    return [_scored(by_key[entry.key], entry, arms, params.fusion) for entry in entries[:final]]
+    return [_scored(by_key[entry.key], entry, arms, params.fusion) for entry in entries]
 
 
 def _scored(hit: Hit, entry: Fused[tuple[str, str]], arms: Sequence[Arm], name: str) -> Hit:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool, field_validator
+from pydantic import BaseModel, Field, StrictBool, field_validator, model_validator
 
 from mediatheca.stages import FilterParam
+from mediatheca.stages._search_language import HARD_TIMEOUT_MS
 
 EmbeddingTask = Literal["retrieval_query", "retrieval_document", "semantic_similarity", "classification", "none"]
 
@@ -150,6 +151,13 @@ class Params(BaseModel):
     auto_preprocess: bool = True
     cache_behavior: Literal["auto", "disabled", "aggressive"] = "auto"
     cache_ttl_seconds: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _patient(self) -> Params:
+        """A language model takes longer than a search."""
+        if self.natural_language and "hard_timeout_ms" not in self.model_fields_set:
+            self.hard_timeout_ms = HARD_TIMEOUT_MS
+        return self
 
     @field_validator("facets", mode="before")
     @classmethod

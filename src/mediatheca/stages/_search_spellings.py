@@ -210,7 +210,9 @@ def _one_content(raw: dict[str, Any], path: str) -> Any:
 
 def _mode_of_text(text: str, search: dict[str, Any], views: Sequence[CollectionView]) -> str:
     """A bare string is a text; it is content where the index takes no text, or where it is a URL and the index takes
-    more than text."""
+    more than text. A search for words takes nothing but a text."""
+    if search.get("lexical") is True:
+        return "text"
     uri = search.get("feature_uri")
     found = [find_index(view, uri) for view in views] if isinstance(uri, str) else []
     taken = {modality for index in found if index is not None for modality in index.modalities}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.extras import require
 
 EXACT = ("cl100k_base", "o200k_base", "o200k_harmony")
-OLDER = ("p50k_base", "r50k_base", "gpt2")
-"""Encodings of models before 2022, whose vocabularies are not carried: counted by `cl100k_base` instead."""
+"""The others (p50k_base, r50k_base, gpt2), of models before 2022, are counted by `cl100k_base` instead."""
 
 
 def require_tokenizer() -> None:
@@ -16,8 +13,7 @@ def require_tokenizer() -> None:
     Raises:
         UnavailableError: the tokenizer is not installed.
     """
-    if find_spec("toktok") is None:
-        raise UnavailableError("the rag_prepare stage counts tokens with toktok-rs: pip install 'mediatheca[stages]'")
+    require("the rag_prepare stage", "stages", "toktok")
 
 
 def encoding_for(name: str) -> str:

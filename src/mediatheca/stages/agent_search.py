@@ -10,7 +10,7 @@ from pydantic import Field
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.outside import Conversation
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, StageContext, stage
 from mediatheca.stages._agent_tools import FINISH, SCHEMAS, STRATEGIES, Workbench, default_search
 from mediatheca.stages._fields import rename
 from mediatheca.stages._language import DATA, MAX_TIME_MS, ModelParams, query_of
@@ -73,6 +73,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     starts=True,
     writes=True,
     cost_tier="expensive",
+    needs=(LANGUAGE,),
     example={"strategy": "multi_hop", "query": "{{INPUT.query}}", "max_iterations": 6},
     hard_timeout_ms=MAX_TIME_MS,
     prepare=_prepare,

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field
 
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.hits import write_field
-from mediatheca.kernel.json_schema import check_schema
 from mediatheca.kernel.outside import Conversation, Tool
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
-from mediatheca.stages import CollectionView, FilterParam, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, FilterParam, StageContext, stage
 from mediatheca.stages._fields import FieldPath, as_text, rename, require
 from mediatheca.stages._language import (
     DATA,
     MAX_TIME_MS,
     AnswerField,
+    AnswerSchema,
     Missed,
     ModelParams,
     each,
@@ -36,7 +36,7 @@ _TOOLS = ("analyze_content", "query_examples", "get_taxonomy_categories")
 
 class Params(ModelParams):
     system_prompt: str = Field(min_length=1, max_length=50_000, description="What to decide about every document.")
-    output_schema: dict[str, Any] = Field(description="JSON Schema of the decision.")
+    output_schema: AnswerSchema = Field(description="JSON Schema of the decision.")
     output_field: AnswerField = "metadata.classification"
     content_field: FieldPath | None = Field(None, description="The text of a document; not given: all of it.")
     reference_collection_id: str | None = Field(
@@ -58,12 +58,6 @@ class Params(ModelParams):
     when: FilterParam = Field(None, description="Only these documents are worked on.")
     document_templates: Templates = frozenset()
 
-    @field_validator("output_schema")
-    @classmethod
-    def _schema(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_schema(value, "output_schema")
-        return value
-
 
 def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
     params = {name: value for name, value in raw.items() if value is not None}
@@ -82,6 +76,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     params=Params,
     icon="bot",
     cost_tier="expensive",
+    needs=(LANGUAGE,),
     example={
         "system_prompt": "Decide which team this ticket belongs to. Look at similar tickets first.",
         "output_schema": {"type": "object", "properties": {"team": {"type": "string"}}, "required": ["team"]},

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from mediatheca.kernel.cluster_labels import keywords
 from mediatheca.kernel.hits import as_document, write_field
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages import CollectionView, Need, StageContext, stage
 from mediatheca.stages._clustering import OUTLIER, Algorithm, Labels, Matrix, label, require_sklearn
 from mediatheca.stages._fields import FieldPath, rename, text_of
 from mediatheca.stages._vectors import Space, known_feature, searched_feature, vector_spaces
@@ -67,7 +67,6 @@ class _Cluster:
 
 
 def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
-    require_sklearn()
     params = dict(raw)
     rename(params, "feature_uri", "embedding_field")
     known_feature(params.get("feature_uri"), collections, "feature_uri")
@@ -80,6 +79,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     params=Params,
     icon="boxes",
     cost_tier="moderate",
+    needs=(Need("clustering"),),
     example={"algorithm": "kmeans", "n_clusters": 5},
     prepare=_prepare,
 )
@@ -91,6 +91,7 @@ async def cluster(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hi
     ctx.metadata.update(algorithm=params.algorithm, n_clusters=0, sizes=[], outliers=0)
     if not hits:
         return hits
+    require_sklearn()
     space = await _space(hits, params, ctx)
     if space is None:
         return hits

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, Field, PlainSerializer, WithJsonSc
 from mediatheca.kernel.errors import BadRequestError, NotEnabledError, ValidationError
 from mediatheca.kernel.hits import derived, write_field
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, FilterParam, StageContext, stage
+from mediatheca.stages import CollectionView, FilterParam, Need, StageContext, stage
 from mediatheca.stages._fields import OutputField, given, rename
 from mediatheca.stages._outside import chosen
 
@@ -102,6 +102,7 @@ def _transforms(code: str) -> bool:
     icon="code",
     cost_tier="moderate",
     hard_timeout_ms=45_000,
+    needs=(Need("code"),),
     example={"code": "result = [len(doc.get('title') or '') for doc in docs]", "output_field": "title_length"},
     prepare=_prepare,
 )

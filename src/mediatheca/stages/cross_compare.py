@@ -23,7 +23,6 @@ from mediatheca.stages._comparing import (
     exact_matches,
     fuzzy_matches,
     gather,
-    require_rapidfuzz,
 )
 from mediatheca.stages._fields import FieldPath, OutputField, given, rename, require
 from mediatheca.stages._vectors import searched_feature, vector_spaces
@@ -110,8 +109,6 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     params = dict(raw)
     rename(params, "reference_collection_id", "reference_collection", "target_collection_id")
     require(params, "reference_collection_id", what=_WHAT)
-    if "fuzzy" in params.get("match_tiers", ["fuzzy"]):
-        require_rapidfuzz()
     return params
 
 

@@ -100,7 +100,7 @@ async def _repeats(hits: Sequence[Hit], params: Params, ctx: StageContext) -> Re
     if params.strategy == "field":
         return equal_keys([_key(hit, params) for hit in hits])
     if params.strategy == "perceptual":
-        return _by_hash(hits, params, ctx)
+        return await _by_hash(hits, params, ctx)
     if params.strategy == "embedding":
         return await _by_vector(hits, params, ctx)
     texts = [text_of(hit, params.content_field) for hit in hits]
@@ -147,7 +147,7 @@ async def _by_vector(hits: Sequence[Hit], params: Params, ctx: StageContext) -> 
     return repeats
 
 
-def _by_hash(hits: Sequence[Hit], params: Params, ctx: StageContext) -> Repeats:
+async def _by_hash(hits: Sequence[Hit], params: Params, ctx: StageContext) -> Repeats:
     """Hashes of different lengths come from different methods and are never the same."""
     by_bits: dict[int, dict[int, int]] = defaultdict(dict)
     for place, hit in enumerate(hits):
@@ -158,7 +158,9 @@ def _by_hash(hits: Sequence[Hit], params: Params, ctx: StageContext) -> Repeats:
     repeats: Repeats = [None] * len(hits)
     for bits, hashes in by_bits.items():
         places = list(hashes)
-        for number, original in enumerate(similar_hashes(list(hashes.values()), bits, params.similarity_threshold)):
+        # every hash with every other: not on the event loop
+        found_of = await asyncio.to_thread(similar_hashes, list(hashes.values()), bits, params.similarity_threshold)
+        for number, original in enumerate(found_of):
             if original is not None:
                 repeats[places[number]] = places[original]
     _tell_missing(len(hits) - sum(map(len, by_bits.values())), f"a hash in '{params.hash_field}'", ctx)

@@ -12,7 +12,7 @@ from mediatheca.kernel.errors import BadRequestError, NotEnabledError, Validatio
 from mediatheca.kernel.outside import WebResult
 from mediatheca.kernel.search import Hit
 from mediatheca.kernel.templates import is_template
-from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages import CollectionView, Need, StageContext, stage
 
 _DEFAULT = "{{INPUT.image_url}}"
 
@@ -40,6 +40,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     cost_tier="expensive",
     starts=True,
     hard_timeout_ms=30_000,
+    needs=(Need("image_search"),),
     example={"image_url": "{{INPUT.image_url}}", "top_k": 10},
     prepare=_prepare,
 )

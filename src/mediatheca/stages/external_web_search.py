@@ -14,7 +14,7 @@ from mediatheca.kernel.errors import BadRequestError
 from mediatheca.kernel.hits import write_field
 from mediatheca.kernel.outside import WebResult
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, FilterParam, StageContext, stage
+from mediatheca.stages import CollectionView, FilterParam, Need, StageContext, stage
 from mediatheca.stages._fields import OutputField
 from mediatheca.stages._outside import ask, attempt, chosen, settle
 from mediatheca.stages._single_braces import doubled, warn_if_doubled
@@ -67,6 +67,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     starts=True,
     aliases=("web_search",),
     hard_timeout_ms=30_000,
+    needs=(Need("web_search"),),
     example={"query": "{{INPUT.query}}", "num_results": 5},
     prepare=_prepare,
 )

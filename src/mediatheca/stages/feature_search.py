@@ -9,7 +9,7 @@ from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import all_of
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import StageContext, stage
+from mediatheca.stages import Need, StageContext, stage
 from mediatheca.stages._search_all import run_all
 from mediatheca.stages._search_arms import views_of
 from mediatheca.stages._search_facets import facets
@@ -33,6 +33,7 @@ MAX_CANDIDATES = 5000
         *("vector_search", "feature_filter"),
     ),
     cost_tier="moderate",
+    needs=(Need("language", given="natural_language"),),
     example={
         "searches": [
             {
@@ -45,6 +46,7 @@ MAX_CANDIDATES = 5000
     },
     hard_timeout_ms=5000,
     prepare=prepare,
+    searches=True,
 )
 async def feature_search(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
     """Find the documents nearest to a text, a picture, a vector or another document, in one or more vector indexes.

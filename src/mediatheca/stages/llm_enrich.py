@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, ConfigDict, Field
 
 from mediatheca.kernel.hits import write_field
-from mediatheca.kernel.json_schema import check_schema
 from mediatheca.kernel.outside import Generated
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, FilterParam, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, FilterParam, StageContext, stage
 from mediatheca.stages._fields import FieldPath, as_text, rename
 from mediatheca.stages._language import (
     DATA,
     MAX_TIME_MS,
     AnswerField,
+    AnswerSchema,
     Missed,
     ModelParams,
     each,
@@ -37,7 +37,7 @@ class Params(ModelParams):
 
     prompt: str = Field(_PROMPT, max_length=50_000, description="What to write about every document; {{DOC.…}}.")
     output_field: AnswerField = Field("summary", description="Where the result is written.")
-    output_schema: dict[str, Any] | None = Field(
+    output_schema: AnswerSchema | None = Field(
         None,
         validation_alias=AliasChoices("schema", "output_schema"),
         description="JSON Schema: the result is such a value, or {_raw, _error} where the model did not manage.",
@@ -51,13 +51,6 @@ class Params(ModelParams):
     )
     when: FilterParam = Field(None, description="Only these documents are worked on.")
     document_templates: Templates = frozenset()
-
-    @field_validator("output_schema")
-    @classmethod
-    def _schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
-            check_schema(value, "output_schema")
-        return value
 
 
 def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
@@ -73,6 +66,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     icon="sparkles",
     aliases=("llm_enrichment",),
     cost_tier="expensive",
+    needs=(LANGUAGE,),
     example={
         "prompt": "Which season does this describe? {{DOC.text}}",
         "output_field": "season",

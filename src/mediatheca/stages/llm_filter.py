@@ -11,7 +11,7 @@ from pydantic import AliasChoices, Field
 
 from mediatheca.kernel.hits import write_field
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, FilterParam, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, FilterParam, StageContext, stage
 from mediatheca.stages._answering import DEFAULT_TOKENS, Asking, answer, fit, numbered, plain, sources
 from mediatheca.stages._fields import FieldPath, as_text, rename
 from mediatheca.stages._language import (
@@ -87,6 +87,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     icon="brain",
     writes=True,
     cost_tier="expensive",
+    needs=(LANGUAGE,),
     example={"criteria": "The document describes an animal in the wild.", "include_reasoning": True},
     hard_timeout_ms=MAX_TIME_MS,
     prepare=_prepare,
@@ -220,7 +221,8 @@ async def _answered(hits: list[Hit], params: Params, output_field: str, ctx: Sta
     if len(texts) < len(hits):
         ctx.limit("documents", len(hits), len(texts))
     used = hits[: len(texts)]
-    made = await answer(Asking(f"{question}\n\nDocuments:\n{numbered(texts)}", used), params, ctx)
+    asking = Asking(f"{question}\n\nDocuments:\n{numbered(texts)}", used, field=output_field)
+    made = await answer(asking, params, ctx)
     for hit in hits:
         write_field(hit, output_field, made.value)
     found = sources(used, made.cited)

@@ -13,7 +13,7 @@ from mediatheca.kernel.fusion import Fused, fuse
 from mediatheca.kernel.hits import Identity, identity
 from mediatheca.kernel.search import Hit
 from mediatheca.kernel.templates import BLANK, compile_tree
-from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, StageContext, stage
 from mediatheca.stages._fields import as_text, rename
 from mediatheca.stages._language import ModelParams, query_of
 from mediatheca.stages._search_params import Params as SearchParams
@@ -102,6 +102,7 @@ def _is_text(search: dict[str, Any]) -> bool:
     icon="split",
     starts=True,
     cost_tier="expensive",
+    needs=(LANGUAGE,),
     example={
         "num_expansions": 3,
         "feature_search_config": {

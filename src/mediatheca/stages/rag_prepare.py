@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from mediatheca.kernel.hits import write_field
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages import CollectionView, Need, StageContext, stage
 from mediatheca.stages import _tokens as tokens
 from mediatheca.stages._fields import FieldPath, OutputField, as_text, text_of
 from mediatheca.stages._templates import Templates, per_document
@@ -70,7 +70,6 @@ class _Part:
 
 
 def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
-    tokens.require_tokenizer()
     params = {key: value for key, value in raw.items() if value is not None}
     templates = per_document(params.get("document_template"), ("document_template",))
     return {**params, "document_templates": templates}
@@ -82,6 +81,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     params=Params,
     icon="file-text",
     neutral=True,
+    needs=(Need("tokenizer"),),
     example={"max_tokens": 4000, "citation": {"style": "numbered", "include_title": True}},
     prepare=_prepare,
 )
@@ -91,6 +91,7 @@ async def rag_prepare(hits: list[Hit], params: Params, ctx: StageContext) -> lis
     single_context gives one document with the whole text and its citations; formatted_list gives every document its
     formatted text. No model is called. What was cut or left out is told in `limits`.
     """
+    tokens.require_tokenizer()
     encoding = tokens.encoding_for(params.tokenizer)
     if encoding != params.tokenizer:
         ctx.warn(f"the vocabulary of {params.tokenizer} is not carried here: tokens were counted by {encoding}")

@@ -61,12 +61,12 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
 async def retriever(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
     """Run another retriever of the namespace, and take its documents, add them, or fuse both rankings.
 
-    It runs as a part of this execution: same tenant, same mandatory constraints, what is left of the budgets.
+    It runs as a part of this execution: same tenant, same filters, what is left of the budgets.
     Retrievers that call each other in a circle, or more than three deep, are refused.
     """
     name = given(params.retriever_id, "retriever_id", _WHAT)
     inputs = ctx.inputs if params.inputs is None else params.inputs
-    found = await ctx.execute(name, dict(inputs), limit=params.limit or max(ctx.wanted, 25))
+    found = await ctx.execute(name, dict(inputs), limit=params.limit or max(ctx.wanted, 25), filter=ctx.filter)
     ctx.metadata.update(retriever_id=name, found=len(found))
     if params.merge == "replace" or not hits:
         return found

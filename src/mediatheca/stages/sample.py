@@ -135,11 +135,12 @@ def allocate(sizes: Mapping[bytes, int], wanted: int, least: int, *, equal: bool
 def _in_proportion(shares: dict[bytes, int], sizes: Mapping[bytes, int], left: int, least: int) -> dict[bytes, int]:
     """Small strata get their least; the others share what is left: whole parts, then the largest remainders."""
     rest = dict(sizes)
-    while small := [key for key, size in rest.items() if left * size < min(least, size) * sum(rest.values())]:
+    total = sum(rest.values())
+    while small := [key for key, size in rest.items() if left * size < min(least, size) * total]:
         for key in small:
             shares[key] = min(least, rest.pop(key))
             left -= shares[key]
-    total = sum(rest.values())
+        total = sum(rest.values())
     for key, size in rest.items():
         shares[key] = left * size // total
     missing = left - sum(shares[key] for key in rest)

@@ -38,6 +38,11 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     return raw
 
 
+def _sort_keys(params: Params) -> list[SortKey]:
+    keys = params.sort or [Key(field=params.field, direction=params.direction)]
+    return [SortKey(key.field, key.direction, params.nulls_last, not params.case_sensitive) for key in keys]
+
+
 @stage(
     "sort_attribute",
     kind="sort",
@@ -46,13 +51,11 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     aliases=("sort_by_field",),
     example={"field": "price", "direction": "asc"},
     prepare=_prepare,
+    sort_keys=_sort_keys,
 )
 async def sort_attribute(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
     """Sort by a field: numbers by value, ISO dates by time, other texts by characters, mixed types as texts.
 
     The sort is stable, so of several of these stages the last one decides.
     """
-    keys = params.sort or [Key(field=params.field, direction=params.direction)]
-    return sort_hits(
-        hits, [SortKey(key.field, key.direction, params.nulls_last, not params.case_sensitive) for key in keys]
-    )
+    return sort_hits(hits, _sort_keys(params))

@@ -11,7 +11,7 @@ from mediatheca.kernel.hits import as_document, derived, value_key, write_field
 from mediatheca.kernel.json_schema import check_schema
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, StageContext, stage
 from mediatheca.stages._answering import DEFAULT_TOKENS, Answer, Asking, Truncation, answer, fit, sources
 from mediatheca.stages._fields import FieldPath, as_text, rename
 from mediatheca.stages._language import DATA, MAX_TIME_MS, AnswerField, Missed, ModelParams, each, shown, tell_missed
@@ -75,6 +75,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     icon="text",
     aliases=("llm_generation",),
     cost_tier="expensive",
+    needs=(LANGUAGE,),
     example={"prompt": "Answer {{INPUT.query}} from these documents:\n{{DOCUMENTS}}", "max_output_tokens": 300},
     hard_timeout_ms=MAX_TIME_MS,
     prepare=_prepare,
@@ -124,7 +125,7 @@ async def _summary(value: Any, hits: Sequence[Hit], params: Params, ctx: StageCo
         ctx.limit("documents", len(hits), len(texts))
     used = hits[: len(texts)]
     prompt = _prompt(params, "".join(texts), hits[0], {"DOC_COUNT": len(used), "GROUP_VALUE": value}, ctx)
-    made = await answer(_asking(prompt, used, params), params, ctx)
+    made = await answer(_asking(prompt, used, params, _row(value, params)), params, ctx)
     return _document(value, hits, used, made, params, ctx)
 
 
@@ -132,7 +133,7 @@ def _room(params: Params) -> tuple[int, Truncation]:
     return params.max_input_tokens, params.truncation_strategy
 
 
-def _asking(prompt: str, used: Sequence[Hit], params: Params) -> Asking:
+def _asking(prompt: str, used: Sequence[Hit], params: Params, document_id: str) -> Asking:
     return Asking(
         prompt,
         used,
@@ -140,7 +141,14 @@ def _asking(prompt: str, used: Sequence[Hit], params: Params) -> Asking:
         schema=params.output_schema,
         temperature=params.temperature,
         max_tokens=params.max_output_tokens,
+        field=params.output_field,
+        document_id=document_id,
     )
+
+
+def _row(value: Any, params: Params) -> str:
+    """The id of the made row."""
+    return SUMMARY_ID if params.group_by is None else f"{SUMMARY_ID}:{as_text(value)[:200] or 'null'}"
 
 
 def _written(hit: Hit, number: int, params: Params, ctx: StageContext) -> str:
@@ -165,8 +173,7 @@ def _document(
     value: Any, hits: Sequence[Hit], used: Sequence[Hit], made: Answer, params: Params, ctx: StageContext
 ) -> Hit:
     """The made row. It stands for no document; its sources name those it was made of."""
-    row = SUMMARY_ID if params.group_by is None else f"{SUMMARY_ID}:{as_text(value)[:200] or 'null'}"
-    hit = Hit(row, "", max(entry.score for entry in hits), {}, {})
+    hit = Hit(_row(value, params), "", max(entry.score for entry in hits), {}, {})
     write_field(hit, params.output_field, made.value)
     hit.payload["documents_used"] = len(used)
     if params.group_by is not None:
@@ -204,7 +211,7 @@ async def _summarize_each(hits: list[Hit], params: Params, ctx: StageContext) ->
     async def one(hit: Hit) -> Answer:
         text = "".join(fit([shown(hit, params.content_field)], *_room(params)))
         prompt = _prompt(params, text, hit, {"DOC_COUNT": 1, "INDEX": 1}, ctx)
-        return await answer(_asking(prompt, [hit], params), params, ctx)
+        return await answer(_asking(prompt, [hit], params, hit.document_id), params, ctx)
 
     outcomes = await each(chosen, one, at_once=params.max_concurrency, seconds=params.seconds)
     tell_missed(outcomes, "were not summarized", ctx)

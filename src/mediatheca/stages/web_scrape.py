@@ -13,7 +13,7 @@ from mediatheca.kernel.hits import write_field
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.search import Hit
 from mediatheca.kernel.templates import is_template
-from mediatheca.stages import CollectionView, FilterParam, StageContext, stage
+from mediatheca.stages import CollectionView, FilterParam, Need, StageContext, stage
 from mediatheca.stages._fields import FieldPath, OutputField, rename
 from mediatheca.stages._outside import OnError, ask, attempt, chosen, settle
 from mediatheca.stages._robots import Robots
@@ -87,6 +87,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     starts=True,
     aliases=("web_lookup",),
     hard_timeout_ms=60_000,
+    needs=(Need("pages"),),
     example={"url_field": "metadata.url", "output_field": "web_content"},
     prepare=_prepare,
 )

@@ -131,6 +131,10 @@ class MemorySearcher:
             if keep is None or keep.matches(document_view(d.payload, d.document_id, d.collection_id, system_fields(d)))
         ]
 
+    async def catch_up(self, collection_id: str, seq: int) -> int:
+        self.calls["catch_up"] += 1
+        return self.writes
+
     def version(self, collection_id: str) -> int | None:
         return None if self.degraded else self.writes
 

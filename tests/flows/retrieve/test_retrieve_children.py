@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel
 from retrieve_shop import REVIEWS, Shop, ids, stage, text_search
 
-from mediatheca.flows.retrieve import ExecutionContext
-from mediatheca.flows.retrieve.streaming import events
+from mediatheca.flows.retrieve import ExecutionContext, streaming
+from mediatheca.flows.retrieve.streaming import Streams
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import ForbiddenError, NotFoundError, ValidationError
 from mediatheca.kernel.filters import parse_filter
@@ -103,7 +103,7 @@ def stream(shop: Shop, plan, request) -> list[tuple[str, dict]]:
         async def answering(tell):
             return await shop.engine.execute(plan, request, ExecutionContext(), tell)
 
-        return [line async for line in events("exec_1", answering)]
+        return [line async for line in Streams().start("exec_1", "owner", answering).read()]
 
     found = []
     for line in asyncio.run(gather()):
@@ -133,7 +133,8 @@ def test_an_error_in_a_stream_is_its_last_event(shop):
     assert told[-1][1]["error"]["status"] == 403
 
 
-def test_a_reader_that_goes_away_ends_the_execution(shop):
+def test_a_reader_that_goes_away_ends_the_execution(shop, monkeypatch):
+    monkeypatch.setattr(streaming, "GRACE_S", 0.01)
     cancelled = asyncio.Event()
 
     async def answering(tell):
@@ -144,13 +145,14 @@ def test_a_reader_that_goes_away_ends_the_execution(shop):
             raise
 
     async def leave() -> bool:
-        reading = events("exec_1", answering)
+        reading = Streams().start("exec_1", "owner", answering).read()
         task = asyncio.create_task(anext(reading))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await reading.aclose()
-        return cancelled.is_set()
+        await asyncio.wait_for(cancelled.wait(), 5)
+        return True
 
     assert asyncio.run(leave())

@@ -139,7 +139,11 @@ def test_the_filtered_search_of_the_ergonomic_client_filters(shop: Shop):
         ({**text_search("x"), "pre_filters": {"AND": 5}}, "stages.0.config.pre_filters", "object"),
         ({**text_search("x"), "pre_filters": {"a": "{{DOC.b}}"}}, "stages.0.config.pre_filters", "DOC"),
         (stage("attribute_filter"), "stages.0.config.parameters.conditions", "required"),
-        (stage("attribute_filter", natural_language="cheap"), "stages.0.config.parameters.natural_language", "model"),
+        (
+            stage("attribute_filter", natural_language="like {{DOC.text}}"),
+            "stages.0.config.parameters.natural_language",
+            "DOC",
+        ),
         (stage("sort_attribute", field="a", direction="up"), "stages.0.config.parameters.direction", "'desc'"),
     ],
 )

@@ -85,7 +85,7 @@ def test_the_answer_satisfies_every_client(shop: Shop):
 
 
 def test_statistics_are_kept_per_stage(shop: Shop):
-    body = shop.run(text_search("red fox", final_top_k=4), stage("limit", limit=1))
+    body = shop.run(text_search("red fox", final_top_k=4), stage("limit", limit=1), optimize="off")
     entry = body["stage_statistics"]["stages"]["limit"]
     assert (entry["input_count"], entry["output_count"], entry["efficiency"]) == (4, 1, 0.25)
     assert [result["stage_name"] for result in body["stage_results"]] == ["feature_search", "limit"]
@@ -231,7 +231,7 @@ def test_an_empty_result_says_why(shop: Shop):
     assert body["status"] == "completed"
     assert "holds other values" in body["diagnostics"]["summary"]
     assert "animal" in body["diagnostics"]["fields"][0]["samples"]
-    body = shop.run(text_search("red fox"), stage("attribute_filter", field="colour", value="red"))
+    body = shop.run(text_search("red fox"), stage("attribute_filter", field="colour", value="red"), optimize="off")
     assert "not a field" in body["diagnostics"]["summary"]
     assert body["diagnostics"]["stages"]["attribute_filter"] == [8, 0]
 

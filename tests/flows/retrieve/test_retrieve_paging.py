@@ -218,8 +218,8 @@ def test_scroll_and_keyset_walk_too(shop: Shop):
 
 
 def test_unknown_request_keys_are_ignored_with_a_warning(shop: Shop):
-    body = shop.run(SEARCH, colour="red", expand=["x"])
-    assert [word in " ".join(body["warnings"]) for word in ("colour", "expand")] == [True] * 2
+    body = shop.run(SEARCH, colour="red")
+    assert "colour" in " ".join(body["warnings"])
 
 
 def test_writing_results_is_refused_instead_of_ignored(shop: Shop):

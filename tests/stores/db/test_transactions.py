@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -22,18 +20,6 @@ from mediatheca.stores.db.tables import metadata
 from mediatheca.stores.db.tx import Cmp
 
 A, B = Scope("org_a", "ns_1"), Scope("org_b", "ns_1")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path / 'm.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    database = Database(url)
-    database.migrate()
-    if database.dialect == "postgresql":
-        with database.system() as connection:
-            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
-    yield database
-    database.close()
 
 
 def put(db: Database, scope: Scope, name: str, **body: object) -> str:

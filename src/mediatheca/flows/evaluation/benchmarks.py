@@ -36,7 +36,6 @@ from mediatheca.stores.db.tx import Record, Tx
 
 KIND = "benchmark"
 JOB = "retriever.benchmark"
-STATES = ("pending", "building_sessions", "replaying", "computing_metrics", "completed", "failed")
 CUTOFFS = (1, 5, 10, 20)
 DEPTH = 100
 MAX_CANDIDATES = 10

@@ -28,7 +28,6 @@ JOB = "retriever.evaluate"
 TASK = "retriever.evaluation"
 LOCK = "retriever.measuring"
 """One at a time: the other job threads stay free for ingestion."""
-STATUSES = ("pending", "in_progress", "completed", "failed")
 _CHECK_EVERY = 20
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from mediatheca.extractors import Artifact, Extractor
+from mediatheca.extractors import Artifact, Extractor, Item
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.ingest.extraction import Extraction
 from mediatheca.flows.ingest.items import Failure, ItemBuilder, SourceObject, gather
@@ -132,6 +132,12 @@ def _derived(tx: db.ReadTx, collection_id: str, object_ids: Collection[str]) -> 
     return {row["object_id"]: row["object_version"] for row in tx.rows("derivations", where)}
 
 
+def _built(source: SourceObject, builder: ItemBuilder) -> Item | Failure:
+    if source.row["status"] == "FAILED":
+        return Failure(source.object_id, "object", source.row["error"] or "the object is FAILED")
+    return builder.build(source)
+
+
 def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
     config = work.collection.body["feature_extractor"]
     extractor = services.extractors.get(config["feature_extractor_id"])
@@ -141,16 +147,9 @@ def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
     result, builder = _Result(), ItemBuilder(services, extractor, config)
     maker = DocumentMaker(work.collection, work.batch["batch_id"], extractor, builder)
     by_id = {source.object_id: source for source in work.sources}
-    items = []
-    for source in work.sources:
-        if source.row["status"] == "FAILED":
-            result.failures.append(Failure(source.object_id, "object", source.row["error"] or "the object is FAILED"))
-            continue
-        built = builder.build(source)
-        if isinstance(built, Failure):
-            result.failures.append(built)
-        else:
-            items.append(built)
+    built = [_built(source, builder) for source in work.sources]
+    result.failures += [failure for failure in built if isinstance(failure, Failure)]
+    items = [item for item in built if not isinstance(item, Failure)]
     extraction = Extraction(services, run.job.scope, extractor, config["parameters"], builder.load)
     for outcome in extraction.results(items):
         run.check()

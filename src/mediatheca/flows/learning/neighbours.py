@@ -26,6 +26,12 @@ class LearningNeighbours:
     async def collection(self, identifier: str) -> CollectionView:
         return await self._inner.collection(identifier)
 
+    async def collections(self) -> list[CollectionView]:
+        return await self._inner.collections()
+
+    async def records(self, idents: Collection[str]) -> Mapping[str, dict[str, Any]]:
+        return await self._inner.records(idents)
+
     async def retriever(self, identifier: str) -> tuple[str, Plan]:
         return await self._inner.retriever(identifier)
 

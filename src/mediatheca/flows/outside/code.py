@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from mediatheca.kernel.errors import NotEnabledError, UnavailableError, ValidationError
+from mediatheca.kernel.extras import require
 
 if TYPE_CHECKING:
     from pydantic_monty import Monty
@@ -23,7 +24,6 @@ SETTING = "MEDIATHECA_ALLOW_CODE"
 MAX_SOURCE = 64 * 1024
 MAX_INPUT = 32 << 20
 MAX_PROCESSES = 2
-_GRACE_S = 1.0
 _WAIT_S = 30.0
 _PRINTED = 64 * 1024
 _HOW_PYTHON = "write it in Python; nothing here runs {language}"
@@ -60,6 +60,7 @@ class CodeSandbox:
             raise NotEnabledError(
                 f"code_execution: code is not run on this server; the operator can allow it with {SETTING}=true"
             )
+        require("code_execution", "code")
         if language != "python":
             raise ValidationError.at("language", _HOW_PYTHON.format(language=language[:30]), "language")
         if len(source) > MAX_SOURCE:
@@ -84,10 +85,8 @@ class CodeSandbox:
     def _workers(self) -> Monty:
         with self._lock:
             if self._pool is None:
-                try:
-                    from pydantic_monty import Monty
-                except ImportError as error:
-                    raise UnavailableError("code_execution: install the extra `code` (pydantic-monty)") from error
+                from pydantic_monty import Monty
+
                 pool = Monty(max_processes=MAX_PROCESSES, checkout_timeout=_WAIT_S, max_checkouts_per_worker=1)
                 pool.__enter__()
                 self._pool = pool

@@ -97,9 +97,11 @@ class Language:
         key = self._key(request, name) if request.cache and not request.temperature else None
         found = self._providers.remembered(key) if key else None
         if found is not None:
+            if request.hear is not None and request.schema is None:
+                request.hear(found.text)
             return found
         talk = await self._talk(request, name)
-        answer = await (self._plain(talk) if request.schema is None else self._structured(talk, request))
+        answer = await (self._plain(talk, request) if request.schema is None else self._structured(talk, request))
         if key:
             self._providers.remember(key, answer)
         return answer
@@ -126,8 +128,8 @@ class Language:
         hidden = (request.api_key, config.key, config.anthropic_key)
         return Talk(model, name, request, self._meter, tools, hidden, self._providers.unstructured)
 
-    async def _plain(self, talk: Talk) -> Generated:
-        said = await talk.ask()
+    async def _plain(self, talk: Talk, request: Generate) -> Generated:
+        said = await (talk.ask() if request.hear is None else talk.ask_aloud(request.hear))
         return talk.result(said)
 
     async def _structured(self, talk: Talk, request: Generate) -> Generated:

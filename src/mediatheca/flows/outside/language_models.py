@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.extras import require
 from mediatheca.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ OTHERS = frozenset(
 )
 """Providers that retrievers name and that have no client of their own here."""
 MAX_CLIENTS = 64
+PROBE_S = 10.0
 HOW = (
     "set MEDIATHECA_LANGUAGE_URL (a server that speaks OpenAI's protocol, such as Ollama or vLLM) or "
     "MEDIATHECA_LANGUAGE_KEY (of OpenAI; anthropic=… of Anthropic), and MEDIATHECA_LANGUAGE_MODEL"
@@ -162,16 +164,35 @@ class Clients:
         Raises:
             UnavailableError: the extra `language` is not installed.
         """
+        if name.provider not in self._loaded:  # two seconds: not on the event loop
+            require("a language model", "language")
+            await asyncio.to_thread(_load, name.provider)
+            self._loaded.add(name.provider)
+        client = self._client(name.provider, api_key)
+        return _anthropic(name.model, client) if name.provider == "anthropic" else self._openai(name.model, client)
+
+    async def served(self, provider: str) -> list[str]:
+        """The models that a configured provider says it has; none, where it does not tell.
+
+        Raises:
+            UnavailableError: it does not answer, or refuses the key.
+        """
+        require("a language model", "language")
+        name, client = ModelName(provider, ""), self._client(provider, "")
+        models = client.models  # the SDK loads itself here, which takes seconds
         try:
-            if name.provider not in self._loaded:  # two seconds: not on the event loop
-                await asyncio.to_thread(_load, name.provider)
-                self._loaded.add(name.provider)
-            client = self._client(name.provider, api_key)
-            return _anthropic(name.model, client) if name.provider == "anthropic" else self._openai(name.model, client)
-        except ImportError as error:
-            raise UnavailableError(
-                "language models need the extra 'language': pip install 'mediatheca[language]'"
-            ) from error
+            async with asyncio.timeout(PROBE_S):
+                page = await models.list()
+        except TimeoutError:
+            raise UnavailableError(f"did not answer within {PROBE_S:g} s; check {name.url_setting}") from None
+        except Exception as error:  # two SDKs without a common error; the cause may quote the key
+            status = getattr(error, "status_code", None)
+            if status == 404:
+                return []
+            said = "cannot be reached" if status is None else f"answers with HTTP {status}"
+            setting = name.key_setting if status in (401, 403) else name.url_setting
+            raise UnavailableError(f"{said}; check {setting}") from None
+        return [str(model.id) for model in page.data]
 
     def _client(self, provider: str, api_key: str) -> Any:
         held = self._open.setdefault(asyncio.get_running_loop(), {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,7 @@ class Talk:
         self._unstructured = unstructured
         self._tools = tools
         self._cost = _Cost()
+        self._streamed: Said | None = None
         if request.schema is not None or tools:
             described = [request.schema, *(tool.schema for tool in tools)]
             self.size += estimate(str(described))
@@ -89,6 +90,21 @@ class Talk:
                 timeout_s=self.request.timeout_s,
                 hidden=self._hidden,
             )
+        return self._counted(said)
+
+    async def ask_aloud(self, hear: Callable[[str], None]) -> Said:
+        """`ask`, where `hear` gets the pieces of the answer as they come. A broken answer is not begun again.
+
+        Raises:
+            BudgetError, MediathecaError: see `ask`.
+        """
+        async for piece in self.stream():
+            hear(piece)
+        if self._streamed is None:
+            raise UnavailableError(f"{self.name} ended its answer before it began")
+        return self._counted(self._streamed)
+
+    def _counted(self, said: Said) -> Said:
         self._cost.calls += 1
         self._cost.input_tokens += said.input_tokens
         self._cost.output_tokens += said.output_tokens
@@ -172,8 +188,8 @@ class Talk:
                     if piece:
                         sent += estimate(piece)
                         yield clean(piece)
-                usage = events.usage
-                held.spent(usage.input_tokens or self.size, usage.output_tokens or sent)
+                self._streamed = _said(events.get(), self.size, sent)
+                held.spent(self._streamed.input_tokens, self._streamed.output_tokens)
         finally:
             if sent and not held.input_tokens:
                 held.spent(self.size, sent)
@@ -184,12 +200,9 @@ class Talk:
         except asyncio.CancelledError:
             held.spent(self.size, 0)  # the provider read the prompt, and may have answered
             raise
-        usage = response.usage
-        text = clean("".join(part.content for part in response.parts if part.part_kind == "text"))[:MAX_TEXT]
-        taken = usage.input_tokens or self.size, usage.output_tokens or estimate(text)
-        held.spent(*taken)
-        calls = [part for part in response.parts if part.part_kind == "tool-call"]
-        return Said(text, response, *taken, truncated=response.finish_reason == "length", calls=calls)
+        said = _said(response, self.size)
+        held.spent(said.input_tokens, said.output_tokens)
+        return said
 
     async def _requested(self, held: Reservation) -> ModelResponse:
         from pydantic_ai.direct import model_request
@@ -246,6 +259,15 @@ class Talk:
         if self.request.temperature is not None:
             settings["temperature"] = self.request.temperature
         return settings
+
+
+def _said(response: ModelResponse, asked: int, answered: int = 0) -> Said:
+    """A response as an answer. `asked`, `answered`: the tokens reckoned where the provider does not count."""
+    text = clean("".join(part.content for part in response.parts if part.part_kind == "text"))[:MAX_TEXT]
+    usage = response.usage
+    taken = usage.input_tokens or asked, usage.output_tokens or answered or estimate(text)
+    calls = [part for part in response.parts if part.part_kind == "tool-call"]
+    return Said(text, response, *taken, truncated=response.finish_reason == "length", calls=calls)
 
 
 def _first(request: Generate) -> ModelMessage:

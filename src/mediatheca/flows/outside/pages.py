@@ -8,12 +8,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
 
-from mediatheca.kernel.errors import UnavailableError, ValidationError
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.extras import require
 from mediatheca.kernel.outside import Page
 
 AT_ONCE = 4
@@ -34,8 +34,7 @@ class PageReader:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, data, charset, url)
 
     def _read(self, data: bytes, charset: str, url: str) -> Page:
-        if find_spec("resiliparse") is None:
-            raise UnavailableError("web_scrape: install the extra `web` (resiliparse)")
+        require("web_scrape", "web")
         command = [sys.executable, "-I", str(_WORKER), _known(charset), url, str(MEMORY_MB), str(SECONDS)]
         try:
             with self._gate:

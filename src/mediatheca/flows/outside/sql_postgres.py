@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mediatheca.flows.outside.sql_rows import Rows, gather
 from mediatheca.kernel.errors import BadRequestError, MediathecaError, PayloadTooLargeError, UnavailableError
+from mediatheca.kernel.extras import require
 
 if TYPE_CHECKING:
     import psycopg
@@ -39,10 +40,9 @@ def run_postgres(
     Raises:
         UnavailableError: no connection.
     """
-    try:
-        import psycopg
-    except ImportError as error:
-        raise UnavailableError("sql_lookup: PostgreSQL needs the extra `postgres` (psycopg)") from error
+    require("sql_lookup on PostgreSQL", "postgres")
+    import psycopg
+
     found: list[Rows | MediathecaError] = []
     with _connected(target, timeout_s) as connection:
         for values in parameters:

@@ -183,7 +183,7 @@ def _serpapi(asked: Asked, url: str, key: str) -> HttpRequest:
     return _get(f"{url}/search.json", query)
 
 
-def _read_serpapi(body: Any) -> list[WebResult]:
+def _read_google(entries: list[dict[str, Any]]) -> list[WebResult]:
     return [
         WebResult(
             url=_text(entry.get("link")),
@@ -193,8 +193,12 @@ def _read_serpapi(body: Any) -> list[WebResult]:
             thumbnail=entry.get("thumbnail"),
             source=_text(entry.get("source")),
         )
-        for entry in _entries(body, "organic_results")
+        for entry in entries
     ]
+
+
+def _read_serpapi(body: Any) -> list[WebResult]:
+    return _read_google(_entries(body, "organic_results"))
 
 
 def _lens(image_url: str, engine: str, url: str, key: str) -> HttpRequest:
@@ -203,17 +207,7 @@ def _lens(image_url: str, engine: str, url: str, key: str) -> HttpRequest:
 
 
 def _read_lens(body: Any) -> list[WebResult]:
-    entries = _entries(body, "visual_matches") or _entries(body, "image_results")
-    return [
-        WebResult(
-            url=_text(entry.get("link")),
-            title=_text(entry.get("title")),
-            text=_text(entry.get("snippet")),
-            thumbnail=entry.get("thumbnail"),
-            source=_text(entry.get("source")),
-        )
-        for entry in entries
-    ]
+    return _read_google(_entries(body, "visual_matches") or _entries(body, "image_results"))
 
 
 SERVICES: dict[str, Service] = {

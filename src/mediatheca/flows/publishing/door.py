@@ -166,8 +166,11 @@ def _is_origin(origin: str, allowed: str) -> bool:
     """`https://shop.example.org` exactly, or `https://*.example.org` for its subdomains."""
     if "*." not in allowed:
         return origin.lower().rstrip("/") == allowed.lower().rstrip("/")
-    given, wanted = urlsplit(origin.lower()), urlsplit(allowed.lower().replace("*.", "", 1))
-    same = (given.scheme, given.port) == (wanted.scheme, wanted.port)
+    try:
+        given, wanted = urlsplit(origin.lower()), urlsplit(allowed.lower().replace("*.", "", 1))
+        same = (given.scheme, given.port) == (wanted.scheme, wanted.port)
+    except ValueError:  # a port or an address that there cannot be
+        return False
     return same and bool(wanted.hostname) and (given.hostname or "").endswith(f".{wanted.hostname}")
 
 

@@ -109,18 +109,7 @@ def publish(tx: Tx, retriever: Record, spec: PublicationSpec) -> tuple[Row, list
         "retriever_id": retriever.id,
         "is_active": True,
         "password_hash": _password(spec.password, spec.password_secret_name) or "",
-        "body": {
-            "title": page["title"],
-            "description": spec.description or retriever.body.get("description"),
-            "icon_base64": spec.icon_base64,
-            "display_config": page,
-            "rate_limit_config": (spec.rate_limit_config or RateLimitConfig()).model_dump(mode="json"),
-            "filters": _constraint(spec.filters),
-            "require_key": spec.require_key,
-            "include_metadata": spec.include_metadata,
-            "tags": spec.tags,
-            "category": spec.category,
-        },
+        "body": _body(retriever, spec, page),
         "created_at": moment,
         "updated_at": moment,
     }
@@ -130,6 +119,21 @@ def publish(tx: Tx, retriever: Record, spec: PublicationSpec) -> tuple[Row, list
         raise ConflictError(f"public_name '{name}' is taken; choose another one") from error
     tx.emit("retriever.published", retriever.id, {"public_name": name})
     return row, warnings
+
+
+def _body(retriever: Record, spec: PublicationSpec, page: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "title": page["title"],
+        "description": spec.description or retriever.body.get("description"),
+        "icon_base64": spec.icon_base64,
+        "display_config": page,
+        "rate_limit_config": (spec.rate_limit_config or RateLimitConfig()).model_dump(mode="json"),
+        "filters": _constraint(spec.filters),
+        "require_key": spec.require_key,
+        "include_metadata": spec.include_metadata,
+        "tags": spec.tags,
+        "category": spec.category,
+    }
 
 
 def _page(tx: Tx, retriever: Record, spec: PublicationSpec, title: str) -> tuple[dict[str, Any], list[str]]:

@@ -38,6 +38,7 @@ def public_request(body: Mapping[str, Any], publication: Mapping[str, Any], *, s
     _check_fields((key.field for key in parse_sort(asked.sort)), exposed, "sort")
     if asked.group_by is not None:
         _check_fields([asked.group_by.field], exposed, "group_by")
+        _check_fields((key.field for key in parse_sort(asked.group_by.sort)), exposed, "group_by")
     most = min(publication["rate_limit_config"]["max_results_per_query"], MAX_PAGE)
     paging = dict(asked.pagination or {})
     for name in ("limit", "page_size"):
@@ -67,8 +68,7 @@ def _filtered(given: Mapping[str, Any]) -> Iterable[str]:
 
 def _check_fields(fields: Iterable[str], exposed: Sequence[str], place: str) -> None:
     for field in fields:
-        known = field in ALWAYS or any(field == name or field.startswith(f"{name}.") for name in exposed)
-        if not known:
+        if field not in ALWAYS and not _is_exposed(field, exposed):
             message = f"'{field[:100]}' is not open here; these fields are: {', '.join(exposed)}"
             raise ValidationError.at(("body", place), message, "not_exposed")
 
@@ -76,7 +76,7 @@ def _check_fields(fields: Iterable[str], exposed: Sequence[str], place: str) -> 
 def public_answer(result: Mapping[str, Any], publication: Mapping[str, Any]) -> dict[str, Any]:
     """What a visitor sees of an answer: exposed fields of the documents, and nothing of how they were found."""
     exposed = [*ALWAYS, *publication["display_config"]["exposed_fields"]]
-    documents = [_shown(item) for item in result["documents"]]
+    documents = [_shown(item, exposed) for item in result["documents"]]
     body: dict[str, Any] = {
         "execution_id": result["execution_id"],
         "status": result["status"],
@@ -91,13 +91,23 @@ def public_answer(result: Mapping[str, Any], publication: Mapping[str, Any]) -> 
     }
     grouped = result.get("final_results") or []
     if grouped and isinstance(grouped[0], dict) and "group" in grouped[0]:
-        body["final_results"] = [{**entry, "group": [_shown(item) for item in entry["group"]]} for entry in grouped]
+        body["final_results"] = [
+            {**entry, "group": [_shown(item, exposed) for item in entry["group"]]} for entry in grouped
+        ]
     return body
 
 
-def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what says how a document was found."""
-    return {name: value for name, value in item.items() if name not in ("scores", "_internal", "vectors", "lineage")}
+def _shown(item: Mapping[str, Any], exposed: Sequence[str]) -> dict[str, Any]:
+    """Without what says how a document was found; a fragment of a hidden field is a part of that field."""
+    hidden = ("scores", "_internal", "vectors", "lineage")
+    shown = {name: value for name, value in item.items() if name not in hidden}
+    if "highlights" in shown:
+        shown["highlights"] = [entry for entry in shown["highlights"] if _is_exposed(entry.get("field"), exposed)]
+    return shown
+
+
+def _is_exposed(field: Any, exposed: Sequence[str]) -> bool:
+    return isinstance(field, str) and any(field == name or field.startswith(f"{name}.") for name in exposed)
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:

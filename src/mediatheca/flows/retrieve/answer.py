@@ -10,11 +10,14 @@ from typing import Any
 import orjson
 
 from mediatheca.flows.retrieve.cache import ResultCache, size_of
+from mediatheca.flows.retrieve.consistency import Freshness, wait_until_fresh
 from mediatheca.flows.retrieve.context import visible
 from mediatheca.flows.retrieve.diagnose import diagnose
 from mediatheca.flows.retrieve.execute import Execution, Outcome, Parts, Tell
+from mediatheca.flows.retrieve.expanding import Expander
 from mediatheca.flows.retrieve.explain import Trace, WhyNot, explanation
 from mediatheca.flows.retrieve.grouping import group_hits
+from mediatheca.flows.retrieve.optimise import optimise, summary
 from mediatheca.flows.retrieve.paging import (
     DEFAULT_PAGE,
     Snapshot,
@@ -31,7 +34,7 @@ from mediatheca.kernel.hits import identities, surviving
 from mediatheca.kernel.ids import new_id
 from mediatheca.kernel.inputs import InputReport
 from mediatheca.kernel.ordering import sort_hits
-from mediatheca.kernel.present import View, result
+from mediatheca.kernel.present import View, present, result
 from mediatheca.kernel.search import Hit
 
 
@@ -55,7 +58,8 @@ class Answer:
         self.snapshots = snapshots
         self.cache = cache
         self.tell = tell
-        self.plan = plan.narrow(request.collection_identifiers)
+        self.plan = optimise(plan.narrow(request.collection_identifiers), request.optimize)
+        self.fresh = Freshness()
         self.request = request
         self.context = context
         self.page = page_request(request)
@@ -85,6 +89,11 @@ class Answer:
         """
         if self.request.target_collection_id is not None and self.context.materialise is None:
             raise ForbiddenError("target_collection_id writes documents: it takes a key with the permission 'write'")
+        asked = self.request
+        limit_ms = self.context.max_time_ms
+        if asked.consistency is not None or asked.write_token is not None:
+            views = self.plan.collections
+            self.fresh = await wait_until_fresh(self.searcher, views, asked.consistency, asked.write_token, limit_ms)
         body = await self._page()
         if self.request.target_collection_id is not None and self.context.materialise is not None:
             body["written_to"] = await self.context.materialise(self.request.target_collection_id, self.shown)
@@ -284,6 +293,12 @@ class Answer:
         )
         items = [result(hit, view) for hit in page]
         self.shown = page
+        if asked.expand:
+            plain = View(namespace_id=view.namespace_id, sign=view.sign)
+            found = Expander(self.searcher, self.plan.collections, self.context, lambda hit: present(hit, plain))
+            await found.expand(asked.expand, page, items)
+            body["warnings"].extend(found.warnings)
+            body["limits"] = [*body["limits"], *found.limits]
         body["documents"] = body["results"] = body["final_results"] = items
         body["pagination"] = self._pagination(len(items), offset, limit, total, ident, page)
         return body
@@ -320,7 +335,8 @@ class Answer:
         """Everything but the documents."""
         notes, taken = run.notes, (perf_counter() - self.started) * 1000
         report: InputReport = self.inputs
-        status = run.status
+        status = "degraded" if self.fresh.degraded and run.status == "completed" else run.status
+        optimised = summary(self.plan, run.statistics) if run.statistics else None
         body: dict[str, Any] = {
             "execution_id": self.context.execution_id or new_id("exec"),
             "retriever_id": self.context.retriever_id,
@@ -344,18 +360,21 @@ class Answer:
                 "tokens_used": run.language.tokens,
             },
             "facets": run.side.get("facets"),
-            "warnings": [*self.warnings, *notes.warnings],
-            "degraded": list(notes.degraded.values()),
+            "warnings": [*self.warnings, *self.fresh.warnings, *notes.warnings],
+            "degraded": [*self.fresh.degraded, *notes.degraded.values()],
             "limits": notes.limits,
             "completeness": {"embeddings": "complete", "page": _page_state(status), "overall": _page_state(status)},
             "interpretation": _interpretation(report, run),
-            "optimization_applied": any("pushed_into" in s["metadata"] for s in run.statistics.values()),
+            "optimization_applied": optimised is not None and bool(optimised["rules_applied"]),
+            "consistency_mode": self.fresh.mode,
             "cache_hit": self.cached_at is not None,
             "cached_at": self.cached_at,
             "seed": run.seed,
         }
         if run.error is not None:
             body["error"] = run.error
+        if optimised is not None:
+            body["optimization_summary"] = optimised
         for name in ("groups", "aggregations"):
             if name in run.side:
                 body[name] = run.side[name]
@@ -365,7 +384,13 @@ class Answer:
 
 
 def _interpretation(report: InputReport, run: Outcome) -> dict[str, Any]:
+    spoken = [
+        {"stage_name": name, **entry["metadata"]["natural_language"]}
+        for name, entry in run.statistics.items()
+        if "natural_language" in entry["metadata"]
+    ]
     return {
+        **({"natural_language": spoken} if spoken else {}),
         "provided_input_keys": report.provided,
         "inferred_inputs": report.inferred,
         "ignored_input_keys": report.ignored,

@@ -19,9 +19,10 @@ from mediatheca.kernel.templates import compile_string
 from mediatheca.stages import CollectionView
 
 Children: TypeAlias = Callable[
-    [str | Sequence[dict[str, Any]], dict[str, Any], Sequence[Hit], int], Awaitable[list[Hit]]
+    [str | Sequence[dict[str, Any]], dict[str, Any], Sequence[Hit], int, Filter | None], Awaitable[list[Hit]]
 ]
-"""Runs a pipeline as a part of the execution: pipeline, inputs, the first stage's hits, how many are wanted."""
+"""Runs a pipeline as a part of the execution: pipeline, inputs, the first stage's hits, how many are wanted, and what
+all that it finds must pass."""
 
 
 CONFINED = "store the retriever, or execute its stages with a key that has the permission 'write'"
@@ -52,6 +53,7 @@ class Context:
     __slots__ = (
         *("collections", "filter", "inputs", "metadata", "side", "wanted"),
         *("_caller", "_children", "_embedder", "_mandatory", "_notes", "_scope", "_searcher", "_seed", "_stage"),
+        "_told",
     )
 
     def __init__(
@@ -69,6 +71,7 @@ class Context:
         searcher: Searcher,
         embedder: QueryEmbedder,
         children: Children,
+        told: Callable[[str, Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.inputs: dict[str, Any] = scope["INPUT"]
         self.collections = collections
@@ -85,6 +88,7 @@ class Context:
         self._notes = notes
         self._searcher = searcher
         self._embedder = embedder
+        self._told = told
 
     def resolve(self, identifiers: Sequence[str]) -> list[CollectionView]:
         known = {view.collection_id: view for view in self.collections} | {v.name: v for v in self.collections}
@@ -128,8 +132,9 @@ class Context:
         *,
         hits: Sequence[Hit] = (),
         limit: int | None = None,
+        filter: Filter | None = None,
     ) -> list[Hit]:
-        return await self._children(pipeline, inputs, hits, limit or self.wanted)
+        return await self._children(pipeline, inputs, hits, limit or self.wanted, filter)
 
     def _bound(self, keep: Filter | None) -> Filter | None:
         """A stage passes `ctx.filter` on, which holds the mandatory constraints; whatever else it passes gets them."""
@@ -192,6 +197,14 @@ class Context:
             scope |= {**names, "CONTEXT": {**self._scope["CONTEXT"], **names}}
         value = compile_string(template).render(scope)
         return None if isinstance(value, Absent) else value
+
+    @property
+    def listening(self) -> bool:
+        return self._told is not None
+
+    def tell(self, event: str, data: Mapping[str, Any]) -> None:
+        if self._told is not None:
+            self._told(event, data)
 
     def warn(self, message: str) -> None:
         self._notes.warnings.setdefault(f"{self._stage}: {message}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mediatheca.flows.retrieve.answer import Answer
@@ -14,11 +15,12 @@ from mediatheca.flows.retrieve.paging import Snapshots
 from mediatheca.flows.retrieve.plan import Compiler, Plan
 from mediatheca.flows.retrieve.request import ExecuteRequest
 from mediatheca.flows.retrieve.seams import ContentEmbedder, ExecutionContext, Fetch, Searcher, Sign
+from mediatheca.flows.retrieve.streaming import Streams
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.inputs import InputSchema, parse_input_schema
 from mediatheca.kernel.models import Models
-from mediatheca.kernel.redaction import Redactor
+from mediatheca.kernel.redaction import Redactor, SecretValues
 from mediatheca.stages import ENTRY_POINTS, CollectionView, Stage
 
 
@@ -36,6 +38,7 @@ class RetrieveEngine:
         cursor_key: bytes,
         stages: Iterable[Stage] | None = None,
         strict: bool = False,
+        lacking: Callable[[str], str] = lambda need: "",
     ) -> None:
         found = discover("mediatheca.stages", Stage, ENTRY_POINTS) if stages is None else stages
         self.stages = Registry(found)
@@ -44,10 +47,17 @@ class RetrieveEngine:
         self._snapshots = Snapshots(cursor_key)
         self._cache: ResultCache[Outcome] = ResultCache()
         self._strict = strict
+        self._lacking = lacking
+        self.streams = Streams()
 
     @property
     def searcher(self) -> Searcher:
         return self._parts.searcher
+
+    def _unavailable(self, stage: Stage) -> str:
+        """Why a stage cannot run here; empty where it can, with the right parameters at least."""
+        reasons = [self._lacking(need.name) for need in stage.needs if not need.given]
+        return "; ".join(reason for reason in reasons if reason)
 
     def registry(self, category: str | None = None) -> list[dict[str, Any]]:
         """What `GET /retrievers/stages` shows. Clients know five categories: a group stage is a reduce stage."""
@@ -61,6 +71,8 @@ class RetrieveEngine:
                 "example_config": {"stage_id": stage.stage_id, "parameters": stage.example},
                 "cost_tier": stage.cost_tier,
                 "requires_collections": stage.starts,
+                "available": not self._unavailable(stage),
+                "unavailable_reason": self._unavailable(stage) or None,
             }
             for stage in sorted(self.stages.stages.values(), key=lambda stage: stage.stage_id)
             if category in (None, stage.kind, wire_kind(stage))
@@ -81,7 +93,8 @@ class RetrieveEngine:
             ValidationError: every offence, with the path of the offending stage.
         """
         schema = input_schema if isinstance(input_schema, InputSchema) else parse_input_schema(input_schema)
-        return Compiler(collections, schema, strict=self._strict).compile(normalise_stages(stages, self.stages))
+        compiler = Compiler(collections, schema, strict=self._strict, lacking=self._lacking)
+        return compiler.compile(normalise_stages(stages, self.stages))
 
     async def execute(
         self,
@@ -97,10 +110,16 @@ class RetrieveEngine:
             MediathecaError: a backend or model is missing.
         """
         asked = request if isinstance(request, ExecuteRequest) else ExecuteRequest.parse(request)
-        hide = Redactor(context.secrets.values())
+        # Opened here, and not by the walk: an answer from a cache, or a later page, may hold their values, too.
+        secrets = SecretValues(context.secrets)
+        if missing := plan.secrets - set(secrets):
+            secrets.update(await context.neighbours.secrets(missing))
+        context = replace(context, secrets=secrets)
         try:
-            made = Answer(self._parts, self._sign, self._snapshots, self._cache, plan, asked, context, tell)
-            body: dict[str, Any] = hide.tree(await made.make())
+            body = await Answer(
+                self._parts, self._sign, self._snapshots, self._cache, plan, asked, context, tell
+            ).make()
         except MediathecaError as error:
-            raise hide.error(error) from None
-        return body
+            raise Redactor(secrets.values()).error(error) from None
+        shown: dict[str, Any] = Redactor(secrets.values()).tree(body)
+        return shown

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -16,19 +17,23 @@ from mediatheca.flows.retrieve.cache import ResultCache
 from mediatheca.flows.retrieve.context import Context, Notes, document_fields, visible
 from mediatheca.flows.retrieve.embedding import QueryEmbedder
 from mediatheca.flows.retrieve.explain import Step, Trace, standing
+from mediatheca.flows.retrieve.optimise import NOTED, SORTS, optimise, passed_over, taken
 from mediatheca.flows.retrieve.plan import Plan, PlannedStage, stage_failure
 from mediatheca.flows.retrieve.seams import CompileStages, ExecutionContext, Searcher
 from mediatheca.flows.retrieve.stage_cache import StageState, StageStates, copied
-from mediatheca.kernel.errors import BadRequestError, BudgetError, MediathecaError, ValidationError
+from mediatheca.kernel.errors import BadRequestError, BudgetError, MediathecaError, UnavailableError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of
 from mediatheca.kernel.outside import LanguageUsage
 from mediatheca.kernel.redaction import Redactor
 from mediatheca.kernel.relaxation import Relaxation
+from mediatheca.kernel.sandbox import ALLOWANCE, Allowance
 from mediatheca.kernel.search import Hit
 from mediatheca.telemetry import span
 
 MAX_STAGE_MS = 60_000
 RETRY_FACTOR = 2
+MAX_RENDERING_S = 2.0
+"""For the templates of all documents of an execution: they are rendered while others wait."""
 MAX_DEPTH = 3
 """Of retrievers that call retrievers."""
 log = logging.getLogger(__name__)
@@ -39,9 +44,11 @@ class StageTimeoutError(Exception):
 
 
 class Tell(Protocol):
-    """Hears of every stage as it begins and ends: event, number of the stage, the execution."""
+    """Hears of every stage as it begins and ends, and of what a stage tells (`data`). It must be quick."""
 
-    async def __call__(self, event: str, number: int, run: Execution) -> None: ...
+    def __call__(
+        self, event: str, stage: PlannedStage, run: Execution, data: Mapping[str, Any] | None = None
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Execution:
     ) -> None:
         self.plan = plan
         self.caller = caller
-        self.seed = random.getrandbits(31) if caller.seed is None else caller.seed
+        self.seed = secrets.randbits(31) if caller.seed is None else caller.seed
         self.wanted = wanted
         self.started = perf_counter()
         self.notes = Notes()
@@ -110,6 +117,7 @@ class Execution:
         self._keep = all_of(caller.filter, keep)
         self._pending: Filter | None = None
         self._begun = False
+        self._noted: dict[str, dict[str, str]] = {}
         self._parts = parts
         self.trace = trace
         self._tell = tell
@@ -121,6 +129,7 @@ class Execution:
             "INPUT": inputs,
             "STAGE": {},
             "SECRET": caller.secrets,
+            ALLOWANCE: Allowance(MAX_RENDERING_S),
             "CONTEXT": {
                 "namespace_id": caller.namespace_id,
                 "internal_id": caller.internal_id,
@@ -204,8 +213,9 @@ class Execution:
         missing = self.plan.secrets - set(self.caller.secrets)
         if missing:
             opened = await self.caller.neighbours.secrets(missing)
-            self.caller = replace(self.caller, secrets={**self.caller.secrets, **opened})
-            self.scope["SECRET"] = self.caller.secrets
+            # Into what all pipelines of the execution share: its answer is searched for every one of them.
+            self.caller.secrets.update(opened)
+            self.notes.repeatable = False  # nobody would look for them in what a cache gives back
 
     async def _walk(self) -> None:
         await self._open_secrets()
@@ -219,14 +229,14 @@ class Execution:
             stood = standing(self.hits) if self.trace is not None else {}
             metadata: dict[str, Any] = {}
             if self._tell is not None:
-                await self._tell("stage_start", number, self)
+                self._tell("stage_start", stage, self)
             failure = await self._guarded(number, stage, metadata)
             self._record(stage, before, began, metadata, failure)
             self._count_language(stage, spent)
             if self.trace is not None:
                 self.trace.steps.append(Step(stage.name, stage.stage.stage_id, stood, standing(self.hits)))
             if self._tell is not None:
-                await self._tell("stage_error" if failure else "stage_complete", number, self)
+                self._tell("stage_error" if failure else "stage_complete", stage, self)
             if failure is not None and stage.on_error != "skip":
                 self.hits, self.error = [], failure
                 return
@@ -291,18 +301,47 @@ class Execution:
     async def _stage(self, number: int, stage: PlannedStage, metadata: dict[str, Any]) -> None:
         if "CONTEXT" in self.plan.names:
             self.scope["CONTEXT"]["time_elapsed_ms"] = self.elapsed_ms
+        metadata.update(self._noted.get(stage.name, {}))
+        if stage.needless is not None:
+            metadata[NOTED[SORTS]] = stage.needless
+        if passed_over(stage, metadata):
+            return
         params = stage.params(self.scope, self.relaxations)
         pre = stage.pre.render(self.scope, self.relaxations)
-        own = None if stage.stage.as_filter is None else stage.stage.as_filter(params)
+        own = await self._own_filter(stage, params, metadata)
         self.applied.extend(entry for entry in (pre, own) if entry is not None)
         if own is not None and not self._begun and self._next_starts(number):
             self._pending = all_of(self._pending, pre, own, stage.post.render(self.scope, self.relaxations))
             metadata["pushed_into"] = self.plan.stages[number + 1].name
             return
-        context = self._context(stage, all_of(self._keep, self._pending, pre, own), metadata)
-        await self._apply(stage, params, pre, context)
+        took = await taken(stage, self.scope, self._own_filter, capping=self.trace is None)
+        self.relaxations.extend(took.relaxations)
+        self.applied.extend(took.filters)
+        context = self._context(stage, all_of(self._keep, self._pending, pre, own, took.filter), metadata)
+        await self._apply(stage, took.capped(params, self.wanted), all_of(pre, took.filter), context)
+        self._noted.update(took.notes)
         if number == self.plan.page_stage:
             self.page_limit = getattr(params, "final_top_k", None)
+
+    async def _own_filter(
+        self, stage: PlannedStage, params: BaseModel, metadata: dict[str, Any] | None = None
+    ) -> Filter | None:
+        """What a stage that only filters keeps. It fails where that cannot be found out: nothing passes unfiltered.
+
+        Raises:
+            UnavailableError: it took too long, or the budget is spent.
+        """
+        if stage.stage.as_filter is None:
+            return None
+        context = self._context(stage, self._keep, {} if metadata is None else metadata)
+        ceiling = min(self._ceiling(stage, params, context), self._budget_left())
+        try:
+            async with asyncio.timeout(ceiling / 1000):
+                return await stage.stage.as_filter(params, context)
+        except TimeoutError:
+            raise UnavailableError(f"what to filter by was not found out within {ceiling:g} ms") from None
+        except BudgetError as error:
+            raise UnavailableError(error.message) from error
 
     def _next_starts(self, number: int) -> bool:
         following = self.plan.stages[number + 1 : number + 2]
@@ -336,12 +375,21 @@ class Execution:
             searcher=self._parts.searcher,
             embedder=self._parts.embedder,
             children=self._child,
+            told=None if self._tell is None else partial(self._told, self._tell, stage),
         )
         made.metadata = metadata
         return made
 
+    def _told(self, tell: Tell, stage: PlannedStage, event: str, data: Mapping[str, Any]) -> None:
+        tell(event, stage, self, data)
+
     async def _child(
-        self, pipeline: str | Sequence[dict[str, Any]], inputs: dict[str, Any], hits: Sequence[Hit], limit: int
+        self,
+        pipeline: str | Sequence[dict[str, Any]],
+        inputs: dict[str, Any],
+        hits: Sequence[Hit],
+        limit: int,
+        keep: Filter | None,
     ) -> list[Hit]:
         """Run another pipeline for a stage; its warnings and degradations become this execution's."""
         if len(self._ancestors) > MAX_DEPTH:
@@ -354,10 +402,10 @@ class Execution:
             ident, plan = "", self._parts.compile(pipeline, self.plan.collections)
         left = None if self.caller.max_time_ms is None else self._budget_left()
         child = Execution(
-            plan=plan,
+            plan=optimise(plan, "off" if self.plan.optimize == "off" else None),
             caller=replace(self.caller, max_time_ms=left, seed=self.seed),
             inputs=plan.schema.check(inputs, plan.inputs).values,
-            keep=None if isinstance(pipeline, str) else self._keep,
+            keep=keep if isinstance(pipeline, str) else all_of(self._keep, keep),
             wanted=limit,
             parts=self._parts,
             ancestors=(*self._ancestors, ident),

@@ -15,11 +15,12 @@ from typing import Any
 from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.stages import Stage
 
-_OUTER = (
+OUTER = (
     *("stage_name", "name", "stage_id", "type", "stage_type", "declared_stage_type", "config", "parameters", "version"),
     *("pre_filters", "post_filters", "batch_size", "description", "on_error", "output_alias", "stage"),
 )
 _CONFIG = ("stage_id", "parameters", "pre_filters", "post_filters")
+MAX_STAGES = 100
 WIRE_TYPES = ("filter", "sort", "reduce", "apply", "enrich")
 
 
@@ -37,6 +38,8 @@ class NormalStage:
     description: str | None = None
     on_error: str = "error"
     output_alias: str | None = None
+    ignored: tuple[str, ...] = ()
+    """Keys beside `config` or `parameters` that mean nothing."""
 
     def as_dict(self) -> dict[str, Any]:
         """The stage as every answer shows it. Clients accept five stage types and refuse the rest."""
@@ -79,9 +82,10 @@ class Registry:
         return self._names.get(name) if isinstance(name, str) else None
 
     def explain_unknown(self, name: Any) -> str:
-        close = difflib.get_close_matches(str(name), self._names, 1)
+        shown = str(name)[:100]
+        close = difflib.get_close_matches(shown, self._names, 1)
         hint = f"did you mean '{self._names[close[0]].stage_id}'? " if close else ""
-        return f"there is no stage '{name}'; {hint}stages: {', '.join(sorted(self.stages))}"
+        return f"there is no stage '{shown}'; {hint}stages: {', '.join(sorted(self.stages))}"
 
 
 @dataclass(slots=True)
@@ -121,6 +125,7 @@ class _Reading:
             description=raw.get("description"),
             on_error=on_error,
             output_alias=_either(raw, config, "output_alias"),
+            ignored=_ignored(raw, config),
         )
 
     def name(self, raw: Mapping[str, Any], stage: Stage, place: tuple[str | int, ...]) -> str | None:
@@ -155,7 +160,14 @@ def _parameters(raw: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, 
         if isinstance(given, Mapping) and given:
             return dict(given)
     flat = {key: value for key, value in config.items() if key not in (*_CONFIG, "on_error", "output_alias")}
-    return flat or {key: value for key, value in raw.items() if key not in _OUTER}
+    return flat or {key: value for key, value in raw.items() if key not in OUTER}
+
+
+def _ignored(raw: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys that are read nowhere: those of a stage whose parameters are written elsewhere than flat beside them."""
+    outer = [key for key in raw if key not in OUTER] if config or raw.get("parameters") else []
+    inner = [key for key in config if key not in (*_CONFIG, *OUTER)] if config.get("parameters") else []
+    return tuple(map(str, [*outer, *inner]))
 
 
 def _either(raw: Mapping[str, Any], config: Mapping[str, Any], key: str) -> Any:
@@ -169,7 +181,9 @@ def normalise_stages(raw: Any, registry: Registry) -> list[NormalStage]:
         ValidationError: every stage that is not one, with its place.
     """
     if not isinstance(raw, list) or not raw:
-        raise ValidationError.at("stages", f"must be a list of at least one stage, got {raw!r}", "too_short")
+        raise ValidationError.at("stages", f"must be a list of at least one stage, got {repr(raw)[:100]}", "too_short")
+    if len(raw) > MAX_STAGES:
+        raise ValidationError.at("stages", f"has {len(raw):,} entries; at most {MAX_STAGES} are accepted", "too_long")
     reading = _Reading(registry)
     stages = [stage for number, entry in enumerate(raw) if (stage := reading.stage(entry, number)) is not None]
     if reading.errors:

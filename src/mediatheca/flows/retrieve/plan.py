@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,8 +13,10 @@ import orjson
 import pydantic
 from pydantic import AliasChoices, BaseModel
 
-from mediatheca.flows.retrieve.normalise import NormalStage
+from mediatheca.flows.retrieve.levels import Level
+from mediatheca.flows.retrieve.normalise import OUTER, NormalStage
 from mediatheca.flows.retrieve.request import field_errors
+from mediatheca.flows.retrieve.sizes import check_sizes
 from mediatheca.kernel.errors import FieldError, MediathecaError, ValidationError
 from mediatheca.kernel.filters import Filter, parse_filter
 from mediatheca.kernel.inputs import InputSchema
@@ -33,12 +35,28 @@ Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """A rewrite of a plan that was made, or left, and why."""
+
+    rule: str
+    stage: str
+    into: str | None
+    """The stage that does its work."""
+    applied: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class FilterSlot:
     """A filter that may have templates in it."""
 
     tree: CompiledTree | None = None
     fixed: Filter | None = None
     path: str = "filters"
+
+    @property
+    def given(self) -> bool:
+        return self.tree is not None or self.fixed is not None
 
     def render(self, scope: Scope, relaxations: list[Relaxation]) -> Filter | None:
         return self.fixed if self.tree is None else parse_filter(self.tree.render(scope, relaxations), path=self.path)
@@ -57,18 +75,31 @@ class PlannedStage:
     post: FilterSlot
     on_error: str
     output_alias: str | None
+    takes: tuple[PlannedStage, ...] = ()
+    """Filters that follow and are applied here."""
+    cap: PlannedStage | None = None
+    """A limit that follows: no more than it keeps is looked for."""
+    needless: str | None = None
+    """The later sort that leaves nothing of the order this one makes."""
+
+    @property
+    def others(self) -> tuple[PlannedStage, ...]:
+        """The stages whose work is done here."""
+        return self.takes if self.cap is None else (*self.takes, self.cap)
 
     @property
     def inputs(self) -> frozenset[str]:
         """The inputs that it reads; `*`: all."""
         trees = [self.tree, *(slot.tree for slot in (self.pre, self.post) if slot.tree is not None)]
-        return frozenset(name for tree in trees for name in tree.inputs)
+        own = frozenset(name for tree in trees for name in tree.inputs)
+        return own.union(*(other.inputs for other in self.others))
 
     @property
     def content(self) -> list[Any]:
         """Everything that decides what it gives."""
         filters = [slot.tree.raw if slot.tree is not None else repr(slot.fixed) for slot in (self.pre, self.post)]
-        return [self.name, self.stage.stage_id, self.tree.raw, filters, self.on_error, self.output_alias]
+        own = [self.name, self.stage.stage_id, self.tree.raw, filters, self.on_error, self.output_alias]
+        return own if not self.others else [*own, [other.content for other in self.others]]
 
     def params(self, scope: Scope, relaxations: list[Relaxation]) -> BaseModel:
         """The parameters of this execution.
@@ -105,6 +136,9 @@ class Plan:
     """No stage changes payloads or makes rows of its own: a later page may read the documents again."""
     clocked: bool = False
     """A template reads the clock: the same question has another answer later."""
+    optimize: Level = "semantic"
+    decisions: tuple[Decision, ...] = ()
+    """What the optimiser did and left."""
 
     def narrow(self, identifiers: Sequence[str] | None) -> Plan:
         """The plan on some of its collections.
@@ -150,6 +184,8 @@ def _dotted(loc: Place) -> str:
     return ".".join(map(str, loc))
 
 
+MAX_NOTES = 50
+"""Unknown keys of one place that are spelled out: looking for the likely meaning of a million takes a minute."""
 CLOCK = ("utc_now", "time_ago", "days_since")
 """Template functions that read the clock."""
 
@@ -157,10 +193,18 @@ CLOCK = ("utc_now", "time_ago", "days_since")
 class Compiler:
     """Compiles stages and gathers every offence before it raises."""
 
-    def __init__(self, collections: Sequence[CollectionView], schema: InputSchema, *, strict: bool) -> None:
+    def __init__(
+        self,
+        collections: Sequence[CollectionView],
+        schema: InputSchema,
+        *,
+        strict: bool,
+        lacking: Callable[[str], str] = lambda need: "",
+    ) -> None:
         self.collections = collections
         self.schema = schema
         self.strict = strict
+        self.lacking = lacking
         self.errors: list[FieldError] = []
         self.warnings: list[str] = []
         self.inputs: set[str] = set()
@@ -174,6 +218,7 @@ class Compiler:
         Raises:
             ValidationError: every offence, with the path of its stage.
         """
+        check_sizes(stages)
         planned = [self._stage(stage, ("stages", number, "config")) for number, stage in enumerate(stages)]
         if self.errors:
             raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in self.errors), self.errors)
@@ -213,8 +258,10 @@ class Compiler:
 
     def _compile_stage(self, stage: NormalStage, place: Place) -> PlannedStage:
         where = (*place, "parameters")
+        self._report_ignored(stage, place[:2])
         raw = self._prepare(stage, where)
         self._report_unknown(stage.stage, raw, where)
+        self._report_lacking(stage, raw)
         self.prepared.append(raw)
         tree = self._tree(raw, where)
         fixed = validate(stage.stage, tree.render(BLANK), place)
@@ -269,19 +316,33 @@ class Compiler:
         fixed = parse_filter(tree.render(BLANK), path=path)
         return FilterSlot(tree=tree, path=path) if tree.templated else FilterSlot(fixed=fixed)
 
+    def _report_lacking(self, stage: NormalStage, raw: Mapping[str, Any]) -> None:
+        """What is not here now may be there when the retriever is executed: a warning, no error."""
+        for need in stage.stage.needs:
+            reason = self.lacking(need.name) if need.concerns(raw) else ""
+            if reason:
+                self.warnings.append(f"stage '{stage.name}' ({stage.stage.stage_id}) cannot run here: {reason}")
+
     def _report_unknown(self, stage: Stage, raw: Mapping[str, Any], where: Place) -> None:
         known = parameter_names(stage.params)
-        for key in raw:
-            if key in known:
-                continue
-            close = difflib.get_close_matches(key, known, 1)
-            message = f"'{key}' is not a parameter of {stage.stage_id}" + (
-                f"; did you mean '{close[0]}'?" if close else ""
-            )
+        unknown = [key for key in raw if key not in known]
+        self._unknown(unknown, known, f"is not a parameter of {stage.stage_id}", where)
+
+    def _report_ignored(self, stage: NormalStage, where: Place) -> None:
+        self._unknown(stage.ignored, OUTER, "is not a key of a stage", where)
+
+    def _unknown(self, given: Sequence[str], known: Sequence[str], what: str, where: Place) -> None:
+        """Keys that nothing reads, with the likely meaning: refused when strict, else told."""
+        for key in given[:MAX_NOTES]:
+            shown = key[:100]
+            close = difflib.get_close_matches(shown, known, 1)
+            message = f"'{shown}' {what}" + (f"; did you mean '{close[0]}'?" if close else "")
             if self.strict:
-                self.errors.append(FieldError((*where, key), message, "extra_forbidden"))
+                self.errors.append(FieldError((*where, shown), message, "extra_forbidden"))
             else:
-                self.warnings.append(f"{_dotted((*where, key))}: {message}; it was ignored")
+                self.warnings.append(f"{_dotted((*where, shown))}: {message}; it was ignored")
+        if len(given) > MAX_NOTES:
+            self.warnings.append(f"{_dotted(where)}: {len(given) - MAX_NOTES} more unknown keys were ignored")
 
 
 @lru_cache(maxsize=256)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from mediatheca.flows.retrieve.consistency import Consistency
+from mediatheca.flows.retrieve.levels import Level
 from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of, parse_filter
 from mediatheca.kernel.inputs import InputSchema
@@ -54,10 +56,18 @@ class ExecuteRequest(BaseModel):
     )
     target_collection_id: str | None = None
     stream: bool = False
-    expand: list[str] | None = None
+    stream_documents: Literal["none", "ids", "full"] = Field(
+        "ids", description="What a stream tells of the documents after every stage."
+    )
+    expand: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
+        None, max_length=50, description="Fields that hold ids; what they refer to is put under _expanded."
+    )
     skip_cache: bool = False
     write_token: str | None = None
-    consistency: dict[str, Any] | None = None
+    consistency: Consistency | None = None
+    optimize: Level | None = Field(
+        None, description="How far the stages may be rewritten; None: as the retriever says."
+    )
     session_id: str | None = None
     user_id: str | None = None
     retriever_id: str | None = None
@@ -86,10 +96,7 @@ class ExecuteRequest(BaseModel):
     def warnings(self) -> list[str]:
         """What was given and has no effect."""
         unknown = [key for key in (self.model_extra or {}) if key not in _ADHOC]
-        found = [f"the request key '{key}' is not known and was ignored" for key in unknown]
-        if self.expand:
-            found.append("expand is not available; no references were resolved")
-        return found
+        return [f"the request key '{key}' is not known and was ignored" for key in unknown]
 
     def repeatable(self) -> dict[str, Any]:
         """What decides the result beside the inputs: enough to ask the same again."""
@@ -104,6 +111,7 @@ class ExecuteRequest(BaseModel):
             "select",
             "group_by",
             "user_id",
+            "optimize",
         }
         return self.model_dump(mode="json", include=kept, exclude_none=True)
 

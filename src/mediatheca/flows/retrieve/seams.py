@@ -39,6 +39,10 @@ class Searcher(Protocol):
     ) -> tuple[list[Hit], bool]:
         """By id, in the order asked, missing ones left out, scores 0."""
 
+    async def catch_up(self, collection_id: str, seq: int) -> int:
+        """Return when everything that was committed can be found, or, for a `seq` above 0, that write; the sequence
+        number up to which it can."""
+
     def version(self, collection_id: str) -> int | None:
         """A number that moves with every change of what a search finds; None while answers are degraded."""
 
@@ -99,6 +103,12 @@ class Neighbours(Protocol):
 
     async def collection(self, identifier: str) -> CollectionView: ...
 
+    async def collections(self) -> list[CollectionView]:
+        """Every collection of the namespace."""
+
+    async def records(self, idents: Collection[str]) -> Mapping[str, dict[str, Any]]:
+        """Objects and collections of the namespace by id, as results show them; unknown ones are left out."""
+
     async def retriever(self, identifier: str) -> tuple[str, Plan]:
         """Id and plan of a stored retriever."""
 
@@ -121,6 +131,12 @@ class NoNeighbours:
 
     async def collection(self, identifier: str) -> CollectionView:
         raise NotFoundError("collection", identifier)
+
+    async def collections(self) -> list[CollectionView]:
+        return []
+
+    async def records(self, idents: Collection[str]) -> Mapping[str, dict[str, Any]]:
+        return {}
 
     async def retriever(self, identifier: str) -> tuple[str, Plan]:
         raise NotFoundError("retriever", identifier)
@@ -146,7 +162,7 @@ class ExecutionContext:
     version: int = 1
     filter: Filter | None = None
     """Access rules and constraints of a published retriever: AND-ed to every read, never relaxed."""
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
     max_time_ms: float | None = None
     max_credits: float | None = None
     cache: CachePolicy | None = None

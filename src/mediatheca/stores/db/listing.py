@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, func, or_, sele
 from mediatheca.kernel.clock import wire_time
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import Filter
+from mediatheca.stores.db import tables
 from mediatheca.stores.db.filters import compile_sql
 
 STREAMED_ROWS = 1000
@@ -47,6 +48,22 @@ class Listing:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
+LISTINGS = {
+    "resources": Listing(tables.resources, "id", "body", ("name",)),
+    "objects": Listing(tables.objects, "object_id", "fields", ("object_id", "key_prefix"), {"key": "key_prefix"}),
+    "uploads": Listing(tables.uploads, "upload_id", "body", ("upload_id",)),
+    "batches": Listing(tables.batches, "batch_id", "body", ("batch_id",)),
+    "tasks": Listing(tables.tasks, "task_id", "additional_data", ("task_id", "task_type")),
+    "api_keys": Listing(tables.api_keys, "key_id", None, ("name",)),
+    "executions": Listing(tables.executions, "execution_id", "body", ("execution_id",)),
+    "interactions": Listing(
+        tables.interactions, "interaction_id", "body", ("interaction_id", "feature_id", "user_id", "session_id")
+    ),
+    "annotations": Listing(tables.annotation_rows, "annotation_id", "body", ("annotation_id", "document_id", "label")),
+    "failures": Listing(tables.failures, "object_id", None, ("object_id", "reason")),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Rows of one page. `total` is None when it was not asked for."""
@@ -63,6 +80,7 @@ def encode_cursor(state: dict[str, Any]) -> str:
 
 
 def decode_cursor(cursor: str) -> dict[str, Any]:
+    """Raises ValidationError for what no list of ours has given out."""
     try:
         state = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError) as error:
@@ -85,8 +103,7 @@ def fetch_page(connection: Connection, listing: Listing, where: list[ColumnEleme
     table, id_column = listing.table, listing.table.c[listing.id]
     conditions = list(where)
     if query.search:
-        pattern = "%" + query.search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        conditions.append(or_(*(func.lower(table.c[name]).like(pattern, escape="\\") for name in listing.search)))
+        conditions.append(_contains(listing, query.search))
     exact = True
     if query.filter is not None:
         columns = {column.name: column for column in table.c} | {k: table.c[v] for k, v in listing.aliases.items()}
@@ -108,6 +125,11 @@ def fetch_page(connection: Connection, listing: Listing, where: list[ColumnEleme
     if query.include_total:
         total = connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one()
     return _page(rows, total, offset, query, listing)
+
+
+def _contains(listing: Listing, wanted: str) -> ColumnElement[bool]:
+    pattern = "%" + wanted.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    return or_(*(func.lower(listing.table.c[name]).like(pattern, escape="\\") for name in listing.search))
 
 
 def _page(rows: list[dict[str, Any]], total: int | None, offset: int, query: ListQuery, listing: Listing) -> Page:

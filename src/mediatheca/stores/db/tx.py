@@ -19,7 +19,7 @@ from mediatheca.kernel.errors import ConflictError, NotFoundError, ValidationErr
 from mediatheca.kernel.ids import new_id, new_uuid
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db import tables
-from mediatheca.stores.db.listing import Listing, ListQuery, Page, fetch_page
+from mediatheca.stores.db.listing import LISTINGS, ListQuery, Page, fetch_page
 
 Row = dict[str, Any]
 Where = Mapping[str, Any]
@@ -47,21 +47,6 @@ class Record:
     updated_at: datetime | None = None
     namespace_id: str = ""
 
-
-LISTINGS = {
-    "resources": Listing(tables.resources, "id", "body", ("name",)),
-    "objects": Listing(tables.objects, "object_id", "fields", ("object_id", "key_prefix"), {"key": "key_prefix"}),
-    "uploads": Listing(tables.uploads, "upload_id", "body", ("upload_id",)),
-    "batches": Listing(tables.batches, "batch_id", "body", ("batch_id",)),
-    "tasks": Listing(tables.tasks, "task_id", "additional_data", ("task_id", "task_type")),
-    "api_keys": Listing(tables.api_keys, "key_id", None, ("name",)),
-    "executions": Listing(tables.executions, "execution_id", "body", ("execution_id",)),
-    "interactions": Listing(
-        tables.interactions, "interaction_id", "body", ("interaction_id", "feature_id", "user_id", "session_id")
-    ),
-    "annotations": Listing(tables.annotation_rows, "annotation_id", "body", ("annotation_id", "document_id", "label")),
-    "failures": Listing(tables.failures, "object_id", None, ("object_id", "reason")),
-}
 
 _OPS: dict[str, Any] = {
     "<": lambda column, value: column < value,

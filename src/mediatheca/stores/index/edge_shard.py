@@ -210,10 +210,14 @@ class EdgeShard:
     def lexical(
         self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None
     ) -> list[Raw]:
+        named = keys is not None and list(keys) == ["document_id"] and not self._has_odd
         request = qe.QueryRequest(
-            limit=limit, query=qe.TextQuery(field, text), filter=filter, with_payload=_select(keys)
+            limit=limit, query=qe.TextQuery(field, text), filter=filter, with_payload=not named and _select(keys)
         )
-        return [_raw(point, point.score) for point in self._shard.query(request)]
+        found = self._shard.query(request)
+        if named:  # the point's own name is the document's: reading payloads takes most of a text query's time
+            return [Raw({"document_id": str(point.id)}, point.score) for point in found]
+        return [_raw(point, point.score) for point in found]
 
     @property
     def _text_fields(self) -> list[str]:
