@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -10,10 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import text
 
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tables import metadata
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    """Without the locals of every frame, which structlog shows where nobody configured it: that can take a minute."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
 
 
 @pytest.fixture(scope="session")

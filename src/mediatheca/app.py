@@ -28,6 +28,7 @@ from mediatheca.flows.retrievers import RetrieverPlans
 from mediatheca.flows.searching import build_engine
 from mediatheca.flows.services import JobServices, Services
 from mediatheca.flows.tables import TableLeases
+from mediatheca.flows.taxonomies.labels import LabelTables
 from mediatheca.flows.vault import Vault
 from mediatheca.jobs.queue import Job, JobQueue
 from mediatheca.jobs.runner import LocalRunner
@@ -251,7 +252,7 @@ def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> 
     settings = common.settings
     indexer = Indexer(common.db, common.documents, make_index(settings), common.leases)
     stages = find_plugins(settings, "stages", Stage, STAGES)
-    recall = RecallGuard(indexer.index.query, settings.recall_sample)
+    recall = RecallGuard(indexer.index.query, settings.recall_sample, indexer.index.exact)
     # Two of each: those that measure run on a loop of their own, and connections belong to a loop.
     retrieve, measured = (build_engine(common, indexer, query_runner, secret, stages, recall) for _ in range(2))
     plans, vault = RetrieverPlans(common.db, retrieve), make_vault(settings, common.db)
@@ -271,6 +272,7 @@ def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> 
         writer=DocumentWriter(common.db, common.documents, common.leases, indexer),
         vault=vault,
         around=around,
+        labels=LabelTables(indexer),
     )
 
 

@@ -284,6 +284,33 @@ def test_forgetting_a_person_removes_every_trace(shop: Shop) -> None:
     assert "alice" not in str(rows)
 
 
+def test_forgetting_a_person_drops_the_results_that_are_kept_in_memory(shop: Shop, foreign: Shop) -> None:
+    retriever = shop.retriever(cache_config={"enabled": True})
+    own = foreign.retriever(cache_config={"enabled": True})
+    personal = {"inputs": {"user_id": "alice"}, "limit": 2}
+    page = shop.run(retriever, "red", **personal)
+    assert shop.run(retriever, "red", **personal)["cache_hit"] is True
+    assert foreign.run(own, "red")["cache_hit"] is foreign.run(own, "blue")["cache_hit"] is False
+    ok(shop.client.delete("/v1/retrievers/interactions/users/alice"))
+    later = shop.run(retriever, "red", **personal, cursor=page["pagination"]["cursor"])
+    assert any("expired" in warning for warning in later["warnings"])
+    assert shop.run(retriever, "red", **personal, skip_cache=False)["cache_hit"] is False
+    assert foreign.run(own, "red")["cache_hit"] is True  # other tenants keep theirs
+
+
+def test_a_namespace_takes_what_was_recorded_in_it_along(shop: Shop) -> None:
+    retriever = shop.learner()
+    shop.click(shop.run(retriever, "red", user_id="alice", session_id="s"), user_id="alice")
+    shop.post("/annotations", {"document_id": "rose", "label": "yes"})
+    ok(shop.client.post(f"/v1/retrievers/{retriever}/publish", json={"public_name": f"gone-{shop.namespace[-12:]}"}))
+    shop.server.app.services.executions.flush()
+    with shop.tenant.client() as admin:
+        assert admin.delete(f"/v1/namespaces/{shop.namespace}", params={"force": True}).status_code in (200, 204)
+    tables = ("interactions", "fusion_arms", "shown_results", "publications", "annotations", "executions")
+    with shop.server.app.services.db.read(shop.scope) as tx:
+        assert {table: tx.count(table, {}) for table in tables} == dict.fromkeys(tables, 0)
+
+
 def test_activity_tells_what_was_learned_and_switched(shop: Shop) -> None:
     retriever = shop.learner()
     shop.click(shop.run(retriever, "red"))

@@ -345,6 +345,24 @@ def test_no_more_than_ten_are_published(shop: Shop) -> None:
     assert shop.get("/retrievers/publish/stats")["at_limit"] is True
 
 
+def test_the_ten_are_counted_over_all_namespaces_of_the_organization(shop: Shop, foreign: Shop) -> None:
+    first = Public(shop)
+    for _ in range(9):
+        Public(shop)
+    with shop.tenant.client() as admin:
+        second = str(ok(admin.post("/v1/namespaces", json={"namespace_name": "second"}))["namespace_id"])
+    with shop.tenant.client(second) as other:
+        body = {"retriever_name": "eleven", "stages": [{"stage_id": "limit", "parameters": {"limit": 1}}]}
+        eleven = ok(other.post("/v1/retrievers", json=body))["retriever_id"]
+        path = f"/v1/retrievers/{eleven}/publish"
+        error = failed(other.post(path, json={"public_name": uuid.uuid4().hex}), 409)
+        assert "organization has 10" in str(error)
+        assert ok(other.get("/v1/retrievers/publish/stats"))["current_count"] == 10
+        ok(shop.client.delete(first.path))
+        ok(other.post(path, json={"public_name": uuid.uuid4().hex}))
+    Public(foreign)  # another organization has ten of its own
+
+
 def test_the_directory_lists_and_finds_the_active_ones(shop: Shop, visitor: httpx.Client) -> None:
     public, locked = Public(shop), Public(shop, password="open sesame")
     off = Public(shop)

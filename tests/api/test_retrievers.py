@@ -81,6 +81,47 @@ def errors(body: dict[str, Any]) -> list[tuple[str, str]]:
 # ---- create
 
 
+NOTHING = {"stage_name": "say", "stage_id": "aggregate",
+           "parameters": {"aggregations": [{"function": "count", "alias": "n"}]}}  # fmt: skip
+
+
+def test_an_explicit_empty_list_is_no_collection_and_none_is_all_of_them(shop: Catalogue):
+    listed = shop.make("inference only", NOTHING, collection_identifiers=[], input_schema={})
+    every = shop.make("everything", SEARCH, collection_identifiers=None)
+    assert listed["collection_identifiers"] == []
+    assert every["collection_identifiers"] == [shop.collection]
+    path = f"/v1/retrievers/{listed['retriever_id']}"
+    body = shop.client.post(f"{path}/execute", json={"inputs": {}}).json()
+    assert (body["status"], body["documents"]) == ("completed", [])
+    renamed = shop.client.patch(path, json={"description": "on inputs alone"}).json()
+    assert renamed["collection_identifiers"] == []
+    clone = shop.client.post(f"{path}/clone", json={"retriever_name": "its copy"}).json()
+    assert clone["collection_identifiers"] == []
+
+
+def test_a_search_needs_a_collection(shop: Catalogue):
+    found = errors(shop.make("no collection", SEARCH, status=422, collection_identifiers=[]))
+    assert "the retriever has no collections" in found[0][1]
+    adhoc = {"stages": [SEARCH], "collection_identifiers": [], "inputs": {"query": "x"}}
+    answer = shop.client.post("/v1/retrievers/execute", json=adhoc)
+    assert answer.status_code == 422
+    assert "no collections" in answer.text
+
+
+def test_keys_that_mean_nothing_inside_parameters_are_refused_with_their_place(shop: Catalogue):
+    search = {**SEARCH["parameters"]["searches"][0], "min_scor": 0.5}
+    wrong = {**SEARCH, "parameters": {"searches": [search]}}
+    (found,) = errors(shop.make("misspelt", wrong, status=422))
+    assert found[0].endswith("stages.0.config.parameters.searches.0.min_scor")
+    assert "did you mean 'min_score'" in found[1]
+
+
+def test_a_cache_config_is_checked_against_the_stages(shop: Catalogue):
+    found = errors(shop.make("cached", status=422, cache_config={"cache_stage_names": ["serch"]}))
+    assert "is not a stage of this retriever" in found[0][1]
+    assert "did you mean" in errors(shop.make("cached", status=422, cache_config={"ttl_second": 5}))[0][1]
+
+
 @pytest.mark.parametrize(
     ("stages", "place", "words"),
     [
@@ -154,6 +195,7 @@ def nested(depth: int, leaf: Any) -> Any:
     return leaf
 
 
+POWER = "{{ 9 ** 9 ** 9 ** 9 }}"
 BOMBS: dict[str, dict[str, Any]] = {
     "deep filter": {"conditions": nested(300, {"field": "a", "value": 1})},
     "wide filter": {"conditions": {"OR": [{"field": f"f{n}", "value": n} for n in range(3000)]}},
@@ -165,7 +207,6 @@ BOMBS: dict[str, dict[str, Any]] = {
     },
     "many unknown keys": {"field": "a", "value": 1, **{f"key{n}": n for n in range(30_000)}},
     "template of loops": {"field": "a", "value": "{% for a in range(9) %}" * 2000 + "{% endfor %}" * 2000},
-    "power": {"field": "a", "value": "{{ 9 ** 9 ** 9 ** 9 }}"},
 }
 
 
@@ -177,6 +218,16 @@ def test_what_would_take_long_is_refused_at_once(shop: Catalogue, name):
         body = {"stages": [SEARCH, stage], "collection_identifiers": [shop.collection], "input_schema": QUERY, **extra}
         answer = shop.client.post(path, json=body)
         assert 400 <= answer.status_code < 500, answer.text[:300]
+
+
+@pytest.mark.timeout(20)
+def test_a_template_that_makes_a_huge_number_is_never_worked_out(shop: Catalogue):
+    stage = {"stage_name": "bomb", "stage_id": "attribute_filter", "parameters": {"field": "a", "value": POWER}}
+    body = {"stages": [SEARCH, stage], "collection_identifiers": [shop.collection], "input_schema": QUERY}
+    shop.make("power", *body["stages"])
+    refused = shop.client.post("/v1/retrievers/execute", json={**body, **ASK})
+    assert refused.status_code == 422, refused.text
+    assert "exponents" in refused.text
 
 
 @pytest.mark.timeout(20)

@@ -21,7 +21,7 @@ def world(served: Served, client: Mixpeek, namespace: str) -> World:
 def learner(world: World) -> str:
     query = {"input_mode": "text", "value": "{{INPUT.query}}"}
     searches = [{"feature_uri": TEXT_URI, "query": query}, {"feature_uri": TEXT_URI, "query": query, "lexical": True}]
-    parameters = {"searches": searches, "fusion": "learned"}
+    parameters = {"searches": searches, "fusion": "learned", "learning_config": {}}
     made = world.client.retrievers.create(
         retriever_name="learner",
         collection_identifiers=[world.collection],

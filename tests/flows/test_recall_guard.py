@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from mediatheca.flows.recall_guard import MIN_SAMPLES, RecallGuard
+from mediatheca.flows.recall_guard import MAX_COLLECTIONS, MIN_SAMPLES, RecallGuard
 from mediatheca.kernel.search import Hit, VectorQuery
+from mediatheca.telemetry import metrics
 
 QUERY = VectorQuery("index", np.ones(4, np.float32), 3)
 
@@ -85,9 +86,39 @@ def test_a_check_that_fails_counts_for_nothing_and_blocks_nothing():
 def test_a_low_recall_is_said_only_with_enough_samples():
     guard = RecallGuard(lambda collection_id, query: [], 1.0)
     for _ in range(MIN_SAMPLES - 1):
-        guard.add(["a"], ["b"])
+        guard.add("col_1", ["a"], ["b"])
     assert guard.report()["low"] is False
-    guard.add(["a"], ["b"])
+    guard.add("col_1", ["a"], ["b"])
     report = guard.report()
     assert report["low"] is True
     assert "rebuild" in report["next_step"]
+    assert report["collections"] == [{"collection_id": "col_1", "recall": 0.0, "samples": MIN_SAMPLES}]
+
+
+def test_one_low_collection_is_named_although_the_mean_is_well():
+    guard = RecallGuard(lambda collection_id, query: [], 1.0)
+    for _ in range(MIN_SAMPLES):
+        guard.add("col_bad", ["a"], ["a", "b"])
+    for _ in range(40 * MIN_SAMPLES):
+        guard.add("col_good", ["a"], ["a"])
+    report = guard.report()
+    assert report["recall"] > 0.95
+    assert report["low"] is True
+    assert [entry["collection_id"] for entry in report["collections"]] == ["col_bad"]
+    assert guard.of("col_bad") == (0.5, MIN_SAMPLES)
+
+
+def test_collections_have_a_metric_each_and_only_the_last_ones():
+    guard = RecallGuard(lambda collection_id, query: [], 1.0)
+    for number in range(MAX_COLLECTIONS + 5):
+        guard.add(f"col_many_{number}", ["a"], ["a", "b"])
+    lines = [line for line in metrics(work=True)[0].decode().splitlines() if "col_many_" in line]
+    assert len(lines) == MAX_COLLECTIONS
+    assert 'mediatheca_collection_recall{collection="col_many_104"} 0.5' in lines
+    assert guard.of("col_many_0") == (1.0, 0)
+
+
+def test_searches_that_are_exact_anyway_are_not_sampled():
+    guard = RecallGuard(lambda collection_id, query: hits("a"), 1.0, lambda collection_id, query: True)
+    guard.sample("col_1", QUERY, hits("a"))
+    assert guard.report()["samples"] == 0

@@ -110,3 +110,44 @@ def test_deleted_documents_are_not_found_and_bad_fields_are_refused(stores: Any)
         word_search(store, index, SPEC, TextQuery("fox", 3, ("n",)), NO_TOMBSTONES)
     assert word_search(store, index, IndexSpec(COLLECTION, ()), TextQuery("fox", 3), NO_TOMBSTONES) == []
     assert word_search(store, index, SPEC, TextQuery("fox", 0), NO_TOMBSTONES) == []
+
+
+SPOKEN = IndexSpec("col_spoken", (), {"title": "text", "body": "text"}, {"body": "english"})
+FORMS = ("drink", "drinks", "drinking", "the", "of", "coffee", "Coffees", "runs", "run", "Straße")
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LanceDocuments, EdgeIndex]]:
+    folder: Path = tmp_path_factory.mktemp("spoken")
+    store, index = LanceDocuments(str(folder / "documents")), EdgeIndex(folder / "index")
+    rng = random.Random(3)
+    made = [
+        Document(
+            f"d{n:03}",
+            "col_spoken",
+            {name: " ".join(rng.choices(FORMS, k=rng.randrange(0, 8))) for name in ("title", "body")},
+            write_seq=1,
+        )
+        for n in range(80)
+    ]
+    store.ensure("col_spoken", [])
+    store.upsert("col_spoken", made, 1)
+    index.ensure(SPOKEN)
+    index.upsert("col_spoken", made)
+    yield store, index
+    index.close()
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["drinking", "the coffees", "the of", "running the coffee", "drinkinh cofee", "runs"])
+@pytest.mark.parametrize("fields", [(), ("body",)])
+@pytest.mark.parametrize("options", [{}, {"minimum": 9}, {"fuzziness": "auto"}, {"phrase": 4.0, "fuzziness": "auto"}])
+def test_the_answer_is_the_indexs_in_a_language_and_with_phrases_too(
+    spoken: Any, text: str, fields: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    store, index = spoken
+    query = TextQuery(text, 30, fields, **options)
+    expected = index.query("col_spoken", query)
+    found = word_search(store, index, SPOKEN, query, NO_TOMBSTONES)
+    assert [hit.document_id for hit in found] == [hit.document_id for hit in expected]
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], rel=1e-4)

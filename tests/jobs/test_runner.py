@@ -27,6 +27,17 @@ from mediatheca.providers import ModelSettings
 MEMORY_MB = 400
 
 
+OTHERS: set[int] = set()
+"""Extraction processes of servers that other tests of this process share."""
+
+
+@pytest.fixture(autouse=True)
+def _others() -> Iterator[None]:
+    OTHERS.update(children())
+    yield
+    OTHERS.clear()
+
+
 def children(parent: int | None = None) -> list[int]:
     """The extraction processes that a process, by default this one, has started."""
     found = []
@@ -36,7 +47,7 @@ def children(parent: int | None = None) -> list[int]:
             status = (folder / "stat").read_text().rpartition(")")[2].split() if "runner_child" in command else []
             if status and int(status[1]) == (parent or os.getpid()) and status[0] != "Z":
                 found.append(int(folder.name))
-    return sorted(found)
+    return sorted(set(found) - OTHERS)
 
 
 def item(text: str, name: str = "") -> Item:

@@ -68,6 +68,15 @@ def test_the_model_searches_again_and_the_last_documents_are_the_result():
     assert body["status"] == "completed"
 
 
+def test_an_agent_may_take_as_long_as_it_was_given_and_a_shorter_stage_is_told():
+    with LanguageServer([DONE]) as server:
+        assert agent(server, {"timeout_seconds": 300})["limits"] == []
+        body = agent(server, {"timeout_seconds": 300, "hard_timeout_ms": 100_000})
+    assert [(entry["name"], entry["requested"], entry["applied"]) for entry in body["limits"]] == [
+        ("timeout_seconds", 300, 95)
+    ]
+
+
 def test_an_empty_step_keeps_what_was_found():
     with LanguageServer([search("red fox", top_k=2), condition("price", 100), DONE]) as server:
         body = agent(server)
@@ -148,6 +157,8 @@ def test_a_budget_that_runs_out_keeps_the_best_so_far_and_degrades():
 
 
 def test_time_that_runs_out_keeps_the_best_so_far_and_degrades():
+    import pydantic_ai.models.openai  # noqa: F401 - which may take longer than the time that runs out
+
     slow = Say(tools=[("feature_search", {"query": "red fox"})], delay_s=3.2)
     with LanguageServer([search("red fox", top_k=1), slow]) as server:
         body = agent(server, {"hard_timeout_ms": 2500})

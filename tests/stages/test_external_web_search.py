@@ -169,6 +169,13 @@ def test_a_picture_must_have_a_public_address(world: Surroundings) -> None:
         World([]).run("external_reverse_image", {"provider": "bing"})
 
 
+def test_contents_that_no_service_gives_are_told(world: Surroundings) -> None:
+    parameters = {"query": "fox", "mode": "enrich", "contents": {"highlights": True}}
+    body = World([]).run("external_web_search", parameters, context=world.context())
+    assert body["documents"] == []
+    assert "contents.highlights and contents.summary have no effect" in body["warnings"][0]
+
+
 class TestExternalWebSearch(ReachingStageSuite):
     stage = external_web_search
     parameters: ClassVar[dict[str, Any]] = {"query": "fox", "mode": "enrich"}

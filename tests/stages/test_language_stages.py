@@ -217,6 +217,23 @@ def test_a_model_cannot_be_given_a_field_that_is_not_its(field):
         run("llm_enrich", {"output_field": field}, ROWS)
 
 
+def test_settings_without_effect_are_told():
+    with LanguageServer(["x"]) as server:
+        body = run_with_model(server, "llm_enrich", {"thinking_level": "high", "use_vcache": True}, ROWS[:1])
+    told_of = [warning.split(" has ")[0] for warning in body["warnings"]]
+    assert told_of == ["tested: thinking_level", "tested: use_vcache"]
+
+
+def test_what_is_left_of_the_budget_shrinks_from_stage_to_stage():
+    shown = {"stage_id": "json_transform", "parameters": {"template": '{"left": {{ CONTEXT.budget_remaining }}}'}}
+    with LanguageServer(["a summary"]) as server:
+        context = {"context": {"max_credits": 2.0}, "then": [shown]}
+        body = run_with_model(server, "llm_enrich", {}, ROWS[:2], **context)
+    spent = body["budget"]["credits_used"]
+    assert spent > 0
+    assert body["documents"][0]["left"] == pytest.approx(2.0 - spent)
+
+
 # query_expand
 
 
@@ -246,7 +263,9 @@ def test_variations_find_what_the_words_of_the_query_do_not():
         body = expand(server, {"num_expansions": 2})
     assert ids(body)[:2] == ["a", "b"]
     assert told(body)["variations"] == ["crimson vulpine", "x"]
-    found = body["documents"][1]["scores"]["query_expand"]
+    found = body["documents"][1]["query_expand"]
+    assert found == body["documents"][1]["scores"]["query_expand"]
+    assert found["fusion_score"] == body["documents"][1]["score"]
     assert found["matched_variations"] == ["crimson vulpine"]
     assert found["individual_ranks"] == [None, 1, None]
     assert body["documents"][0]["score"] == pytest.approx(2 / 61)

@@ -61,7 +61,8 @@ def test_documents_that_meet_the_criterion_stay_in_their_order_with_their_scores
 def test_reasons_stand_on_the_documents_and_in_the_statistics():
     with LanguageServer([keeping("red", "its colour")]) as server:
         body = run_with_model(server, "llm_filter", {"criteria": "is red", "explanation": True}, ROWS[:2])
-    assert body["documents"][0]["scores"]["llm_filter"] == {"passed": True, "explanation": "its colour"}
+    verdict = {"passed": True, "explanation": "its colour"}
+    assert body["documents"][0]["scores"]["llm_filter"] == body["documents"][0]["llm_filter"] == verdict
     assert told(body)["decisions"] == [
         {"document_id": "a", "keep": True, "reason": "its colour"},
         {"document_id": "b", "keep": False, "reason": "its colour"},

@@ -185,16 +185,63 @@ def test_a_model_that_gives_nonsense_does_not_break_the_order():
     assert body["status"] == "completed"
 
 
-@pytest.mark.parametrize("name", ["decision_model", "relevance_criteria", "feature_uri"])
-def test_other_ways_to_score_are_refused_when_the_retriever_is_made(name: str):
-    with pytest.raises(ValidationError, match="not available here"):
-        run({name: "x"})
+# a stored vector
+
+
+def test_documents_are_sorted_by_the_cosine_of_a_stored_vector():
+    body = run({"feature_uri": TEXT_URI, "query": "fox"}, query="red")
+    assert ids(body)[0] == "c"
+    asked = hashed_words("fox")
+    for document in body["documents"][:3]:
+        text = next(row["text"] for row in ROWS if row["document_id"] == document["document_id"])
+        assert document["scores"]["rerank"] == pytest.approx(float(asked @ hashed_words(text)), abs=1e-6)
+    assert metadata(body)["without_vector"] == 0
+
+
+def test_a_document_without_the_vector_follows_those_that_have_one():
+    searcher = MemorySearcher()
+    searcher.add(VIEW, [*text_documents(VIEW, ROWS), Document("bare", "col_1", {"text": "red fox jumps"})])
+    engine = engine_for_tests(searcher)
+    listed = {"stage_id": "attribute_filter", "parameters": {"field": "text", "operator": "exists", "value": True}}
+    plan = engine.compile([listed, {"stage_id": "rerank", "parameters": {"feature_uri": TEXT_URI}}], [VIEW])
+    body = asyncio.run(engine.execute(plan, {"inputs": {"query": "red fox jumps"}, "limit": 100}, ExecutionContext()))
+    assert ids(body)[-1] == "bare"
+    assert any("1 documents have no vector" in warning for warning in body["warnings"])
+    scores = [document["score"] for document in body["documents"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"feature_uri": "mixpeek://nothing@v1/here"}, "no collection has"),
+        ({"feature_uri": TEXT_URI, "decision_model": "m"}, "cannot be combined with decision_model"),
+        ({"feature_uri": TEXT_URI, "relevance_criteria": "new"}, "cannot be combined with relevance_criteria"),
+    ],
+)
+def test_a_feature_that_cannot_decide_is_refused_when_the_retriever_is_made(parameters: Any, message: str):
+    with pytest.raises(ValidationError, match=message):
+        run(parameters)
+
+
+def test_vectors_that_no_text_compares_with_are_refused_when_the_retriever_is_made():
+    for index, message in [(LATE, "cannot be compared with a text"), (LATE_TEXT, "maxsim_rerank")]:
+        view = CollectionView("col_1", "notes", (TEXT_INDEX, index), {})
+        stages = [SEARCH, {"stage_id": "rerank", "parameters": {"feature_uri": index.feature_uri}}]
+        with pytest.raises(ValidationError, match=message):
+            engine_for_tests(MemorySearcher()).compile(stages, [view])
+
+
+def test_a_learning_config_is_said_to_have_no_effect():
+    body = run({**HERE, "learning_config": {"reward_signal": "click"}})
+    assert any("learning_config has no effect" in warning for warning in body["warnings"])
 
 
 # maxsim_rerank
 
 LATE = VectorIndex("late", "mixpeek://document_extractor@v1/late", 4, metric="dot", multi=True, modalities=())
 PAGES = CollectionView("col_p", "pages", (LATE,), {})
+LATE_TEXT = VectorIndex("late_text", "mixpeek://document_extractor@v1/late_text", 4, model="late", multi=True)
 URI = LATE.feature_uri
 
 

@@ -17,7 +17,7 @@ from stage_runs import World, ids, told
 from mediatheca.flows.outside.sql_guard import check_query
 from mediatheca.kernel.errors import MediathecaError, NotFoundError, UnavailableError, ValidationError
 from mediatheca.kernel.scope import Scope
-from mediatheca.stages.sql_lookup import sql_lookup
+from mediatheca.stages.sql_lookup import Params, sql_lookup
 
 LOOKUP = {"connection_id": "shop", "query": "SELECT price, name FROM products WHERE sku = :sku ORDER BY price"}
 BY_SKU = {**LOOKUP, "parameters": {"sku": "{{DOC.sku}}"}}
@@ -114,6 +114,10 @@ def test_a_template_in_the_query_is_refused_when_the_retriever_is_made() -> None
 def test_another_organizations_connection_does_not_exist(world: Surroundings) -> None:
     with pytest.raises(NotFoundError):
         World(rows("x1")).run("sql_lookup", BY_SKU, context=world.context(Scope("org_b", "ns_b")))
+
+
+def test_the_engine_waits_for_as_long_as_a_query_may_take() -> None:
+    assert sql_lookup.hard_timeout_ms > 1000 * Params(timeout=300).timeout
 
 
 def test_a_missing_parameter_names_those_that_are_given(world: Surroundings) -> None:

@@ -12,6 +12,7 @@ from mediatheca.api.auth import Auth
 from mediatheca.api.crud import crud_router
 from mediatheca.api.front import Front
 from mediatheca.api.limits import RateLimiter
+from mediatheca.api.route_index import RouteIndex
 from mediatheca.flows.services import Services
 from mediatheca.kernel.discovery import discover
 from mediatheca.resources.base import Resource
@@ -21,9 +22,8 @@ from mediatheca.resources.health import metrics_router
 def routers() -> list[APIRouter]:
     """Hand-written routers first, so that a fixed path wins over `/{identifier}`; then the derived ones."""
     resources = list(discover("mediatheca.resources", Resource))
-    owned = {id(resource.routes) for resource in resources} | {id(metrics_router)}
-    plain = [router for router in discover("mediatheca.resources", APIRouter) if id(router) not in owned]
-    return [*plain, *(crud_router(resource) for resource in resources)]
+    written = [router for router in discover("mediatheca.resources", APIRouter) if router is not metrics_router]
+    return [*written, *(crud_router(resource) for resource in resources)]
 
 
 def build_api(services: Services, auth: Auth) -> FastAPI:
@@ -37,7 +37,9 @@ def build_api(services: Services, auth: Auth) -> FastAPI:
     )
     app.state.services = services
     app.state.auth = auth
-    for router in routers():
+    found = routers()
+    app.router.routes.append(RouteIndex("/v1", found))
+    for router in found:
         app.include_router(router, prefix="/v1")
     app.include_router(metrics_router)
     errors.install(app)

@@ -43,10 +43,8 @@ def context(caller: Caller, query: Mapping[str, str] | None = None) -> Context:
 
 
 def crud_router(resource: Resource) -> APIRouter:
-    """The hand-written routes of a resource, then the derived ones: reading, and every change it has a hook for."""
+    """The derived routes of a resource: reading, and every change it has a hook for."""
     router = APIRouter(tags=[f"{resource.name}s"])
-    if resource.routes is not None:
-        router.include_router(resource.routes)
     if resource.create is not None:
         _create(router, resource, resource.create)
     _list(router, resource)
@@ -58,8 +56,10 @@ def crud_router(resource: Resource) -> APIRouter:
     return router
 
 
-def present_one(resource: Resource, tx: ReadTx, record: Record, caller: Caller) -> dict[str, Any]:
-    return resource.present(tx, [record], context(caller))[0]
+def present_one(
+    resource: Resource, tx: ReadTx, record: Record, caller: Caller, query: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    return resource.present(tx, [record], context(caller, query))[0]
 
 
 def _with_warnings(body: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -84,8 +84,9 @@ def _create(router: APIRouter, resource: Resource, check: Callable[..., tuple[st
 def _get(router: APIRouter, resource: Resource) -> None:
     read, _, _, reader, _, _ = _LEVELS[resource.level]
 
-    def get(identifier: str, tx: read, caller: reader) -> Response:  # type: ignore[valid-type]
-        return answer(present_one(resource, tx, tx.get(resource.name, identifier), caller))  # type: ignore[attr-defined]
+    def get(identifier: str, request: Request, tx: read, caller: reader) -> Response:  # type: ignore[valid-type]
+        found = tx.get(resource.name, identifier)  # type: ignore[attr-defined]
+        return answer(present_one(resource, tx, found, caller, request.query_params))
 
     _route(router, resource, get, "GET", "/{identifier}", f"get_{resource.name}")
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import structlog
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 MAX_LISTED = 50
 """Most problems of one request that are spelled out: a body may have a million of them."""
 
+_TOO_DEEP = re.compile("serialization depth exceeded|recursion limit", re.IGNORECASE)
+"""What pydantic and orjson say of values that no one could have written by hand."""
 _TYPES = {404: "NotFoundError", 405: "MethodNotAllowedError", 413: "PayloadTooLargeError"}
 
 
@@ -69,6 +72,8 @@ def install(app: FastAPI) -> None:
 
 def crash_response(error: Exception, path: str, request_id: str) -> Response:
     """The envelope of an error nobody foresaw: the log has it under the request id, the caller only the id."""
+    if isinstance(error, RecursionError) or _TOO_DEEP.search(str(error)[:200]):
+        return error_response(ValidationError.at(("body",), "is nested too deep", "too_deep"))
     log.error("request.crashed", path=path, request_id=request_id, exc_info=error)
     message = f"an unexpected error; the server's log has it under request id {request_id}"
     return envelope(500, "InternalServerError", message, {"error_id": request_id, "retryable": False})

@@ -27,7 +27,7 @@ from mediatheca.kernel.errors import (
 )
 from mediatheca.kernel.ids import new_id
 from mediatheca.stores.db.engine import ContentionError, pauses
-from mediatheca.telemetry import observe_request, span
+from mediatheca.telemetry import observe_request, request_span
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class Front:
         try:
             if self._limiter is not None:
                 answer.ticket = scope["state"]["ticket"] = await self._ticket(self._limiter, scope, headers)
-            with span("request", method=scope["method"], path=path, request_id=request_id):
+            with request_span("request", headers, method=scope["method"], path=path, request_id=request_id):
                 await self._run(scope, _Kept(self._body(scope, headers, receive)), answer)
         except MediathecaError as error:  # raised before routing, or ours to answer
             if error.status >= 500:

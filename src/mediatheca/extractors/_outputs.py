@@ -38,6 +38,7 @@ def vector_index(extractor: str, version: str, info: ModelInfo, modality: str) -
         model=info.name,
         weights=info.weights,
         modalities=info.modalities,
+        sparse=info.sparse,
     )
 
 

@@ -16,7 +16,9 @@ from pydantic import BaseModel, Field, model_validator
 from mediatheca.extractors import Description, Extract, ExtractContext, Extractor, Item, ItemError, Row, Source
 from mediatheca.extractors._outputs import Metric, Positions, cleaned
 from mediatheca.kernel.documents import RESERVED_PREFIX, Vector, VectorIndex
+from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.models import Models
+from mediatheca.kernel.sparse import from_wire
 from mediatheca.kernel.uris import FeatureUri
 
 _DISTANCES: dict[str, Metric] = {"cosine": "cosine", "dot": "dot", "euclidean": "euclid"}
@@ -27,8 +29,23 @@ class VectorField(BaseModel):
 
     field: str = Field(min_length=1, description="Where the numbers are: a field of the object, or of a row.")
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.\-]*$", max_length=100, description="Name of the vector index.")
-    dimensions: int = Field(ge=1, le=65_536)
+    type: Literal["dense", "sparse"] = Field(
+        "dense", description='dense: a list of numbers. sparse: {"indices": [...], "values": [...]}.'
+    )
+    dimensions: int = Field(0, ge=0, le=65_536, description="Numbers of a dense vector; a sparse one has none.")
     distance: Literal["cosine", "dot", "euclidean"] = "cosine"
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> VectorField:
+        if self.type == "sparse":
+            if self.dimensions:
+                raise ValueError("dimensions: a sparse vector has none; leave them out")
+            if "distance" in self.model_fields_set and self.distance != "dot":
+                raise ValueError("distance: sparse vectors compare by dot; leave it out")
+            self.distance = "dot"
+        elif not self.dimensions:
+            raise ValueError("dimensions: is required for a dense vector, at least 1")
+        return self
 
 
 class Params(BaseModel):
@@ -64,8 +81,8 @@ def describe(params: Params, models: Models) -> Description:
 
 def _index(field: VectorField) -> VectorIndex:
     uri = FeatureUri("passthrough_extractor", "v1", field.name)
-    metric = _DISTANCES[field.distance]
-    return VectorIndex(uri.index_name, str(uri), field.dimensions, metric, modalities=("vector",))
+    metric, sparse = _DISTANCES[field.distance], field.type == "sparse"
+    return VectorIndex(uri.index_name, str(uri), field.dimensions, metric, modalities=("vector",), sparse=sparse)
 
 
 def open_extractor(params: Params, context: ExtractContext) -> Extract:
@@ -163,11 +180,16 @@ def vector_of(record: Mapping[str, Any], field: VectorField) -> Vector:
     """The numbers of a vector field; unit length where the distance is cosine.
 
     Raises:
-        ItemError: absent, not numbers, not finite, all zero under cosine, or of another length.
+        ItemError: absent, not numbers, not finite, all zero under cosine, of another length; or not a sparse vector.
     """
     value: Any = record
     for part in field.field.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
+    if field.type == "sparse":
+        try:
+            return from_wire(value, field.field)
+        except ValidationError as error:
+            raise ItemError(error.message) from error
     try:
         vector = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:

@@ -19,6 +19,7 @@ from mediatheca.kernel.documents import RESERVED_PREFIX, Document, Vector, Vecto
 from mediatheca.kernel.errors import ConflictError, FieldError, NotFoundError, ValidationError
 from mediatheca.kernel.ids import new_id
 from mediatheca.kernel.present import SOURCE_TYPES
+from mediatheca.kernel.sparse import from_wire
 from mediatheca.kernel.uris import parse_feature_uri
 from mediatheca.stores.db.tx import Record
 from mediatheca.stores.documents.payloads import encode_json
@@ -98,6 +99,8 @@ def _index(indexes: tuple[VectorIndex, ...], name: str, where: Loc) -> VectorInd
 
 
 def _vector(index: VectorIndex, raw: Any, where: Loc) -> Vector:
+    if index.sparse:
+        return from_wire(raw, where)
     rank = 2 if index.multi else 1
     wanted = f"{'a list of lists' if index.multi else 'a list'} of {index.dimensions} numbers"
     if not isinstance(raw, list) or not raw:

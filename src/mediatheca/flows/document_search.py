@@ -33,7 +33,8 @@ def search_documents(
     found: dict[str, list[Hit]] = defaultdict(list)
     for collection in collections:
         services.indexer.catch_up(scope, collection.id)
-        index = next((i for i in stored_vectors(collection.body) if "text" in i.modalities and i.model), None)
+        dense = (index for index in stored_vectors(collection.body) if index.model and not index.sparse)
+        index = next((index for index in dense if "text" in index.modalities), None)
         if index is None:
             lexical = services.indexer.index.query(collection.id, TextQuery(text, limit, filter=filter))
             found[f"text:{collection.id}"] += lexical

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import structlog
 
@@ -25,6 +26,8 @@ from mediatheca.stores.db.tx import LeaseLostError, ReadTx, Record, Tx
 from mediatheca.stores.documents.base import DocumentStore
 
 log = structlog.get_logger()
+
+Told: TypeAlias = Literal["each", "batch", "none"]
 
 MAX_ROWS = 1000
 """Rows of one request."""
@@ -67,6 +70,9 @@ class _Pending:
     collection: Record
     changes: Sequence[Change]
     actor: str
+    events: Told = "each"
+    reason: str = ""
+    wait: bool = True
     outcomes: list[Outcome] = field(default_factory=list)
     failure: BaseException | None = None
     woken: threading.Event = field(default_factory=threading.Event)
@@ -92,8 +98,21 @@ class DocumentWriter:
         self._lock = threading.Lock()
         self._queues: defaultdict[str, _Queue] = defaultdict(_Queue)
 
-    def write(self, scope: Scope, actor: str, collection: Record, changes: Sequence[Change]) -> list[Outcome]:
+    def write(
+        self,
+        scope: Scope,
+        actor: str,
+        collection: Record,
+        changes: Sequence[Change],
+        *,
+        events: Told = "each",
+        reason: str = "",
+        wait: bool = True,
+    ) -> list[Outcome]:
         """Apply changes to documents of one collection, each with its own outcome, in the order given.
+
+        `events`: one for each document, one `documents.updated.batch` for them together (with `reason`, by which
+        readers know their own work), or none. `wait`: also until the index has caught up; else it follows by itself.
 
         Raises:
             NotFoundError: the collection is gone.
@@ -101,7 +120,7 @@ class DocumentWriter:
         """
         if not changes:
             return []
-        own = _Pending(collection, changes, actor)
+        own = _Pending(collection, changes, actor, events, reason, wait)
         with self._lock:
             queue = self._queues[collection.id]
             queue.pending.append(own)
@@ -205,16 +224,15 @@ class DocumentWriter:
     ) -> None:
         for pending in group:
             tx.actor = pending.actor
-            for kind, created in (("document.created", True), ("document.updated", False)):
-                made = [o.document for o in pending.outcomes if o.document is not None and o.created is created]
-                tx.emit_many(kind, [(d.document_id, {"collection_id": collection_id}) for d in made])
+            _tell(tx, collection_id, pending)
         count_documents(tx, collection_id, Counter(d.object_id for d in after.values() if d.document_id not in before))
 
     def _acknowledge(self, scope: Scope, collection_id: str, group: list[_Pending], seq: int) -> None:
         """The write is durable; now make it searchable. If that fails it is still acknowledged: the indexer goes on."""
         try:
-            self._indexer.catch_up(scope, collection_id)
-            searchable = True
+            if any(pending.wait for pending in group):
+                self._indexer.catch_up(scope, collection_id)
+            searchable = self._indexer.applied(collection_id) >= seq
         except MediathecaError as error:
             log.error("documents.not_searchable_yet", collection=collection_id, error=error.message)
             searchable = False
@@ -253,6 +271,17 @@ class DocumentWriter:
         return set(ids)
 
 
+def _tell(tx: Tx, collection_id: str, pending: _Pending) -> None:
+    """The events of one request."""
+    made = [(outcome.document.document_id, outcome.created) for outcome in pending.outcomes if outcome.document]
+    if pending.events == "each":
+        for kind, created in (("document.created", True), ("document.updated", False)):
+            tx.emit_many(kind, [(ident, {"collection_id": collection_id}) for ident, fresh in made if fresh is created])
+    elif pending.events == "batch" and made:
+        payload = {"collection_id": collection_id, "document_ids": [ident for ident, _ in made]}
+        tx.emit("documents.updated.batch", collection_id, {**payload, "reason": pending.reason})
+
+
 def possible_id(ident: str) -> bool:
     """Whether a document could have this id; what cannot be an id never reaches the store."""
     return 1 <= len(ident) <= MAX_ID and not any(
@@ -273,7 +302,10 @@ def has_documents(tx: ReadTx, collection_id: str) -> bool:
 
 
 def count_documents(tx: Tx, collection_id: str, deltas: Counter[str]) -> None:
-    """Keep the number of documents per object true; documents without an object are counted under the empty id."""
+    """Keep the number of documents per object true; documents without an object are counted under the empty id.
+
+    A number may be below zero for a moment: a delete sees a document before the write that made it has been counted.
+    """
     deltas = Counter({object_id: delta for object_id, delta in deltas.items() if delta})
     if not deltas:
         return
@@ -283,9 +315,9 @@ def count_documents(tx: Tx, collection_id: str, deltas: Counter[str]) -> None:
     for object_id, delta in deltas.items():
         row = known.get(object_id)
         if row is not None:
-            values = {"documents": max(0, row["documents"] + delta), "updated_at": moment}
+            values = {"documents": row["documents"] + delta, "updated_at": moment}
             tx.update("derivations", {**where, "object_id": object_id}, values)
-        elif delta > 0:
+        elif delta > 0 or not object_id:
             fresh = {
                 "object_id": object_id,
                 "object_version": 0,

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
 
+from mediatheca.flows.shown import shown_rows
 from mediatheca.kernel import clock
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.retention import prune_rows
+from mediatheca.stores.db.tx import Row, Tx
 
 log = structlog.get_logger()
 
@@ -27,7 +30,10 @@ MAX_RANKING = 100
 """Documents of a page that a record names, for comparing a replay with it."""
 ADHOC = ""
 """The retriever id of an execution of stages that are not stored."""
-_KEPT = ("status", "execution_time", "stage_statistics", "budget", "warnings", "degraded", "error", "seed")
+_KEPT = (
+    *("status", "execution_time", "stage_statistics", "budget", "warnings", "degraded", "limits", "error", "seed"),
+    *("cache_hit", "cached_at", "completeness", "interpretation", "pagination", "facets", "did_you_mean"),
+)
 
 
 class ExecutionLog:
@@ -102,7 +108,7 @@ class ExecutionLog:
                 by_scope.setdefault(scope, []).append(row)
             for scope, rows in by_scope.items():
                 try:
-                    self._db.run(scope, lambda tx, rows=rows: tx.insert("executions", rows))  # type: ignore[misc]
+                    self._db.run(scope, partial(_store, rows))
                 except Exception as error:  # what one tenant sent must not cost another's records, nor end the thread
                     reason = getattr(error, "message", type(error).__name__)
                     log.error("executions.lost", organization=scope.organization_id, count=len(rows), error=reason)
@@ -113,8 +119,16 @@ class ExecutionLog:
         Returns how many. What is still in memory can be read a little longer.
         """
         before = clock.now() - timedelta(days=days) if days else None
+        prune_rows(self._db, "shown_results", before, count or None)
         return prune_rows(self._db, "executions", before, count or None)
 
     def _loop(self) -> None:
         while not self._closing.wait(FLUSH_S):
             self.flush()
+
+
+def _store(rows: Sequence[Row], tx: Tx) -> None:
+    tx.insert("executions", rows)
+    shown = shown_rows(tx.scope, rows)
+    if shown:
+        tx.insert("shown_results", shown)

@@ -33,7 +33,9 @@ log = structlog.get_logger()
 
 def index_spec(collection_id: str, body: dict[str, Any]) -> IndexSpec:
     """The index a collection's stored body describes."""
-    return IndexSpec(collection_id, stored_vectors(body), dict(body.get("indexed_fields", {})))
+    return IndexSpec(
+        collection_id, stored_vectors(body), dict(body.get("indexed_fields", {})), dict(body.get("languages", {}))
+    )
 
 
 def stored_vectors(body: dict[str, Any]) -> tuple[VectorIndex, ...]:
@@ -50,6 +52,9 @@ class Indexer:
         self.index = index
         self.documents = documents
         self.on_advance: Callable[[], None] = lambda: None
+        self.on_change: Callable[[str, Sequence[str] | None], None] = lambda collection_id, document_ids: None
+        """Told of documents that the index took, changed or dropped; None: it may be any. It must be quick."""
+        self._buried: dict[str, dict[str, int]] = {}
         self._db = database
         self._leases = leases
         # Commits of this process wake us; those of another process (PostgreSQL) are polled for.
@@ -195,6 +200,7 @@ class Indexer:
         for object_id in object_ids if table.ready else ():
             if object_id in dead.objects:
                 self.index.delete_objects(table.spec.collection_id, [object_id], dead.objects[object_id])
+                self.on_change(table.spec.collection_id, None)
 
     # ---- tailing
 
@@ -266,6 +272,9 @@ class Indexer:
             dead = self.tombstones(table.scope, collection_id)
             if not table.ready or dead.documents or dead.objects:
                 self._replay_deletes(collection_id, dead)
+            if dead.objects != self._buried.get(collection_id, {}):
+                self._buried[collection_id] = dict(dead.objects)
+                self.on_change(collection_id, None)
             if target > table.applied and not self._replay_rows(table, target, dead):
                 return
             table.ready = True
@@ -276,6 +285,7 @@ class Indexer:
         gone = [hit.document_id for hit in stale if hit.system.get("write_seq", 0) <= dead.documents[hit.document_id]]
         if gone:
             self.index.delete(collection_id, gone)
+            self.on_change(collection_id, gone)
         for object_id, seq in dead.objects.items():
             self.index.delete_objects(collection_id, [object_id], seq)
 
@@ -300,3 +310,4 @@ class Indexer:
         if gone:
             self.index.delete(collection_id, gone)
         self.index.upsert(collection_id, [d for d in page if not d.deleted and not dead.cover(d)])
+        self.on_change(collection_id, [document.document_id for document in page])

@@ -15,6 +15,7 @@ from mediatheca.flows.retrieve.seams import Searcher
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.search import Hit
+from mediatheca.kernel.sparse import shown
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tx import Record
 
@@ -67,7 +68,7 @@ class ResultWriter:
         row: dict[str, Any] = {
             "document_id": derived_id(record.id, hit),
             "payload": payload,
-            "vectors": {name: vector.tolist() for name, vector in vectors.items()},
+            "vectors": {name: shown(vector) for name, vector in vectors.items()},
             "source_document_id": hit.document_id,
             "source_collection_id": hit.collection_id,
             "root_object_id": hit.system.get("root_object_id"),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mediatheca.flows.learning.settings import static_settings
 from mediatheca.flows.outside.reach import NO_LIMITS, Reach
 from mediatheca.flows.retrieve import ExecutionContext, Plan
 from mediatheca.flows.retrieve.context import CONFINED
@@ -39,6 +40,7 @@ class Surroundings:
                 "max_time_ms": found.max_time_ms,
                 "max_credits": found.budget.max_credits,
                 "cache": found.cache,
+                "calibration": found.calibration,
             }
         around = {
             "namespace_id": scope.namespace_id,
@@ -71,7 +73,7 @@ class NamespaceNeighbours:
     async def collections(self) -> list[CollectionView]:
         def read() -> list[CollectionView]:
             with self._db.read(self._scope) as tx:
-                return views(tx, [])
+                return views(tx, None)
 
         return await asyncio.to_thread(read)
 
@@ -85,8 +87,8 @@ class NamespaceNeighbours:
 
         return await asyncio.to_thread(read)
 
-    async def retriever(self, identifier: str) -> tuple[str, Plan]:
-        found = await self._plans.find(self._scope, identifier)
+    async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
+        found = await self._plans.find(self._scope, identifier, version)
         return found.retriever_id, found.plan
 
     async def upload(self, identifier: str) -> str:
@@ -103,7 +105,13 @@ class NamespaceNeighbours:
         return await self._vault.secrets_for(self._scope, names)
 
     async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
-        return None
+        """Those of the shipped weight set: nothing is learned or drawn here."""
+
+        def read() -> dict[str, float] | None:
+            with self._db.read(self._scope) as tx:
+                return dict(static_settings(tx, retriever_id).shipped_weights) or None
+
+        return await asyncio.to_thread(read) if retriever_id else None
 
 
 def _object(row: Row) -> dict[str, Any]:
@@ -124,3 +132,14 @@ class Confined(NamespaceNeighbours):
 
     async def secrets(self, names: Collection[str]) -> Mapping[str, str]:
         raise ForbiddenError(f"SECRET.{min(names)}: {CONFINED}")
+
+
+class Weighted(NamespaceNeighbours):
+    """With these weights for the searches that are fused, to measure them."""
+
+    def __init__(self, inner: NamespaceNeighbours, weights: Mapping[str, float]) -> None:
+        super().__init__(inner._db, inner._plans, inner._vault, inner._scope)
+        self._weights = dict(weights)
+
+    async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
+        return self._weights or None

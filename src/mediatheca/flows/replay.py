@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
-from mediatheca.flows.neighbours import Surroundings
+from mediatheca.flows.neighbours import Surroundings, Weighted
 from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, RetrieveEngine
 from mediatheca.flows.retrieve.request import MAX_PAGE
 from mediatheca.flows.retrievers import Compiled
-from mediatheca.kernel.errors import MediathecaError
+from mediatheca.kernel.errors import MediathecaError, UnavailableError
 from mediatheca.kernel.rankings import moves, overlap, rank_biased_overlap
 from mediatheca.kernel.scope import Scope
 
@@ -21,6 +21,7 @@ MATCH_ON = ("document_id", "root_object_id", "source_object_id")
 """By what a result is found in the judgments: ids of documents change with a new collection, ids of objects do not."""
 MAX_DEPTH = MAX_PAGE
 _LONGEST_S = 120.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,27 @@ class Ran:
     stages: Mapping[str, float] = field(default_factory=dict)
     degraded: bool = False
     error: str | None = None
+    scores: list[float] = field(default_factory=list)
+    """Of `ids`, in their order."""
+    arms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Id → search → the raw score it gave, where several searches were fused."""
 
 
 def replay_request(inputs: Mapping[str, Any], depth: int) -> ExecuteRequest:
     return ExecuteRequest.parse({"inputs": dict(inputs), "limit": min(depth, MAX_DEPTH), "skip_cache": True})
 
 
-def replay_context(around: Surroundings, scope: Scope, found: Compiled) -> ExecutionContext:
-    """The scope's own rights, a fixed seed, no cache, and nothing learned: weights are the static ones."""
-    return around.context(scope, found, seed=0, cache=None)
+def replay_context(
+    around: Surroundings, scope: Scope, found: Compiled, weights: Mapping[str, float] | None = None
+) -> ExecutionContext:
+    """The scope's own rights, a fixed seed, no cache, nothing learned: weights are the static ones, or `weights`."""
+    context = around.context(scope, found, seed=0, cache=None)
+    return context if weights is None else replace(context, neighbours=Weighted(around.neighbours(scope), weights))
 
 
 def ran_of(result: Mapping[str, Any], latency_ms: float, match_on: str = "document_id") -> Ran:
     """The answer of an execution as it is measured. An empty list that is only a degraded answer is an error."""
+    shown = {str(item[match_on]): item for item in reversed(result["documents"]) if item.get(match_on)}
     ids = [str(item[match_on]) for item in result["documents"] if item.get(match_on)]
     stages = {name: float(entry["duration_ms"]) for name, entry in result["stage_statistics"]["stages"].items()}
     degraded = result["status"] == "degraded"
@@ -52,7 +61,15 @@ def ran_of(result: Mapping[str, Any], latency_ms: float, match_on: str = "docume
     if error is None and degraded and not ids:
         reasons = "; ".join(str(entry["reason"]) for entry in result.get("degraded", ()))
         error = f"the answer was degraded and empty: {reasons}"
-    return Ran(list(dict.fromkeys(ids)), latency_ms, stages, degraded, error)
+    ids = list(dict.fromkeys(ids))
+    scores = [float(shown[ident].get("score") or 0.0) for ident in ids]
+    arms = {ident: _arm_scores(shown[ident]) for ident in ids}
+    return Ran(ids, latency_ms, stages, degraded, error, scores, arms)
+
+
+def _arm_scores(item: Mapping[str, Any]) -> dict[str, float]:
+    features = (item.get("scores") or {}).get("features") or {}
+    return {label: float(entry["score"]) for label, entry in features.items() if "score" in entry}
 
 
 class Replayer:
@@ -66,14 +83,16 @@ class Replayer:
         self._thread: threading.Thread | None = None
 
     def run(
-        self, scope: Scope, found: Compiled, inputs: Mapping[str, Any], depth: int, match_on: str = "document_id"
-    ) -> Ran:
-        """One execution. What goes wrong with it is told in `error`, never raised."""
+        self, scope: Scope, found: Compiled, inputs: Mapping[str, Any], depth: int, match_on: str = "document_id",
+        weights: Mapping[str, float] | None = None,
+    ) -> Ran:  # fmt: skip
+        """One execution. What goes wrong with it is told in `error`, never raised. `weights`: of learned fusion, by
+        search; the retriever's static ones otherwise."""
 
         async def execute() -> Ran:
             began = perf_counter()
             asked = replay_request(inputs, depth)
-            context = replay_context(self._around, scope, found)
+            context = replay_context(self._around, scope, found, weights)
             result = await self._engine.execute(found.plan, asked, context)
             return ran_of(result, (perf_counter() - began) * 1000, match_on)
 
@@ -84,6 +103,52 @@ class Replayer:
             return Ran(error=error.message)
         except TimeoutError:
             return Ran(error=f"no answer within {_LONGEST_S:g} s")
+
+    def call(self, work: Callable[[RetrieveEngine, Surroundings], Coroutine[Any, Any, T]], limit_s: float) -> T:
+        """Run something on the loop of those that measure, with their engine.
+
+        Raises:
+            UnavailableError: it took longer than `limit_s`.
+            MediathecaError: what it raises.
+        """
+        running = asyncio.wait_for(work(self._engine, self._around), limit_s)
+        try:
+            return asyncio.run_coroutine_threadsafe(running, self._running()).result()
+        except TimeoutError as error:
+            raise UnavailableError(f"no answer within {limit_s:g} s; try again") from error
+
+    def answers(
+        self, scope: Scope, found: Compiled, questions: Sequence[Mapping[str, Any]], limit: int,
+        *, collections: Sequence[str] = (), at_once: int = 8,
+    ) -> list[Mapping[str, Any]]:  # fmt: skip
+        """The answers of a retriever, a few at a time; what goes wrong with one is its `error`, never raised.
+
+        Args:
+            questions: the inputs of each execution.
+            collections: only these of the retriever's; empty: all.
+
+        Raises:
+            ValidationError: one is not a collection of the retriever.
+        """
+        plan = found.plan.narrow(collections)
+
+        async def all_() -> list[Mapping[str, Any]]:
+            turns = asyncio.Semaphore(at_once)
+
+            async def one(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+                async with turns:
+                    context = replay_context(self._around, scope, found)
+                    execute = self._engine.execute(plan, replay_request(inputs, limit), context)
+                    try:
+                        return await asyncio.wait_for(execute, _LONGEST_S)
+                    except MediathecaError as error:
+                        return {"documents": [], "error": error.message}
+                    except TimeoutError:
+                        return {"documents": [], "error": f"no answer within {_LONGEST_S:g} s"}
+
+            return await asyncio.gather(*map(one, questions))
+
+        return asyncio.run_coroutine_threadsafe(all_(), self._running()).result()
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

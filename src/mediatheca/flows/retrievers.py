@@ -12,6 +12,7 @@ from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.outside.reach import Budget
 from mediatheca.flows.retrieve import Plan, RetrieveEngine
 from mediatheca.flows.retrieve.cache import CachePolicy, cache_policy
+from mediatheca.kernel.calibration import Calibration, calibration_of
 from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stages import CollectionView
@@ -36,26 +37,33 @@ class Compiled:
     budget: Budget
     cache: CachePolicy | None
     expires: float
+    calibration: Calibration | None = None
+    """What the scores of this version say about relevance, where that was measured."""
 
 
-def views(tx: ReadTx, identifiers: Sequence[str]) -> list[CollectionView]:
-    """Collections as stages see them; with no identifiers, all of the namespace.
+def views(tx: ReadTx, identifiers: Sequence[str] | None) -> list[CollectionView]:
+    """Collections as stages see them. None: all of the namespace; an empty list: none, for work on the inputs alone.
 
     Raises:
         NotFoundError: one is unknown in this namespace.
         ValidationError: the identifiers are no list of texts, or too many.
     """
+    if identifiers is None:
+        return [_seen(record) for record in tx.resources("collection")]
     if not isinstance(identifiers, list | tuple) or not all(isinstance(ident, str) for ident in identifiers):
         raise ValidationError.at("collection_identifiers", "must be a list of collection ids or names", "list_type")
     named = list(dict.fromkeys(identifiers))
     if len(named) > MAX_COLLECTIONS:
         message = f"names {len(named)} collections; at most {MAX_COLLECTIONS}"
         raise ValidationError.at("collection_identifiers", message, "too_long")
-    found = [tx.get("collection", ident) for ident in named] or tx.resources("collection")
-    return [
-        CollectionView(record.id, record.name, stored_vectors(record.body), dict(record.body["indexed_fields"]))
-        for record in {record.id: record for record in found}.values()
-    ]
+    found = [tx.get("collection", ident) for ident in named]
+    return [_seen(record) for record in {record.id: record for record in found}.values()]
+
+
+def _seen(record: Record) -> CollectionView:
+    body = record.body
+    fields, languages = dict(body["indexed_fields"]), dict(body.get("languages", {}))
+    return CollectionView(record.id, record.name, stored_vectors(body), fields, languages)
 
 
 class RetrieverPlans:
@@ -68,7 +76,7 @@ class RetrieverPlans:
         database.listen(self._forget)
 
     def _forget(self, topics: set[str]) -> None:
-        if topics & {"resource:retriever", "resource:collection", "resource:namespace"}:
+        if topics & {"resource:retriever", "resource:calibration", "resource:collection", "resource:namespace"}:
             self._plans = {}
 
     async def find(self, scope: Scope, ident: str, version: int | None = None) -> Compiled:
@@ -99,16 +107,18 @@ class RetrieverPlans:
         with self._db.read(scope) as tx:
             record = tx.get("retriever", ident)
             body = record.body if version in (None, record.version) else _old_body(tx, record, version)
-            collections = views(tx, body["collection_ids"])
+            collections = views(tx, [] if body.get("inference_only") else body["collection_ids"] or None)
+            fitted = tx.find("calibration", record.id)
         plan = self._engine.compile(body["stages"], collections, body["input_schema"])
         plan = replace(plan, optimize=body.get("optimize") or plan.optimize)
         limits: dict[str, Any] = body.get("budget_limits") or {}
         time_limit = limits.get("max_time_ms", limits.get("max_execution_time_ms"))
         expires = time.monotonic() + TTL_S
         used = version or record.version
-        cache = cache_policy(body.get("cache_config"))
+        cache = cache_policy(body.get("cache_config"), plan.stages)
         budget = Budget(limits.get("max_llm_tokens"), limits.get("max_credits"), limits.get("max_inference_calls"))
-        return Compiled(record.id, record.name, used, plan, time_limit, budget, cache, expires)
+        calibration = calibration_of(fitted.body, used) if fitted is not None else None
+        return Compiled(record.id, record.name, used, plan, time_limit, budget, cache, expires, calibration)
 
 
 def _old_body(tx: ReadTx, record: Record, version: int | None) -> dict[str, Any]:

@@ -98,6 +98,12 @@ class IndexSearcher:
             return self._indexer.applied(collection_id)
         return await asyncio.to_thread(self._indexer.caught_up, collection_id)
 
+    def words(self, text: str, language: str = "") -> Mapping[int, int]:
+        return self._indexer.index.words(text, language)
+
+    def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
+        return self._indexer.index.exact(collection_id, query)
+
     def version(self, collection_id: str) -> int | None:
         return self._indexer.version(collection_id)
 

@@ -17,6 +17,7 @@ from mediatheca.flows.replay import Replayer
 from mediatheca.flows.retrieve import RetrieveEngine
 from mediatheca.flows.retrievers import RetrieverPlans
 from mediatheca.flows.tables import TableLeases
+from mediatheca.flows.taxonomies.labels import LabelTables
 from mediatheca.flows.vault import Vault
 from mediatheca.jobs.queue import JobQueue
 from mediatheca.jobs.runner import LocalRunner
@@ -63,3 +64,5 @@ class Services(JobServices):
     """Secrets of organizations, encrypted."""
     around: Surroundings
     """What executions reach besides their own collections."""
+    labels: LabelTables
+    """The labels of taxonomies that were compared with last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from mediatheca.kernel.analysis import Analysis
 from mediatheca.kernel.lexical import Texts, rank_texts, tell
 from mediatheca.kernel.present import as_hit
 from mediatheca.kernel.search import Hit, TextQuery
@@ -26,7 +27,9 @@ def word_search(
         ValidationError: a field without a text index.
     """
     fields = text_fields(spec.fields, query.fields)
-    if not fields or not index.words(query.text) or query.limit <= 0:
+    own = {name: partial(index.words, language=language) for name, language in spec.languages.items()}
+    analysis = Analysis(index.words, own)
+    if not any(analysis.of(name)(query.text) for name in fields) or query.limit <= 0:
         return []
 
     def read() -> Iterator[tuple[str, Texts, Callable[[], bool]]]:
@@ -34,7 +37,7 @@ def word_search(
             texts = {field: list(texts_at(document.payload, field.split("."))) for field in fields}
             yield document.document_id, texts, partial(matches, query.filter, as_hit(document))
 
-    found, spelling = rank_texts(query, fields, read, index.words)
+    found, spelling = rank_texts(query, fields, read, analysis)
     by_id = {entry.key: entry for entry in found}
     shown = documents.get(spec.collection_id, list(by_id), tombstones=dead)
     return [tell(as_hit(document), by_id[document.document_id], spelling) for document in shown]

@@ -7,12 +7,8 @@ the parent is gone the kernel sends SIGIO to the child's whole process group, wh
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
-import resource
-import select
-import signal
 import socket
 import sys
 import traceback
@@ -22,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mediatheca.extractors import ENTRY_POINTS, Extract, ExtractContext, Extractor, ItemError
+from mediatheca.jobs.children import end_with_parent, limit_memory
 from mediatheca.jobs.runner_wire import FrameReader, dump_answer, encode_rows, send_frame
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import MediathecaError, NotFoundError, ValidationError
@@ -153,22 +150,6 @@ def _open_problem(error: BaseException) -> tuple[str, str]:
     return "unknown" if isinstance(error, NotFoundError) else "other", _reason(error)
 
 
-def _end_with_parent(life: int) -> None:
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
-    fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([life], [], [], 0)[0]:
-        sys.exit("the parent has gone")
-
-
-def _limit(memory_limit_mb: int) -> None:
-    """Cap private writable memory (RLIMIT_DATA: not what is only reserved, nor mapped files), and write no cores."""
-    largest = memory_limit_mb << 20
-    resource.setrlimit(resource.RLIMIT_DATA, (largest, largest))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def _messages(connection: socket.socket) -> Iterator[Any]:
     reader = FrameReader(connection)
     while True:
@@ -183,13 +164,13 @@ def _messages(connection: socket.socket) -> Iterator[Any]:
 def main(arguments: Sequence[str]) -> None:
     """Serve tasks until the parent closes the socket."""
     descriptor, life = map(int, arguments)
-    _end_with_parent(life)
+    end_with_parent(life)
     connection = socket.socket(fileno=descriptor)
     messages = _messages(connection)
     settings = next(messages, None)
     if settings is None:
         return
-    _limit(settings.memory_limit_mb)
+    limit_memory(settings.memory_limit_mb)
     child = Child(connection, settings)
     for task in messages:
         child.work(task)

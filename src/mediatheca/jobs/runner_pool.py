@@ -12,17 +12,10 @@ import sys
 import threading
 from collections import deque
 
+from mediatheca.jobs.children import ending, environment
 from mediatheca.jobs.runner_child import ChildSettings, Task
 from mediatheca.jobs.runner_wire import MAX_ITEM_BYTES, FrameReader, send_frame
 from mediatheca.kernel.errors import UnavailableError
-
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
 
 
 class RunnerClosedError(UnavailableError):
@@ -46,7 +39,7 @@ class ChildHandle:
                 pass_fds=(theirs.fileno(), life),
                 stdin=subprocess.DEVNULL,
                 stdout=2,
-                env=_environment(settings.model_settings.threads),
+                env=environment(settings.model_settings.threads),
                 start_new_session=True,
             )
         except OSError as error:
@@ -93,32 +86,12 @@ class ChildHandle:
         if self._life >= 0:
             os.close(self._life)
             self._life = -1
-        return _ending(ended)
+        return ending(ended)
 
     def wait_end(self, timeout_s: float) -> None:
         """Give a child that has closed its socket the moment it needs to be gone, so that `kill` can say why."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Ours without our settings (they hold secrets that decoding a file needs not know), and bounded thread pools."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIATHECA_")}
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    bounds = dict.fromkeys(_THREADS, str(threads))
-    return {**kept, **bounds, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "was stopped"
-    if code >= 0:
-        return f"ended itself with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"was killed by {name}" + (" (perhaps the system was out of memory)" if name == "SIGKILL" else "")
 
 
 class Pool:

@@ -2,7 +2,7 @@
 
 A frame is its length (8 bytes, little endian) and a pickle. What comes back from a child is read by an unpickler that
 knows only plain values, times, decimals and UUIDs: a child that a hostile file has taken over cannot make the parent
-import or call anything. Vectors travel as raw float32 bytes beside their shape.
+import or call anything. Vectors travel as raw bytes (float32, or pairs of a sparse one) beside their shape.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from uuid import UUID
 import numpy as np
 
 from mediatheca.extractors import Artifact, ItemError, Row
+from mediatheca.kernel.sparse import PAIRS, checked, is_sparse, unpacked
 
 MAX_ITEM_BYTES = 256 << 20
 """All rows of one item, artifacts included."""
@@ -75,6 +76,11 @@ def _encode(row: Row) -> WireRow:
 
 
 def _encode_vector(name: str, vector: Any) -> tuple[tuple[int, ...], bytearray]:
+    if is_sparse(vector):
+        try:
+            return PAIRS, bytearray(checked(vector).tobytes())
+        except ValueError as error:
+            raise ItemError(f"the extractor made a vector '{name}' that {error}") from error
     try:
         array = np.ascontiguousarray(vector, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -85,11 +91,11 @@ def _encode_vector(name: str, vector: Any) -> tuple[tuple[int, ...], bytearray]:
 
 
 def decode_rows(rows: list[WireRow]) -> list[Row]:
-    """The rows again; vectors are writable float32 arrays."""
+    """The rows again; vectors are writable arrays."""
     return [
         Row(
             fields,
-            {name: np.frombuffer(data, dtype=np.float32).reshape(shape) for name, (shape, data) in vectors.items()},
+            {name: unpacked(shape, data) for name, (shape, data) in vectors.items()},
             {name: Artifact(*artifact) for name, artifact in artifacts.items()},
             source_key,
             position,

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 Vector: TypeAlias = npt.NDArray[np.float32]
-"""Dense: shape (dimensions,). Multi-vector: shape (tokens, dimensions). Always float32."""
+"""Dense: shape (dimensions,). Multi-vector: shape (tokens, dimensions). Always float32.
+
+A sparse vector is an array of `mediatheca.kernel.sparse.SPARSE` pairs, shape (terms,)."""
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclid"]
 
@@ -33,6 +35,8 @@ class VectorIndex:
     """Hash of the weights that make the vectors; a query embedded by other weights is refused."""
     modalities: tuple[str, ...] = ("text",)
     """What a query against this index may be: text, image, …"""
+    sparse: bool = False
+    """Vectors of (index, weight) pairs, compared by dot product; `dimensions` is 0, and `metric` is dot."""
 
 
 @dataclass(slots=True)

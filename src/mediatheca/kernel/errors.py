@@ -7,6 +7,7 @@ MediathecaError
 │   └── NotEnabledError 403
 ├── NotFoundError 404
 ├── ConflictError 409
+├── GoneError 410
 ├── PayloadTooLargeError 413
 ├── ValidationError 422
 ├── TooManyRequestsError 429
@@ -82,6 +83,13 @@ class ConflictError(MediathecaError):
 
     status = 409
     type = "AlreadyExistsError"
+
+
+class GoneError(MediathecaError):
+    """It was here and is not any more: a cursor into what was forgotten, a stream that has ended."""
+
+    status = 410
+    type = "GoneError"
 
 
 class PayloadTooLargeError(MediathecaError):

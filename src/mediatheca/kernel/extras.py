@@ -13,6 +13,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "web": ("resiliparse",),
     "code": ("pydantic_monty",),
     "postgres": ("psycopg",),
+    "layout": ("umap",),
 }
 """Extra → the modules that it brings."""
 

@@ -23,7 +23,7 @@ from mediatheca.kernel.filter_values import present
 
 __all__ = [
     "MAX_DEPTH", "MAX_ITEMS", "MAX_LEAVES", "OPERATORS", "And", "Filter", "Leaf", "Not", "Or", "all_of",
-    "document_view", "fields_of", "leaves", "parse_filter", "to_wire",
+    "document_view", "empty_branches", "fields_of", "leaves", "parse_filter", "to_wire", "written_fields",
 ]  # fmt: skip
 
 MAX_DEPTH = 10
@@ -74,6 +74,54 @@ def all_of(*filters: Filter | None) -> Filter | None:
 def fields_of(filter: Filter) -> set[str]:
     """The dotted paths a filter looks at."""
     return {leaf.field for leaf in leaves(filter)}
+
+
+def written_fields(raw: Any) -> set[str]:
+    """The dotted paths that a filter in any spelling looks at, templates still in it."""
+    if isinstance(raw, Filter):
+        return fields_of(raw)
+    if isinstance(raw, list | tuple):
+        return {name for entry in raw for name in written_fields(entry)}
+    if not isinstance(raw, Mapping):
+        return set()
+    if _is_leaf(raw):
+        return {name for name in (raw.get("field", raw.get("key")),) if isinstance(name, str)}
+    found: set[str] = set()
+    for key, value in raw.items():
+        if key == "conditions" or str(key).lower() in _LOGIC:
+            found |= written_fields(value)
+        elif isinstance(key, str) and key not in ("case_sensitive", "operator", "logic"):
+            found.add(key)
+    return found
+
+
+def empty_branches(raw: Any, path: str) -> list[str]:
+    """Where an OR of a filter, as it was written, has a branch without a condition: it then restricts nothing."""
+    if isinstance(raw, list | tuple):
+        return [place for at, entry in enumerate(raw) for place in empty_branches(entry, f"{path}.{at}")]
+    if not isinstance(raw, Mapping) or _is_leaf(raw):
+        return []
+    found = []
+    for key, value in raw.items():
+        logic = _logic_of(raw, key)
+        if logic is not None:
+            found += empty_branches(value, f"{path}.{key}")
+        branches = value if isinstance(value, list | tuple) else [value]
+        if logic == "or" and (not branches or any(map(_is_empty, branches))):
+            found.append(f"{path}.{key}")
+    return found
+
+
+def _logic_of(raw: Mapping[str, Any], key: Any) -> str | None:
+    named = raw.get("operator", raw.get("logic", "and")) if key == "conditions" else key
+    return _LOGIC.get(str(named).lower())
+
+
+def _is_empty(raw: Any) -> bool:
+    if isinstance(raw, list | tuple):
+        return all(map(_is_empty, raw))
+    rest = {key: value for key, value in raw.items() if key != "case_sensitive"} if isinstance(raw, Mapping) else None
+    return rest is not None and all(_logic_of(rest, key) and _is_empty(value) for key, value in rest.items())
 
 
 def to_wire(filter: Filter) -> dict[str, Any]:

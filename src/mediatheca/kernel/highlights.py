@@ -8,7 +8,7 @@ escaped for HTML unless that was switched off.
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,18 @@ class Style:
     escape: bool = True
 
 
-def lexical_fragments(text: str, wanted: Collection[str], style: Style) -> list[dict[str, Any]]:
-    """The fragments that hold most of the different words wanted (lower case), then most words; best first."""
+def lexical_fragments(
+    text: str, wanted: Collection[str], style: Style, alike: Callable[[str], Hashable] = str
+) -> list[dict[str, Any]]:
+    """The fragments that hold most of the different words wanted (lower case), then most words; best first.
+
+    Args:
+        alike: what two words share that count as the same; None of a word that counts as none.
+    """
     text = text[:MAX_TEXT]
-    matches = [span for span in word_spans(text) if text[span[0] : span[1]].lower() in wanted]
+    keys = {alike(word) for word in wanted} - {None}
+    found = {word: alike(word) in keys for word in {text[a:b].lower() for a, b in word_spans(text)}}
+    matches = [span for span in word_spans(text) if found[text[span[0] : span[1]].lower()]]
     if not matches:
         return []
     ranked = []

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from mediatheca.kernel.analysis import Analysis, Split, phrase_share
 from mediatheca.kernel.search import Hit, TextQuery
 from mediatheca.kernel.spelling import LEVELS, Bucket, Spelling, Vocabulary, spellings, vocabulary_of
 
@@ -114,39 +115,106 @@ def tell(hit: Hit, found: Stacked[Key], spelling: Spelling) -> Hit:
 
 
 Texts: TypeAlias = Mapping[str, Iterable[str]]
-Split: TypeAlias = Callable[[str], Mapping[Any, int]]
+Read: TypeAlias = Callable[[], Iterable[tuple[Key, Texts, Callable[[], bool]]]]
+
+
+def phrase_pool(limit: int) -> int:
+    """How many documents are looked at for words that stand next to each other."""
+    return max(limit, min(max(4 * limit, 100), 1000))
+
+
+def boosted(query: TextQuery, asked: Sequence[str], fields: Sequence[str], texts: Texts, analysis: Analysis) -> float:
+    """What `TextQuery.phrase` makes of the score of a document. `asked`: the words of the query in their order."""
+    share = max(
+        (
+            phrase_share(
+                [key for word in asked for key in analysis.keys(name, word)],
+                (analysis.keys(name, text) for text in texts.get(name, ())),
+            )
+            for name in fields
+        ),
+        default=0.0,
+    )
+    return 1.0 + (query.phrase - 1.0) * share
 
 
 def rank_texts(
-    query: TextQuery,
-    fields: Sequence[str],
-    read: Callable[[], Iterable[tuple[Key, Texts, Callable[[], bool]]]],
-    split: Split,
+    query: TextQuery, fields: Sequence[str], read: Read[Key], split: Split | Analysis
 ) -> tuple[list[Stacked[Key]], Spelling]:
     """A text query over texts without an index: what the index would answer. Equal scores by key.
 
     Args:
         fields: the fields searched; BM25 is summed over them.
         read: the documents, from the beginning at every call: key, texts by field, whether the filter lets it through.
-        split: how often each word stands in a text, as the index splits it.
+        split: how often each word stands in a text, as the index splits it; or how it does so field by field.
     """
-    spelling = _spelling(query, read)
-    rankings = [_BucketRanking[Key](bucket, query, fields, split) for bucket in spelling.buckets]
+    analysis = split if isinstance(split, Analysis) else Analysis(split)
+    spelling = _spelling(query, fields, read, analysis)
+    rankings = [_BucketRanking[Key](bucket, query, fields, analysis) for bucket in spelling.buckets]
     for key, texts, passes in read():
-        counted = {name: _counted(texts.get(name, ()), split) for name in fields}
+        counted = {name: _counted(texts.get(name, ()), analysis.of(name)) for name in fields}
         held = [ranking.add(key, counted) for ranking in rankings]  # every one of them counts every text
         if any(held) and not passes():
             for ranking in rankings:
                 ranking.hidden.add(key)
-    return stack(((r.bucket.level, r.ranked()) for r in rankings), query.limit), spelling
+    ranked = [(ranking.bucket.level, ranking.ranked()) for ranking in rankings]
+    if query.phrase != 1.0:
+        level, best = ranked[0]
+        asked = [group[0] for group in rankings[0].bucket.groups]
+        ranked[0] = level, _neighbours(query, asked, fields, best[: phrase_pool(query.limit)], read, analysis)
+    return stack(ranked, query.limit), spelling
 
 
-def _spelling(query: TextQuery, read: Callable[[], Iterable[tuple[Key, Texts, Callable[[], bool]]]]) -> Spelling:
-    frequency: Counter[str] = Counter()
+def _neighbours(
+    query: TextQuery,
+    asked: Sequence[str],
+    fields: Sequence[str],
+    pool: Sequence[tuple[Key, float]],
+    read: Read[Key],
+    analysis: Analysis,
+) -> list[tuple[Key, float]]:
+    """The best again, those first that hold words of the query next to each other."""
+    scores = dict(pool)
+    for key, texts, _ in read():
+        if key in scores:
+            scores[key] *= boosted(query, asked, fields, texts, analysis)
+    return sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+def _spelling(query: TextQuery, fields: Sequence[str], read: Read[Key], analysis: Analysis) -> Spelling:
+    """The query's spellings. Where a field has a language, a word is known by its stem."""
+    vocabulary, counts = Vocabulary(), _Counts(fields, analysis)
     if query.fuzziness != 0:
         for _, texts, _ in read():
-            frequency.update({word for held in texts.values() for text in held for word in vocabulary_of(text)})
-    return spellings(query.text, query.fuzziness, Vocabulary(frequency), frequency.__contains__, frequency.__getitem__)
+            found = {word for held in texts.values() for text in held for word in vocabulary_of(text)}
+            vocabulary.add(found)
+            counts.add(found)
+    return spellings(query.text, query.fuzziness, vocabulary, counts.known, counts.of)
+
+
+class _Counts:
+    """In how many texts a word stands, or another one that a field takes for the same."""
+
+    def __init__(self, fields: Sequence[str], analysis: Analysis) -> None:
+        self._fields, self._analysis = fields, analysis
+        self._splits = list({id(split): split for name in fields if (split := analysis.own.get(name))}.values())
+        self._texts: Counter[Hashable] = Counter()
+        self._keys: dict[str, frozenset[Hashable]] = {}
+
+    def _of(self, word: str) -> frozenset[Hashable]:
+        if word not in self._keys:
+            stems = ((number, stem) for number, split in enumerate(self._splits) for stem in split(word))
+            self._keys[word] = frozenset((word, *stems))
+        return self._keys[word]
+
+    def add(self, found: Iterable[str]) -> None:
+        self._texts.update({key for word in found for key in self._of(word)})
+
+    def known(self, word: str) -> bool:
+        return self.of(word) > 0 or (bool(self._splits) and self._analysis.silent(word, self._fields))
+
+    def of(self, word: str) -> int:
+        return max(self._texts[key] for key in self._of(word))
 
 
 def _counted(texts: Iterable[str], split: Split) -> Counter[Hashable]:
@@ -159,22 +227,23 @@ def _counted(texts: Iterable[str], split: Split) -> Counter[Hashable]:
 class _BucketRanking(Generic[Key]):
     """One bucket of a query over texts that are given one at a time."""
 
-    def __init__(self, bucket: Bucket, query: TextQuery, fields: Sequence[str], split: Split) -> None:
+    def __init__(self, bucket: Bucket, query: TextQuery, fields: Sequence[str], analysis: Analysis) -> None:
         self.bucket = bucket
         self.hidden: set[Key] = set()
         self._boosts = dict(query.boosts)
         plain = not bucket.level and all(len(group) == 1 for group in bucket.groups)
-        asked = split(query.text if plain else bucket.text)
-        self._fields: dict[str, Bm25[Key]] = {name: Bm25(asked) for name in fields}
-        self._groups = [set(split(" ".join(group))) for group in bucket.groups]
+        asked = query.text if plain else bucket.text
+        self._fields: dict[str, Bm25[Key]] = {name: Bm25(analysis.of(name)(asked)) for name in fields}
+        audible = [group for group in bucket.groups if not all(analysis.silent(word, fields) for word in group)]
+        self._groups = [{name: set(analysis.of(name)(" ".join(group))) for name in fields} for group in audible]
         self._needed = min(query.minimum, len(self._groups))
 
     def add(self, key: Key, counted: Mapping[str, Mapping[Hashable, int]]) -> bool:
         each = [ranking.add(key, counted[name]) for name, ranking in self._fields.items()]
         held = any(each)
         if held and self._needed > 1:
-            stands = set().union(*counted.values())
-            if sum(not group.isdisjoint(stands) for group in self._groups) < self._needed:
+            stands = [any(not held.isdisjoint(counted[name]) for name, held in group.items()) for group in self._groups]
+            if sum(stands) < self._needed:
                 self.hidden.add(key)
         return held
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from mediatheca.kernel.documents import Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class ModelInfo:
     """`local` | `hub` | `remote` | `bundled` | `plugin`."""
     note: str = ""
     """For people: `approximate`, `English only`, …"""
+    sparse: bool = False
+    """Its vectors are sparse: `dimensions` is 0, `metric` is dot."""
 
 
 @runtime_checkable
@@ -40,6 +44,38 @@ class TextEmbedder(Protocol):
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> npt.NDArray[np.float32]:
         """`query` picks the query prefix of models that have one."""
+
+
+EmbeddingTask: TypeAlias = Literal[
+    "retrieval_query", "retrieval_document", "semantic_similarity", "classification", "none"
+]
+"""What a text is embedded for. `none`: the text as it is, without any prefix."""
+
+
+@runtime_checkable
+class TaskEmbedder(TextEmbedder, Protocol):
+    """A text model with a prefix for each task; without this method a model tells queries from documents at most."""
+
+    def embed_for(self, texts: Sequence[str], task: EmbeddingTask) -> npt.NDArray[np.float32]:
+        """As `embed_texts`."""
+
+
+def embed_for(model: TextEmbedder, texts: Sequence[str], task: EmbeddingTask) -> npt.NDArray[np.float32]:
+    """Texts embedded for a task, as far as the model tells tasks apart."""
+    if isinstance(model, TaskEmbedder):
+        return model.embed_for(texts, task)
+    return model.embed_texts(texts, query=task != "retrieval_document")
+
+
+@runtime_checkable
+class SparseEmbedder(Protocol):
+    """Sparse vectors of texts (`mediatheca.kernel.sparse`), one a text; a text without terms has an empty one."""
+
+    info: ModelInfo
+    inline: bool
+
+    def sparse_embed(self, texts: Sequence[str], *, query: bool) -> Sequence[Vector]:
+        """`query`: for models that weigh the terms of queries and documents differently."""
 
 
 @runtime_checkable
@@ -79,6 +115,8 @@ class Models(Protocol):
         """Loaded once per process and kept."""
 
     def image(self, name: str) -> ImageEmbedder: ...
+
+    def sparse(self, name: str) -> SparseEmbedder: ...
 
     def reranker(self, name: str) -> Reranker: ...
 

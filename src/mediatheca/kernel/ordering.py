@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filter_tree import SYSTEM_ALIASES
 from mediatheca.kernel.filter_values import fold
-from mediatheca.kernel.search import Hit
+from mediatheca.kernel.search import FINDINGS, Hit
 
 Direction: TypeAlias = Literal["asc", "desc"]
 
@@ -31,7 +31,8 @@ def read_field(hit: Hit, path: str) -> Any:
     """The value at a dotted path of a hit, None where there is none.
 
     `score`, `document_id`, `collection_id`, `scores.…` and `_internal.…` are the hit's own; everything else is payload,
-    and where it has no value, `created_at`, `updated_at`, `source_object_id` and `root_object_id` are the system's.
+    and where it has no value, `created_at`, `updated_at`, `source_object_id` and `root_object_id` are the system's;
+    `highlights` and `query_chunks`, unless the payload has a field of that name, are what the search noted.
     A path through a list gives the list of what its elements hold.
     """
     if path in ("score", "_score"):
@@ -46,7 +47,10 @@ def read_field(hit: Hit, path: str) -> Any:
         return _walk(hit.system, path.removeprefix("_internal.").split("."))
     if path.startswith("scores.") and "scores" not in hit.payload:
         return _walk(hit.scores, path.removeprefix("scores.").split("."))
-    value = _walk(hit.payload, path.split("."))
+    parts = path.split(".")
+    if parts[0] in FINDINGS and parts[0] not in hit.payload:
+        return _walk(hit.scores, parts)
+    value = _walk(hit.payload, parts)
     return value if value is not None or path not in SYSTEM_ALIASES else hit.system.get(SYSTEM_ALIASES[path])
 
 

@@ -16,6 +16,7 @@ from mediatheca.kernel.documents import Document
 from mediatheca.kernel.mapping import MISSING, read_path, write_path
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.search import FINDINGS, Hit
+from mediatheca.kernel.sparse import shown as shown_vector
 
 LINEAGE = (
     "root_object_id", "root_bucket_id", "source_type", "source_object_id", "source_document_id", "source_collection_id",
@@ -108,7 +109,7 @@ def _finished(shown: dict[str, Any], hit: Hit, view: View, identity: Sequence[st
         shown = {**_selected(shown, view.select), **{name: shown[name] for name in identity if name in shown}}
     if view.vectors is not False:
         shown["vectors"] = {
-            name: vector.tolist()
+            name: shown_vector(vector)
             for name, vector in hit.vectors.items()
             if view.vectors is True or name in view.vectors
         }

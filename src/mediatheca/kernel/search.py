@@ -8,11 +8,14 @@ from typing import Any, Literal, TypeAlias
 
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.filters import Filter
+from mediatheca.kernel.sparse import is_sparse
 
 Fuzziness: TypeAlias = Literal["auto", 0, 1, 2]
 """`auto`: a word that stands nowhere is replaced by the nearest ones that do. 1, 2: words that do stand somewhere are
 also looked for with so many typos, after everything that is spelled as asked."""
 
+
+Span: TypeAlias = tuple[int, int]
 
 FINDINGS = ("highlights", "query_chunks")
 """What a search notes in `Hit.scores` that is no score: a result shows it beside its fields."""
@@ -49,6 +52,19 @@ class VectorQuery:
     with_vectors: Collection[str] = ()
 
 
+def query_chunk(number: int, score: float, *, text: Span | None = None, time_ms: Span | None = None) -> dict[str, Any]:
+    """One piece of a query that found a document, as `query_chunks` lists them, the best first.
+
+    Args:
+        number: of the piece, from 0.
+        text: where it stands in the query, in characters; of a text.
+        time_ms: where it lies, in milliseconds; of a recording.
+    """
+    (start, end), (start_ms, end_ms) = text or (None, None), time_ms or (None, None)
+    place = {"start": start, "end": end, "start_ms": start_ms, "end_ms": end_ms}
+    return {"chunk": number, **place, "score": score}
+
+
 @dataclass(frozen=True, slots=True)
 class TextQuery:
     """BM25 over the indexed text fields (`fields` empty: all of them), summed over the fields.
@@ -65,3 +81,13 @@ class TextQuery:
     minimum: int = 1
     """How many words of the query a document must hold, in any of its fields; more than there are means all."""
     fuzziness: Fuzziness = 0
+    phrase: float = 1.0
+    """What the score of a document is multiplied with when it holds the words next to each other, in their order; less
+    when only some of them are. Not above the best `phrase_pool` documents."""
+
+
+def arm_of(query: VectorQuery | TextQuery) -> str:
+    """How a query looks: `lexical`, `sparse` or `dense`."""
+    if isinstance(query, TextQuery):
+        return "lexical"
+    return "sparse" if is_sparse(query.vector) else "dense"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timedelta
 from math import ceil, exp, floor, log, sqrt
 from typing import Any
 
@@ -71,14 +73,32 @@ def check_digits(digits: Any) -> None:
         raise SecurityError(f"round() is limited to {MAX_DIGITS} digits")
 
 
+_moment: ContextVar[datetime | None] = ContextVar("template_moment", default=None)
+
+
+@contextmanager
+def at_moment(moment: datetime) -> Iterator[None]:
+    """What is rendered inside takes `moment` for the current time: one time for all of an execution, and for its
+    replay."""
+    token = _moment.set(moment)
+    try:
+        yield
+    finally:
+        _moment.reset(token)
+
+
+def _now() -> datetime:
+    return _moment.get() or clock.now()
+
+
 def utc_now() -> str:
     """The current time, ISO-8601 with `Z`."""
-    return clock.wire_time(clock.now())
+    return clock.wire_time(_now())
 
 
 def time_ago(*, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> str:
     """The time that long ago, ISO-8601 with `Z`."""
-    return clock.wire_time(clock.now() - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+    return clock.wire_time(_now() - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
 
 
 def days_since(time: Any) -> float:
@@ -86,7 +106,7 @@ def days_since(time: Any) -> float:
     moment = filter_date(time) if isinstance(time, str) else None
     if moment is None:
         raise SecurityError(f"days_since() needs an ISO-8601 time, got {str(time)[:50]!r}")
-    return (clock.now().timestamp() * 1e6 - moment) / 86_400e6
+    return (_now().timestamp() * 1e6 - moment) / 86_400e6
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

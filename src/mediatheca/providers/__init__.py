@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, SparseEmbedder, TextEmbedder
 
 ENTRY_POINTS = "mediatheca.providers"
-Model: TypeAlias = TextEmbedder | ImageEmbedder | Reranker
+Model: TypeAlias = TextEmbedder | ImageEmbedder | Reranker | SparseEmbedder
 
 
 @dataclass(frozen=True, slots=True)

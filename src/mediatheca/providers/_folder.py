@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import UnavailableError
-from mediatheca.kernel.models import ModelInfo
+from mediatheca.kernel.models import EmbeddingTask, ModelInfo
+from mediatheca.kernel.sparse import sparse_vector
 from mediatheca.providers import Model
 from mediatheca.providers._card import Card, ImageCard, TextCard, read_card, weights_hash
 from mediatheca.providers._cross_encoder import CrossEncoder
 from mediatheca.providers._files import sha256_of
 from mediatheca.providers._onnx import require, session
-from mediatheca.providers._texts import clean, unit
+from mediatheca.providers._texts import clean, task_of, task_prefix, unit
 
 Float = npt.NDArray[np.float32]
 
@@ -42,6 +44,7 @@ def describe(name: str, card: Card, weights: str, source: str, weights_name: str
         modalities=card.modalities,
         source=source,
         note=card.note,
+        sparse=card.kind == "sparse",
     )
 
 
@@ -86,9 +89,15 @@ class _TextTower:
         self._inputs = {item.name: item.type for item in self._session.get_inputs()}
         self._output = _choose(self._session, card.output, ("sentence_embedding", "text_embeds", "pooler_output"))
 
-    def run(self, text: str, query: bool) -> Float:
+    def run(self, text: str, task: EmbeddingTask) -> Float:
+        """The vector of a text."""
+        return self._pool(*self.states(text, task))
+
+    def states(self, text: str, task: EmbeddingTask) -> tuple[Float, npt.NDArray[np.int64]]:
+        """What the model gives for a text, and which of its tokens count."""
         card = self._card
-        encoded = self._tokenizer.encode((card.query_prefix if query else card.passage_prefix) + clean(text))
+        prefix = task_prefix(task, card.query_prefix, card.passage_prefix, card.task_prefixes)
+        encoded = self._tokenizer.encode(prefix + clean(text))
         mask = np.array([encoded.attention_mask], np.int64)
         values = {
             "input_ids": np.array([encoded.ids], np.int64),
@@ -97,7 +106,7 @@ class _TextTower:
             "position_ids": np.arange(mask.shape[1], dtype=np.int64)[None],
         }
         feed = {name: values[name].astype(_number(kind)) for name, kind in self._inputs.items() if name in values}
-        return self._pool(np.asarray(self._session.run([self._output], feed)[0], np.float32)[0], mask[0])
+        return np.asarray(self._session.run([self._output], feed)[0], np.float32)[0], mask[0]
 
     def _pool(self, states: Float, mask: npt.NDArray[np.int64]) -> Float:
         if states.ndim == 1:
@@ -167,6 +176,36 @@ def _finish(vectors: Sequence[Float], info: ModelInfo, card: Card) -> Float:
     return unit(stacked) if card.normalize else stacked
 
 
+class FolderSparse:
+    """A sparse text model (SPLADE): its output holds a number for each token and each term of the vocabulary.
+
+    The weight of a term is the largest of log(1 + max(0, x)) over the tokens; terms of no weight are left out.
+    Source: Formal et al., SPLADE v2 (2021).
+    """
+
+    inline = False
+
+    def __init__(self, info: ModelInfo, tower: _TextTower) -> None:
+        self.info = info
+        self._text = tower
+
+    def sparse_embed(self, texts: Sequence[str], *, query: bool) -> list[Vector]:
+        """One sparse vector a text; the index of a term is its number in the vocabulary."""
+        return [self._terms(text, task_of(query)) for text in texts]
+
+    def _terms(self, text: str, task: EmbeddingTask) -> Vector:
+        states, mask = self._text.states(text, task)
+        if states.ndim == 2:
+            kept = states[mask.astype(bool)]
+            states = kept.max(axis=0) if len(kept) else np.zeros(states.shape[1], np.float32)
+        weights = np.log1p(np.maximum(states, 0))
+        places = np.flatnonzero(weights)
+        try:
+            return sparse_vector(places, weights[places])
+        except ValueError as error:
+            raise UnavailableError(f"{self.info.weights_name} gave no sparse vector: it {error}") from error
+
+
 class FolderText:
     """A text model."""
 
@@ -179,7 +218,11 @@ class FolderText:
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> Float:
         """Shape (n, dimensions)."""
-        return _finish([self._text.run(text, query) for text in texts], self.info, self._card)
+        return self.embed_for(texts, task_of(query))
+
+    def embed_for(self, texts: Sequence[str], task: EmbeddingTask) -> Float:
+        """As `embed_texts`, with the card's prefix of the task."""
+        return _finish([self._text.run(text, task) for text in texts], self.info, self._card)
 
 
 class FolderImage:
@@ -206,7 +249,11 @@ class FolderImageText(FolderImage):
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> Float:
         """Shape (n, dimensions)."""
-        return _finish([self._text.run(text, query) for text in texts], self.info, self._card)
+        return self.embed_for(texts, task_of(query))
+
+    def embed_for(self, texts: Sequence[str], task: EmbeddingTask) -> Float:
+        """As `embed_texts`, with the card's prefix of the task."""
+        return _finish([self._text.run(text, task) for text in texts], self.info, self._card)
 
 
 def load_folder(info: ModelInfo, folder: Path, threads: int) -> Model:
@@ -225,4 +272,6 @@ def load_folder(info: ModelInfo, folder: Path, threads: int) -> Model:
         return FolderImageText(info, card, image, text) if text else FolderImage(info, card, image)
     if text is None:
         raise UnavailableError(f"the model folder {folder}: the card names no text, image or reranker model")
+    if card.kind == "sparse":
+        return FolderSparse(info, text)
     return FolderText(info, card, text)

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mediatheca.kernel.models import EmbeddingTask
 from mediatheca.providers._card import Card, ImageCard, RerankCard, TextCard
+from mediatheca.providers._texts import task_prefix
 
 _E5_TASK = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
+_E5_TASKS: dict[EmbeddingTask, str] = {
+    "semantic_similarity": "Instruct: Retrieve semantically similar text\nQuery: ",
+    "classification": "Instruct: Classify the given text by its topic\nQuery: ",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ _INSTRUCT = HubModel(
         kind="text",
         dimensions=1024,
         weights_name="multilingual-e5-large-instruct",
-        text=TextCard(model="onnx/model.onnx", query_prefix=_E5_TASK),
+        text=TextCard(model="onnx/model.onnx", query_prefix=_E5_TASK, task_prefixes=_E5_TASKS),
     ),
 )
 _MINILM = HubModel(
@@ -75,7 +81,21 @@ _MINILM = HubModel(
     ),
 )
 
+_SPLADE = HubModel(
+    "Qdrant/Splade_PP_en_v1",
+    Card(
+        kind="sparse",
+        dimensions=0,
+        metric="dot",
+        normalize=False,
+        weights_name="Splade_PP_en_v1",
+        note="English; sparse",
+        text=TextCard(model="model.onnx"),
+    ),
+)
+
 HUB: dict[str, HubModel] = {
+    "splade_pp_en_v1": _SPLADE,
     "multilingual_e5_large_instruct_v1": _INSTRUCT,
     "multilingual_e5_small": _e5("small", 384),
     "multilingual_e5_base": _e5("base", 768),
@@ -128,8 +148,8 @@ WIRE_NAMES: tuple[str, ...] = (
 """Names that clients of the wire format ask for, whether or not this installation can answer them."""
 
 
-def prefixes(name: str) -> tuple[str, str]:
-    """Query and passage prefix a text model was trained with, for servers that do not add them themselves."""
+def prefix_of(name: str, task: EmbeddingTask) -> str:
+    """The prefix a text model was trained with, for servers that do not add it themselves."""
     known = HUB.get(name)
     text = known.card.text if known else None
-    return (text.query_prefix, text.passage_prefix) if text else ("", "")
+    return task_prefix(task, text.query_prefix, text.passage_prefix, text.task_prefixes) if text else ""

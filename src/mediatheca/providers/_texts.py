@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
+
+from mediatheca.kernel.models import EmbeddingTask
 
 
 def clean(text: str) -> str:
@@ -15,6 +19,23 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
+
+
+def task_prefix(task: EmbeddingTask, query: str, passage: str, own: Mapping[EmbeddingTask, str] | None = None) -> str:
+    """What a model reads before a text. `own`: prefixes of single tasks, for models trained with instructions.
+
+    Tasks in which both sides are alike (similarity, classification) take the query's prefix, as the E5 family asks.
+    """
+    if task == "none":
+        return ""
+    if own and task in own:
+        return own[task]
+    return passage if task == "retrieval_document" else query
+
+
+def task_of(query: bool) -> EmbeddingTask:
+    """The task of models' two-sided method."""
+    return "retrieval_query" if query else "retrieval_document"
 
 
 def unit(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mediatheca.kernel.errors import BadRequestError, UnavailableError
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, TextEmbedder
+from mediatheca.kernel.models import EmbeddingTask, ImageEmbedder, ModelInfo, TextEmbedder
 from mediatheca.providers import ModelSettings, Provider
 from mediatheca.providers._files import digest
-from mediatheca.providers._known import HUB, WIRE_NAMES, prefixes
-from mediatheca.providers._texts import clean, unit
+from mediatheca.providers._known import HUB, WIRE_NAMES, prefix_of
+from mediatheca.providers._texts import clean, task_of, unit
 
 if TYPE_CHECKING:
     import httpx
@@ -121,11 +121,14 @@ class RemoteText:
     def __init__(self, info: ModelInfo, endpoint: Endpoint) -> None:
         self.info = info
         self._endpoint = endpoint
-        self._query_prefix, self._passage_prefix = prefixes(info.name)
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> npt.NDArray[np.float32]:
         """Unit vectors, shape (n, dimensions), asked for in batches of 64."""
-        prefix = self._query_prefix if query else self._passage_prefix
+        return self.embed_for(texts, task_of(query))
+
+    def embed_for(self, texts: Sequence[str], task: EmbeddingTask) -> npt.NDArray[np.float32]:
+        """As `embed_texts`, with the prefix of the task."""
+        prefix = prefix_of(self.info.name, task)
         sent = [prefix + clean(text) for text in texts]
         parts = [self._endpoint.embed(self.info.weights_name, sent[i : i + BATCH]) for i in range(0, len(sent), BATCH)]
         if not parts:

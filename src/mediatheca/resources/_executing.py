@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,19 +11,24 @@ from starlette.responses import StreamingResponse
 
 from mediatheca.api.deps import Caller, answer
 from mediatheca.flows.executions import ADHOC
-from mediatheca.flows.learning import LearningNeighbours
+from mediatheca.flows.executions_replay import PinnedWeights, collections_seen
+from mediatheca.flows.learning.seen import seen_filter
 from mediatheca.flows.materialise import ResultWriter
 from mediatheca.flows.neighbours import Confined
 from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, Plan
 from mediatheca.flows.retrieve.execute import Tell
 from mediatheca.flows.retrieve.streaming import Shown, ids
 from mediatheca.flows.retrievers import Compiled
+from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.ids import new_id
 from mediatheca.kernel.present import View, result
+from mediatheca.telemetry import server_timing
 
+MAX_TIMINGS = 50
+"""Stages in a `Server-Timing` header."""
 _QUERY = (
     *("return_presigned_urls", "return_urls", "return_vectors", "explain", "explain_document", "skip_cache"),
-    *("limit", "offset", "stream", "stream_documents"),
+    *("limit", "offset", "stream", "stream_documents", "include_legacy_results"),
 )
 
 
@@ -46,21 +52,48 @@ def context_of(caller: Caller, found: Compiled | None = None, **more: Any) -> Ex
 
 
 async def run(
-    caller: Caller, plan: Plan, asked: ExecuteRequest, context: ExecutionContext, tell: Tell | None = None
+    caller: Caller,
+    plan: Plan,
+    asked: ExecuteRequest,
+    context: ExecutionContext,
+    tell: Tell | None = None,
+    *,
+    weights: Mapping[str, Any] | None = None,
+    keep: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Execute a plan and remember that it ran."""
-    learning = LearningNeighbours(context.neighbours, caller.services.learning, caller.scope, asked)
-    result = await caller.services.retrieve.execute(plan, asked, replace(context, neighbours=learning), tell)
+    """Execute a plan and remember that it ran.
+
+    Args:
+        weights: those that a replay takes instead of drawing new ones.
+        keep: what the record holds besides.
+    """
+    services, record = caller.services, context.record
+    views = plan.narrow(asked.collection_identifiers).collections
+    around = (context.neighbours, services.learning, caller.scope, asked)
+    learning = PinnedWeights(*around, record=record, pinned=weights)
+    hidden = await seen_filter(caller.services.db, caller.services.executions, caller.scope, asked)
+    seen = parse_filter(hidden, case_sensitive=True) if hidden else None
+    context = replace(context, neighbours=learning, seen=seen, principal=caller.actor.key_id or "")
+    result = await caller.services.retrieve.execute(plan, asked, context, tell)
+    record.setdefault("collections", collections_seen(services.indexer, views))
     result, learned = learning.report(result)
-    seen = {
-        "collection_ids": [view.collection_id for view in plan.collections],
+    kept = {
+        "collection_ids": [view.collection_id for view in views],
         "actor": caller.actor.key_id,
         "version": context.version,
-        "request": asked.repeatable(),
+        "later_page": asked.cursor is not None,
+        "request": asked.repeatable() | ({"filters": _both(asked.filters, hidden)} if hidden else {}),
+        **record,
         **learned,
+        **(keep or {}),
     }
-    caller.services.executions.add(caller.scope, context.retriever_id or ADHOC, asked.inputs, result, **seen)
+    caller.services.executions.add(caller.scope, context.retriever_id or ADHOC, asked.inputs, result, **kept)
     return result
+
+
+def _both(filters: Any, hidden: dict[str, Any]) -> Any:
+    """The filters of a request together with those that left out what was seen: a replay asks the same."""
+    return {"AND": [filters, hidden]} if filters else hidden
 
 
 async def run_stored(caller: Caller, found: Compiled, asked: ExecuteRequest) -> dict[str, Any]:
@@ -76,21 +109,31 @@ async def respond(
     headers: dict[str, str] | None = None,
     *,
     last_event: str | None = None,
+    keep: Mapping[str, Any] | None = None,
 ) -> Response:
     """The answer of an execution, at once or, when asked for, as a stream of events.
 
     `last_event`: the last event of a stream that broke; it goes on from there, and nothing is executed again.
     """
     if asked.stream:
-        return _stream(caller, plan, asked, context, last_event)
-    result = await run(caller, plan, asked, context)
+        return _stream(caller, plan, asked, context, last_event, keep)
+    result = await run(caller, plan, asked, context, keep=keep)
     cached = {"X-Cache": "HIT" if result["cache_hit"] else "MISS"} if context.cache is not None else {}
-    return answer(result, headers={**(headers or {}), **cached})
+    timing = {"Server-Timing": server_timing(_timings(result))}
+    return answer(result, headers={**(headers or {}), **cached, **timing})
+
+
+def _timings(result: dict[str, Any]) -> list[tuple[str, float]]:
+    """What took how long, in milliseconds: the whole, then stage by stage."""
+    stages = result["stage_statistics"]["stages"]
+    ran = [(name, entry["duration_ms"]) for name, entry in stages.items() if not result["cache_hit"]]
+    return [("total", result["execution_time"] * 1000), *ran[:MAX_TIMINGS]]
 
 
 def _stream(
-    caller: Caller, plan: Plan, asked: ExecuteRequest, context: ExecutionContext, last_event: str | None
-) -> Response:
+    caller: Caller, plan: Plan, asked: ExecuteRequest, context: ExecutionContext, last_event: str | None,
+    keep: Mapping[str, Any] | None = None,
+) -> Response:  # fmt: skip
     streams, owner = caller.services.retrieve.streams, (caller.scope, caller.actor.key_id)
     if last_event:
         ident = last_event.rpartition(":")[0]
@@ -100,9 +143,14 @@ def _stream(
         named = replace(context, execution_id=ident)
 
         async def answering(tell: Tell) -> dict[str, Any]:
-            return await run(caller, plan, asked, named, tell)
+            return await run(caller, plan, asked, named, tell, keep=keep)
 
         lines = streams.start(ident, owner, answering, _documents(asked, context)).read()
+    return events(lines, ident)
+
+
+def events(lines: AsyncIterator[bytes], ident: str) -> StreamingResponse:
+    """Server-sent events, which no proxy keeps back."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Execution-Id": ident}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from mediatheca.api.deps import Caller
@@ -113,8 +112,6 @@ class Resource:
     created: Callable[[Tx, Record], None] = lambda tx, record: None
     """What must exist with it from the first moment, in the same transaction."""
     level: Literal["organization", "namespace"] = "namespace"
-    routes: APIRouter | None = None
-    """The hand-written actions; included before the derived routes."""
 
     @property
     def id_field(self) -> str:

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, model_validator
 from mediatheca.api.deps import Read, Reader, Write, Writer, answer
 from mediatheca.flows.collections import design
 from mediatheca.flows.ingest.plan import MAX_OBJECTS, check_objects, create_batch, submit_batch
+from mediatheca.kernel.analysis import language_of
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
 from mediatheca.kernel.filters import all_of, parse_filter
 from mediatheca.kernel.ids import check_name
@@ -73,6 +74,8 @@ class CollectionSpec(Spec):
     enabled: bool = True
     metadata: dict[str, Any] = Field(default_factory=dict)
     embedding_task: str | None = None
+    language: str | None = Field(None, description="Of the text fields: words are searched by stem; none: as they are.")
+    field_languages: dict[str, str] = Field(default_factory=dict, description="Of single text fields.")
 
     _unwrap = model_validator(mode="before")(_single_extractor)
 
@@ -130,8 +133,24 @@ def _body(tx: Tx, spec: CollectionSpec, context: Context) -> dict[str, Any]:
         "enabled": spec.enabled,
         "metadata": spec.metadata,
         "embedding_task": spec.embedding_task,
+        "languages": _languages(spec, designed["indexed_fields"]),
         **designed,
     }
+
+
+def _languages(spec: CollectionSpec, indexed: Mapping[str, str]) -> dict[str, str]:
+    """The language of each text field that has one.
+
+    Raises:
+        ValidationError: no analyser knows the language, or the field is no text field.
+    """
+    texts = [path for path, kind in indexed.items() if kind == "text"]
+    general = language_of(spec.language, "language")
+    own = {path: language_of(raw, ("field_languages", path)) for path, raw in spec.field_languages.items()}
+    for path in own.keys() - set(texts):
+        known = ", ".join(texts) or "none"
+        raise ValidationError.at(("field_languages", path), f"is no text field of the documents; they have: {known}")
+    return {path: language for path in texts if (language := own.get(path, general))}
 
 
 def created(tx: Tx, record: Record) -> None:
@@ -193,6 +212,7 @@ def _view(record: Record, documents: int, context: Context) -> dict[str, Any]:
         "enabled": body["enabled"],
         "metadata": body["metadata"],
         "embedding_task": body["embedding_task"],
+        "field_languages": body.get("languages", {}),
         "document_count": documents,
         "vector_count": documents * len(body["vector_indexes"]),
         "schema_version": record.version,
@@ -209,7 +229,7 @@ def _index_view(entry: Mapping[str, Any]) -> dict[str, Any]:
         "name": entry["name"],
         "vector_name": entry["name"],
         "feature_uri": entry["feature_uri"],
-        "type": "multi" if entry["multi"] else "single",
+        "type": "sparse" if entry.get("sparse") else "multi" if entry["multi"] else "single",
         "model": {"name": entry["model"], "weights": entry["weights"], "dimensions": entry["dimensions"]},
         "index": {
             "name": entry["name"],
@@ -221,7 +241,7 @@ def _index_view(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-routes = APIRouter()
+routes = APIRouter(tags=["collections"])
 
 
 @routes.post("/collections/{identifier}/clone", operation_id="clone_collection", response_model=None)
@@ -241,6 +261,7 @@ def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Respon
         enabled=body["enabled"] if spec.enabled is None else spec.enabled,
         metadata=body["metadata"] if spec.metadata is None else spec.metadata,
         embedding_task=body["embedding_task"],
+        field_languages=body.get("languages", {}),
     )
     context = Context(caller.services, caller.absolute)
     made = tx.put("collection", "col", merged.collection_name, _body(tx, merged, context))
@@ -324,7 +345,7 @@ def features(identifier: str, tx: Read, caller: Reader) -> Response:
                     "vector_index": {
                         **_index_view(entry)["index"],
                         "description": f"Vectors of {entry['model']}",
-                        "type": "dense",
+                        "type": "sparse" if entry.get("sparse") else "dense",
                         "distance": entry["metric"],
                     },
                 }
@@ -345,5 +366,4 @@ collection = Resource(
     change=change,
     remove=remove,
     created=created,
-    routes=routes,
 )

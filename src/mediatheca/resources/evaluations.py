@@ -18,6 +18,8 @@ from mediatheca.flows.evaluation import (
     generate_dataset,
     start_evaluation,
 )
+from mediatheca.flows.evaluation.annotated import annotated_dataset
+from mediatheca.flows.evaluation.calibrating import calibration_view, find_calibration, fit_calibration
 from mediatheca.flows.evaluation.datasets import KIND as DATASET
 from mediatheca.flows.evaluation.datasets import GenerateSpec
 from mediatheca.flows.evaluation.evaluations import KIND, TASK, delete_evaluation, get_evaluation
@@ -26,9 +28,9 @@ from mediatheca.kernel.clock import wire_time
 from mediatheca.kernel.errors import ConflictError, NotFoundError, ValidationError
 from mediatheca.kernel.filters import all_of, parse_filter
 from mediatheca.kernel.ids import check_name
-from mediatheca.kernel.metrics import METRICS, SET_METRICS, means, score_sets
+from mediatheca.kernel.metrics import MAX_GRADE, METRICS, SET_METRICS, means, score_sets
 from mediatheca.stores.db.listing import ListQuery, Page
-from mediatheca.stores.db.tx import ReadTx, Record, record
+from mediatheca.stores.db.tx import ReadTx, Record, Tx, record
 
 router = APIRouter(tags=["evaluations"])
 _DATASETS = "/retrievers/evaluations/datasets"
@@ -155,10 +157,54 @@ def list_evaluations(
 
 @router.post(f"{_EVALUATIONS}/generate-from-interactions", operation_id="generate_dataset", response_model=None)
 def generate(identifier: str, raw: Raw, tx: Write) -> Response:
-    """A data set of what people liked among the results of this retriever."""
+    """A data set of what people liked among the results of this retriever, or (`source`) of annotations on them."""
+    return _generated(tx, identifier, json_body(raw))
+
+
+@router.post(f"{_EVALUATIONS}/generate-from-annotations", operation_id="generate_annotated", response_model=None)
+def generate_annotated(identifier: str, raw: Raw, tx: Write) -> Response:
+    """A data set of the verdicts that people or models gave on results of this retriever."""
+    return _generated(tx, identifier, {**json_body(raw), "source": "annotations"})
+
+
+def _generated(tx: Tx, identifier: str, body: dict[str, Any]) -> Response:
     retriever = tx.get("retriever", identifier)
-    given = {name: value for name, value in json_body(raw).items() if value is not None}
-    return answer(dataset_view(generate_dataset(tx, retriever, checked(GenerateSpec, given)), tx.scope.organization_id))
+    spec = checked(GenerateSpec, {name: value for name, value in body.items() if value is not None})
+    make = annotated_dataset if spec.source == "annotations" else generate_dataset
+    return answer(dataset_view(make(tx, retriever, spec), tx.scope.organization_id))
+
+
+class CalibrationSpec(BaseModel):
+    """How the map from scores to relevance is fitted."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    method: Literal["auto", "isotonic", "platt"] = "auto"
+    relevant_from: int = Field(1, ge=1, le=MAX_GRADE, description="The lowest grade that counts as relevant.")
+
+
+@router.post(f"{_EVALUATIONS}/{{evaluation_id}}/calibrate", operation_id="calibrate_retriever", response_model=None)
+def calibrate(identifier: str, evaluation_id: str, tx: Write, spec: CalibrationSpec | None = None) -> Response:
+    """Fit what a score says about relevance; answers of this version carry `relevance` and `confidence` then."""
+    retriever = tx.get("retriever", identifier)
+    given = spec or CalibrationSpec()
+    evaluation = get_evaluation(tx, retriever.id, evaluation_id)
+    return answer(calibration_view(fit_calibration(tx, retriever, evaluation, given.method, given.relevant_from)))
+
+
+@router.get("/retrievers/{identifier}/calibration", operation_id="get_calibration", response_model=None)
+def get_calibration(identifier: str, tx: Read) -> Response:
+    """The map that is fitted, and how good it is."""
+    return answer(calibration_view(find_calibration(tx, tx.get("retriever", identifier))))
+
+
+@router.delete("/retrievers/{identifier}/calibration", operation_id="delete_calibration", response_model=None)
+def delete_calibration(identifier: str, tx: Delete) -> Response:
+    """Answers carry no `relevance` any more."""
+    retriever = tx.get("retriever", identifier)
+    tx.remove(find_calibration(tx, retriever))
+    tx.emit("retriever.calibration_deleted", retriever.id)
+    return deleted("calibration", retriever.id)
 
 
 @router.get(f"{_EVALUATIONS}/{{evaluation_id}}", operation_id="get_evaluation", response_model=None)

@@ -27,9 +27,14 @@ def extractor_view(extractor: Extractor, services: Services) -> dict[str, Any]:
                 "name": index.name,
                 "feature_uri": index.feature_uri,
                 "description": f"vectors of {index.model}",
-                "type": "multi" if index.multi else "single",
+                "type": "sparse" if index.sparse else "multi" if index.multi else "single",
                 "index": {"name": index.name, "description": index.model, "dimensions": index.dimensions}
-                | {"type": "dense", "distance": index.metric, "datatype": "float32", "inference_name": index.model},
+                | {
+                    "type": "sparse" if index.sparse else "dense",
+                    "distance": index.metric,
+                    "datatype": "float32",
+                    "inference_name": index.model,
+                },
             }
             for index in described.vectors
         ]

@@ -76,7 +76,7 @@ async def feature_search(spec: FeatureSearch, caller: Reader) -> Response:
 
     def collections() -> Any:
         with caller.services.db.read(caller.scope) as tx:
-            return views(tx, spec.collection_identifiers or [])
+            return views(tx, spec.collection_identifiers or None)
 
     engine = caller.services.retrieve
     plan = engine.compile([stage], await asyncio.to_thread(collections))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from mediatheca.api.deps import (
@@ -21,7 +22,8 @@ from mediatheca.api.deps import (
     json_body,
     listed,
 )
-from mediatheca.flows.learning import InteractionSpec, Recorder, forget_user, remove_interaction
+from mediatheca.flows.learning import InteractionSpec, Recorder, forget_user, learning_config, remove_interaction
+from mediatheca.flows.learning.clicks import curve_of
 from mediatheca.flows.learning.interactions import MAX_BULK, bulk
 from mediatheca.flows.learning.records import interaction_view
 from mediatheca.kernel.errors import NotFoundError, ValidationError
@@ -97,13 +99,30 @@ def get(interaction_id: str, tx: Read) -> Response:
     return answer(interaction_view(row))
 
 
+@router.get("/retrievers/{identifier}/click-curve", operation_id="get_click_curve", response_model=None)
+def click_curve(
+    identifier: str, tx: Read, days: Annotated[int, Query(ge=1, le=365)] = 30,
+    interaction_type: Annotated[list[str] | None, Query(max_length=20)] = None,
+) -> Response:  # fmt: skip
+    """How often each place of the answers is clicked, and the position bias that fits it."""
+    retriever = tx.get("retriever", identifier)
+    tuning = learning_config(retriever.body["stages"]).config.tuning
+    return answer(curve_of(tx, retriever.id, days, interaction_type or ["click"], tuning))
+
+
 @router.delete("/retrievers/interactions/users/{user_id}", operation_id="forget_user", response_model=None)
-def forget(user_id: str, caller: Deleter) -> Response:
-    """Remove everything kept about a person: interactions, what was learned from them, records of executions."""
-    executions = caller.services.executions
-    executions.flush()  # so that none is on its way to the database
-    with caller.services.db.begin(caller.scope, caller.actor.key_id) as tx:
-        removed = forget_user(tx, executions, caller.services.learning, user_id)
+async def forget(user_id: str, caller: Deleter) -> Response:
+    """Remove everything kept about a person: interactions, what was learned from them, records of executions, what
+    they were shown, and the results that this namespace keeps for cursors, caches and streams."""
+    services = caller.services
+
+    def forgotten() -> dict[str, int]:
+        services.executions.flush()  # so that none is on its way to the database
+        with services.db.begin(caller.scope, caller.actor.key_id) as tx:
+            return forget_user(tx, services.executions, services.learning, user_id)
+
+    removed = await asyncio.to_thread(forgotten)
+    services.retrieve.forget(caller.scope)
     return answer({"success": True, "message": "everything kept about this user was removed", **removed})
 
 

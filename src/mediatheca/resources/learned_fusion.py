@@ -41,12 +41,12 @@ class Rollout(BaseModel):
 
 
 def _shown(tx: ReadTx, retriever: Record) -> dict[str, Any]:
-    config, learns = learning_config(retriever.body["stages"])
-    settings = read_settings(tx, retriever.id, config)
-    notes = (
-        [] if learns else ["no stage of this retriever has fusion 'learned': nothing is learned or used until one has"]
-    )
-    return {"retriever_id": retriever.id, **settings.as_dict(), "learns": learns, "warnings": notes}
+    found = learning_config(retriever.body["stages"])
+    settings = read_settings(tx, retriever.id, found.config)
+    notes = [found.error] if found.error else []
+    if not found.learns:
+        notes.append("no stage of this retriever has fusion 'learned': nothing is learned or used until one has")
+    return {"retriever_id": retriever.id, **settings.as_dict(), "learns": found.learns, "warnings": notes}
 
 
 def _switch(tx: Any, identifier: str, values: dict[str, Any]) -> Response:
@@ -137,7 +137,7 @@ def _arms(retriever: Record, level: Level, config: LearningConfig) -> dict[str, 
 def weights(identifier: str, tx: Read) -> Response:
     """The mean weights over everybody."""
     retriever = tx.get("retriever", identifier)
-    config, _ = learning_config(retriever.body["stages"])
+    config = learning_config(retriever.body["stages"]).config
     arms = read_arms(tx, retriever.id, [GLOBAL], config.tuning)[GLOBAL]
     return answer({**_shown(tx, retriever), **_arms(retriever, Level(GLOBAL, GLOBAL, arms), config)})
 
@@ -146,7 +146,7 @@ def weights(identifier: str, tx: Read) -> Response:
 def user_weights(identifier: str, user_id: str, tx: Read) -> Response:
     """The mean weights this person gets: own ones after enough interactions, else everybody's."""
     retriever = tx.get("retriever", identifier)
-    config, _ = learning_config(retriever.body["stages"])
+    config = learning_config(retriever.body["stages"]).config
     settings = read_settings(tx, retriever.id, config)
     keys = levels_of(retriever.id, config, _user(user_id), {})
     arms = read_arms(tx, retriever.id, list(keys.values()), config.tuning)
@@ -171,7 +171,7 @@ def _receives(settings: FusionSettings, retriever_id: str, user_id: str, out: bo
 def stats(identifier: str, tx: Read) -> Response:
     """How much was recorded and learned."""
     retriever = tx.get("retriever", identifier)
-    config, _ = learning_config(retriever.body["stages"])
+    config = learning_config(retriever.body["stages"]).config
     where = {"retriever_id": retriever.id}
     arms = read_arms(tx, retriever.id, [GLOBAL], config.tuning)[GLOBAL]
     first = {**where, "feature_uri": next(iter(sorted(arms)), "")}

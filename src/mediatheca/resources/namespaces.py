@@ -32,8 +32,13 @@ _NOT_YET = (
 _TABLES = (
     "objects", "blobs", "uploads", "batches", "batch_objects", "chunks", "failures", "derivations", "tasks", "jobs",
     "schedules", "tombstones", "executions", "retriever_versions", "document_tables", "cached_results",
+    "interactions", "fusion_arms", "fusion_users", "shown_results", "publications", "retriever_keys", "annotations",
+    "deliveries", "taxonomy_versions", "taxonomy_runs", "taxonomy_stats", "cluster_runs", "trigger_runs",
+    "alert_states", "alert_runs", "alert_matches", "follow_ups",
     "resources",
 )  # fmt: skip
+_KINDS = ("bucket", "collection", "retriever", "taxonomy", "cluster", "trigger", "alert")
+"""What others hold in memory and have to hear of."""
 
 
 class ExtractorRef(Spec):
@@ -240,7 +245,7 @@ def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -
         inner.delete(table, {})
     for collection in collections:
         inner.enqueue("collection.drop", {"collection_id": collection.id}, group=collection.id)
-    tx.topics |= {f"resource:{kind}" for kind in ("bucket", "collection", "retriever")}
+    tx.topics |= {f"resource:{kind}" for kind in _KINDS}
     prefix = f"{tx.scope.organization_id}/{record.id}/"
     tx.after(lambda: _drop_files(context.services, prefix))
     return {"namespace_id": record.id}
@@ -300,7 +305,7 @@ def _view(tx: ReadTx, record: Record, services: Services) -> dict[str, Any]:
     return view
 
 
-routes = APIRouter()
+routes = APIRouter(tags=["namespaces"])
 
 
 def _made(spec: NamespaceSpec, tx: Tx, caller: OrgWriter) -> dict[str, Any]:
@@ -352,5 +357,4 @@ namespace = Resource(
     change=change,
     remove=remove,
     level="organization",
-    routes=routes,
 )

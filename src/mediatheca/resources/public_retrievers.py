@@ -121,6 +121,7 @@ async def execute(public_name: str, request: Request, return_presigned_urls: boo
     _, learned = learning.report(result)
     names = [view.collection_id for view in found.plan.collections]
     seen = {"collection_ids": names, "actor": "public", "version": found.version, **learned}
+    seen |= {"request": asked.repeatable(), "later_page": asked.cursor is not None}
     services.executions.add(scope, found.retriever_id, asked.inputs, result, **seen)
     return answer(public_answer(result, row["body"]))
 

@@ -46,7 +46,7 @@ def _shown(row: Any, caller: Caller, warnings: Any = ()) -> Response:
 @router.get("/retrievers/publish/stats", operation_id="publish_stats", response_model=None)
 def stats(tx: Read) -> Response:
     """How many of this namespace's retrievers may still be published."""
-    count = tx.count("publications", {})
+    count = tx.count_in_organization("publications", {})
     left = max(0, MAX_PUBLISHED - count)
     body = {"current_count": count, "max_allowed": MAX_PUBLISHED, "remaining": left, "at_limit": left == 0}
     return answer(body)

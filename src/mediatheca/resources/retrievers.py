@@ -10,6 +10,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mediatheca.api.deps import Reader, Write, Writer, answer, json_body
+from mediatheca.flows.evaluation import check_learning_config
+from mediatheca.flows.executions_replay import kept_stages
 from mediatheca.flows.learning import forget_retriever
 from mediatheca.flows.publishing import is_published
 from mediatheca.flows.retrieve import ExecuteRequest, declared_collections
@@ -20,6 +22,7 @@ from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
 from mediatheca.kernel.ids import check_name
 from mediatheca.kernel.inputs import input_schema_changes, parse_input_schema
+from mediatheca.kernel.uris import parse_feature_uri
 from mediatheca.resources._executing import context_of, query_of, respond
 from mediatheca.resources.base import Context, Resource, Spec
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
@@ -89,22 +92,25 @@ class CloneSpec(RetrieverPatch):
 def create(tx: Tx, spec: RetrieverSpec, context: Context) -> tuple[str, dict[str, Any]]:
     body = spec.model_dump(mode="json", include=set(RetrieverSpec.model_fields) - {"retriever_name"})
     if spec.collection_identifiers is None:
-        body["collection_identifiers"] = declared_collections({"stages": spec.stages})
-    return spec.retriever_name, checked(tx, body, context)
+        body["collection_identifiers"] = declared_collections({"stages": spec.stages}) or None
+    return spec.retriever_name, checked(tx, {**body, "created_by": tx.actor, "updated_by": tx.actor}, context)
 
 
 def checked(tx: ReadTx, body: dict[str, Any], context: Context) -> dict[str, Any]:
     """The body with stages in their canonical form, collections by id, and everything validated."""
     engine = context.services.retrieve
-    identifiers = body.pop("collection_identifiers", None) or []
+    identifiers = body.pop("collection_identifiers", None)  # none: all there are; an empty list: no collection
     collections = views(tx, identifiers)
     schema = body.get("input_schema") or {}
-    cache_policy(body.get("cache_config"))  # refused here rather than at the first execution
     plan = engine.compile(body["stages"], collections, schema)
+    cache_policy(body.get("cache_config"), plan.stages)  # refused here rather than at the first execution
+    stages = engine.normalise(body["stages"])
+    check_learning_config(tx, stages)
     return {
         **body,
-        "stages": engine.normalise(body["stages"]),
+        "stages": stages,
         "collection_ids": [view.collection_id for view in collections],
+        "inference_only": identifiers == [],
         "input_schema": schema,
         "feature_uris": list(plan.feature_uris),
         "fusion": plan.fusion,
@@ -114,24 +120,29 @@ def checked(tx: ReadTx, body: dict[str, Any], context: Context) -> dict[str, Any
 
 def change(tx: Tx, record: Record, patch: RetrieverPatch, context: Context) -> tuple[str, dict[str, Any]]:
     sent = patch.model_dump(mode="json", exclude_unset=True, include=set(RetrieverPatch.model_fields))
-    if not sent:
-        raise BadRequestError("the body is empty: send the fields to change")
     if "budget_limits" in (patch.model_extra or {}):
         raise ValidationError.at("budget_limits", "cannot change after creation; clone the retriever", "immutable")
+    if not sent:
+        raise BadRequestError("the body is empty: send the fields to change")
     if "stages" in sent and is_published(tx, record.id):
         raise ConflictError("stages: a published retriever keeps its stages; unpublish it, or change a clone of it")
     name = sent.pop("retriever_name", None) or record.name
     if "input_schema" in sent:
         old, new = parse_input_schema(record.body["input_schema"]), parse_input_schema(sent["input_schema"])
         input_schema_changes(old, new)
-    body = {**record.body, "collection_identifiers": record.body["collection_ids"], **sent}
+    body = {**record.body, "collection_identifiers": _identifiers(record), **sent}
     tx.insert(
         "retriever_versions",
         [
             {"retriever_id": record.id, "version": record.version, "body": record.body, "created_at": clock.now()},
         ],
     )
-    return name, checked(tx, body, context)
+    return name, checked(tx, {**body, "updated_by": tx.actor}, context)
+
+
+def _identifiers(record: Record) -> list[str] | None:
+    """What a retriever was given as its collections, as `checked` reads it."""
+    return [] if record.body.get("inference_only") else record.body["collection_ids"] or None
 
 
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
@@ -161,6 +172,8 @@ def _view(record: Record) -> dict[str, Any]:
         "fusion",
         "budget_limits",
         "cache_config",
+        "created_by",
+        "updated_by",
     )
     return {
         "retriever_id": record.id,
@@ -171,6 +184,7 @@ def _view(record: Record) -> dict[str, Any]:
         "collection_ids": body["collection_ids"],
         "input_schema": body["input_schema"],
         "feature_uris": body["feature_uris"],
+        "feature_dependencies": [found for uri in body["feature_uris"] if (found := feature_address(uri))],
         "optimize": body.get("optimize") or "semantic",
         "status": "active",
         "version": record.version,
@@ -180,7 +194,16 @@ def _view(record: Record) -> dict[str, Any]:
     }
 
 
-routes = APIRouter()
+def feature_address(uri: str) -> dict[str, str] | None:
+    """A feature URI in its parts; None for a name that is none."""
+    try:
+        parsed = parse_feature_uri(uri)
+    except ValidationError:
+        return None
+    return {"scheme": "mixpeek", "extractor": parsed.extractor, "version": parsed.version, "output": parsed.output}
+
+
+routes = APIRouter(tags=["retrievers"])
 
 
 @routes.get("/retrievers/stages", operation_id="list_stages", response_model=None)
@@ -195,7 +218,8 @@ async def execute_adhoc(request: Request, caller: Reader) -> Response:
     body = json_body(await request.body())
     if not isinstance(body.get("stages"), list):
         raise ValidationError.at("stages", "is required: a list of stages", "missing")
-    names = body.get("collection_identifiers") or body.get("collection_ids") or declared_collections(body)
+    given = (body.get("collection_identifiers"), body.get("collection_ids"))
+    names = next((names for names in given if names is not None), declared_collections(body) or None)
 
     def compiled() -> Any:
         with caller.services.db.read(caller.scope) as tx:
@@ -206,7 +230,8 @@ async def execute_adhoc(request: Request, caller: Reader) -> Response:
     known = {**body, "collection_identifiers": None, "collection_ids": None}
     asked = ExecuteRequest.parse(known, query_of(request))
     adhoc, last_event = {"X-Execution-Mode": "adhoc"}, request.headers.get("last-event-id")
-    return await respond(caller, plan, asked, context_of(caller), adhoc, last_event=last_event)
+    keep = kept_stages(body)
+    return await respond(caller, plan, asked, context_of(caller), adhoc, last_event=last_event, keep=keep)
 
 
 @routes.post("/retrievers/{identifier}/execute", operation_id="execute_retriever", response_model=None)
@@ -228,7 +253,8 @@ def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Respon
     context = Context(caller.services, caller.absolute)
     sent = spec.model_dump(mode="json", exclude_unset=True, include=set(CloneSpec.model_fields))
     name = check_name("retriever_name", sent.pop("retriever_name"), "ret")
-    body = {**original.body, "collection_identifiers": original.body["collection_ids"], **sent}
+    body = {**original.body, "collection_identifiers": _identifiers(original), **sent}
+    body |= {"created_by": tx.actor, "updated_by": tx.actor}
     made = tx.put("retriever", "ret", name, checked(tx, body, context))
     tx.emit("retriever.created", made.id, {"cloned_from": original.id})
     return answer({**present(tx, [made], context)[0], "source_retriever_id": original.id})
@@ -244,5 +270,4 @@ retriever = Resource(
     create=create,
     change=change,
     remove=remove,
-    routes=routes,
 )

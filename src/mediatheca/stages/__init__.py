@@ -9,6 +9,8 @@ registers nothing, discovery finds it (this package, then the entry-point group 
 * A count above what there is (`top_k`, `limit`) returns everything and never errors.
 * A filter parameter is called `filters`, `pre_filters`, `post_filters`, `conditions` or `when`: under these names a
   condition whose input was not given is dropped and reported. Its type is `FilterParam`, which arrives parsed.
+* A key inside an object of the parameters that its model does not read is refused; a plain object whose keys are known
+  says so with `KeysOf`.
 * What was cut, skipped or degraded is said through `ctx.warn`, `ctx.limit`, `ctx.degrade`; never silently.
 * What a stage cannot do without, a language model or an optional package, stands in `needs`.
 * `hit.score` is the score that defines the order; a scoring stage also writes its own number into `hit.scores`.
@@ -20,11 +22,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.filters import Filter, parse_filter
-from mediatheca.kernel.models import Reranker
+from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.ordering import SortKey
 from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
@@ -45,6 +47,29 @@ FilterParam: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
+class KeysOf:
+    """In the annotation of a parameter that is a plain object: its keys are those of this model, and no others."""
+
+    model: type[BaseModel]
+
+
+CacheBehavior: TypeAlias = Literal["auto", "disabled", "aggressive"]
+
+
+class CacheParams(BaseModel):
+    """How the result of a stage may be kept. Every stage takes these two; the engine reads them, no stage does."""
+
+    cache_behavior: CacheBehavior = Field(
+        "auto",
+        description="auto: kept unless chance, the clock or anything outside had a part in it. disabled: never. "
+        "aggressive: kept even then, until its time is over.",
+    )
+    cache_ttl_seconds: int | None = Field(
+        None, ge=0, description="Keep for no longer than this, within the retriever's ttl_seconds; 0: never."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionView:
     """A collection as stages see it."""
 
@@ -53,6 +78,8 @@ class CollectionView:
     vectors: tuple[VectorIndex, ...]
     fields: dict[str, str]
     """Dotted payload path → type, as declared."""
+    languages: dict[str, str] = field(default_factory=dict)
+    """Text field → the language its words are analysed in, of those that have one."""
 
 
 class StageContext(Protocol):
@@ -104,8 +131,9 @@ class StageContext(Protocol):
         hits: Sequence[Hit] = (),
         limit: int | None = None,
         filter: Filter | None = None,
+        version: int | None = None,
     ) -> list[Hit]:
-        """Run a stored retriever (id or name), or stages on this retriever's collections, as a part of this execution.
+        """Run a stored retriever (id or name, of a version or of the current one), or stages on this retriever's collections, as a part of this execution.
 
         The tenant, the mandatory constraints and what is left of the budgets are the same; `hits` are what the first
         stage gets; `inputs` replace this execution's. What it finds passes `filter`: give `ctx.filter` where that
@@ -138,16 +166,25 @@ class StageContext(Protocol):
     async def documents(self, collection_id: str, ids: Sequence[str], vectors: Sequence[str] = ()) -> list[Hit]: ...
 
     async def embed(
-        self, index: VectorIndex, *, text: str | None = None, content: str | None = None, query: bool = True
+        self,
+        index: VectorIndex,
+        *,
+        text: str | None = None,
+        content: str | None = None,
+        task: EmbeddingTask = "retrieval_query",
     ) -> Vector:
         """The vector for an index of a text, or of `content`: a data URI, an http(s) URL or base64.
 
-        `query=False` embeds a text as a document, for models that tell the two apart.
+        `task`: what a text is embedded for, for models that tell tasks apart.
 
         Raises:
             ValidationError: the index cannot be searched with this, or other weights made its vectors.
             UnavailableError: the model or the source of the content is not there.
         """
+
+    def words(self, text: str, language: str = "") -> Mapping[int, int]:
+        """How text indexes split a text: number of a word → how often it stands there. With a language, words of one
+        stem have one number, and stop words have none."""
 
     def render(self, template: str, hit: Hit, names: Mapping[str, Any] | None = None) -> Any:
         """Render a per-document template (`DOC`, `INPUT`, …). `names`: what the stage adds (`INDEX`, `DOCUMENTS`, …);
@@ -221,6 +258,8 @@ class Stage:
     icon: str = "circle"
     cost_tier: Literal["cheap", "moderate", "expensive"] = "cheap"
     example: dict[str, Any] = field(default_factory=dict)
+    use_cases: tuple[str, ...] = ()
+    """What it is good for, a few words each."""
     hard_timeout_ms: int = 10_000
     prepare: Prepare | None = None
     """Called once, when a retriever is made: maps older spellings of the parameters (templates are still in them) and
@@ -233,6 +272,8 @@ class Stage:
     searches: bool = False
     """It replaces what came before by documents that pass the context's filter, best first, at most `final_top_k`: a
     filter that follows it may be applied inside it."""
+    rank_scores: Callable[[Mapping[str, Any]], bool] | None = None
+    """For a stage that scores by fusion: whether, with these parameters (templates in them), it goes by rank alone."""
     sort_keys: Callable[[Any], list[SortKey]] | None = None
     """For a stage that only sorts, stably: the keys that its params mean."""
 

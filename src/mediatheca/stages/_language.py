@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import orjson
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field
@@ -27,6 +27,10 @@ T = TypeVar("T")
 MAX_DOCUMENT = 8_000
 """Characters of a document that a model is shown."""
 MAX_TIME_MS = 60_000
+MAX_AGENT_MS = 300_000
+"""What an agent may take, who asks a model many times."""
+AGENT_STAGE_MS = 320_000
+"""What the engine waits for one: so much that 300 seconds of work fit in."""
 CALL_S = 25.0
 """One attempt of one call."""
 _FEWER = "ask for fewer documents, or raise the budget"
@@ -70,6 +74,8 @@ class ModelParams(BaseModel):
     api_key: str = Field("", max_length=1024, repr=False, description="A key of your own: '{{SECRET.name}}'.")
     hard_timeout_ms: int | None = Field(None, ge=100, le=MAX_TIME_MS, description="Time the whole stage may take.")
 
+    longest_ms: ClassVar[int] = MAX_TIME_MS
+
     @property
     def model(self) -> str:
         """As `Generate.model` has it."""
@@ -81,10 +87,18 @@ class ModelParams(BaseModel):
     @property
     def seconds(self) -> float:
         """What there is for calls: a little less than the engine waits, so that what is done is kept."""
-        return (self.hard_timeout_ms or MAX_TIME_MS) / 1000 * 0.95
+        return (self.hard_timeout_ms or self.longest_ms) / 1000 * 0.95
 
     def request(self, prompt: str, **options: Any) -> Generate:
         return Generate(prompt, model=self.model, api_key=self.api_key, timeout_s=min(CALL_S, self.seconds), **options)
+
+
+class AgentParams(ModelParams):
+    """The same for an agent. `timeout_seconds` is kept to; the engine waits a little longer, so that what was done
+    until then is kept."""
+
+    hard_timeout_ms: int | None = Field(None, ge=100, le=MAX_AGENT_MS, description="Time the whole stage may take.")
+    longest_ms: ClassVar[int] = AGENT_STAGE_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.sparse import from_wire
 from mediatheca.kernel.spelling import corrected, cut_words
 from mediatheca.stages import CollectionView, StageContext
 from mediatheca.stages._search_concurrently import together
@@ -137,6 +138,7 @@ def text_query(search: Search, depth: int, keep: Filter | None, ctx: StageContex
         tuple((name, boost) for name, boost in fields.items() if boost != 1.0),
         search.minimum(min(count, MAX_WORDS)),
         search.fuzziness,
+        search.phrase_boost,
     )
 
 
@@ -204,9 +206,7 @@ async def query_vector(
         raise ValidationError.at("searches.query.value", f"must be a text, got {type(query.value).__name__}")
     if query.input_mode == "content":
         return await ctx.embed(index, content=query.value), ()
-    if query.embedding_task == "none":
-        ctx.warn("embedding_task 'none' is not known here; the text was embedded as a query")
-    return await ctx.embed(index, text=query.value, query=query.embedding_task != "retrieval_document"), ()
+    return await ctx.embed(index, text=query.value, task=query.embedding_task), ()
 
 
 def given_vector(value: object, index: VectorIndex) -> Vector:
@@ -216,6 +216,8 @@ def given_vector(value: object, index: VectorIndex) -> Vector:
         ValidationError: it does not fit the index.
     """
     place = "searches.query.value"
+    if index.sparse:
+        return from_wire(value, place)
     try:
         vector = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
+from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.fusion import fuse
 from mediatheca.kernel.hits import value_key
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.passages import Span, passages, sentences
-from mediatheca.kernel.search import Hit
+from mediatheca.kernel.search import Hit, query_chunk
 from mediatheca.stages import StageContext
 from mediatheca.stages._search_arms import Arm, label_of, run_arm, with_query
 from mediatheca.stages._search_concurrently import together
@@ -19,6 +21,7 @@ from mediatheca.stages._search_params import Params, Preprocessing, Query, Searc
 MAX_TEXT = 1_000_000
 """Characters of a query that are cut."""
 AT_ONCE = 8
+log = logging.getLogger(__name__)
 
 
 async def run_search(search: Search, depth: int, params: Params, ctx: StageContext) -> Arm:
@@ -32,12 +35,36 @@ async def run_search(search: Search, depth: int, params: Params, ctx: StageConte
     chunks = _chunks(text, how, ctx)
     if len(chunks) < 2:
         return await run_arm(search, depth, params, ctx)
-    arms: list[Arm] = []
+    arms: list[Arm | Exception] = []
     for start in range(0, len(chunks), AT_ONCE):
         part = chunks[start : start + AT_ONCE]
-        arms += await together([run_arm(with_query(search, text[a:b]), depth, params, ctx) for a, b in part])
-    found = _joined(arms, chunks, how)[:depth]
-    return Arm(search, label_of(search), found, notes={"query_chunks": len(chunks)})
+        arms += await together([_chunk(with_query(search, text[a:b]), depth, params, ctx) for a, b in part])
+    ran = {number: arm for number, arm in enumerate(arms) if isinstance(arm, Arm)}
+    failed = [arm for arm in arms if not isinstance(arm, Arm)]
+    if not ran:
+        raise failed[0]
+    notes: dict[str, object] = {"query_chunks": len(chunks)}
+    if failed:
+        notes["failed_chunks"] = len(failed)
+        ctx.side["embeddings"] = "partial"
+        reason = f"{len(failed)} of {len(chunks)} pieces of the query could not be searched for: {_reason(failed[0])}"
+        ctx.degrade(reason, "the other pieces answered; try again")
+    return Arm(search, label_of(search), _joined(ran, chunks, how)[:depth], notes=notes)
+
+
+async def _chunk(search: Search, depth: int, params: Params, ctx: StageContext) -> Arm | Exception:
+    """What one piece found; what went wrong costs its own results, not those of the other pieces."""
+    try:
+        return await run_arm(search, depth, params, ctx)
+    except MediathecaError as error:
+        return error
+    except Exception as error:
+        log.exception("a piece of the query for '%s' failed", search.feature_uri)
+        return error
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, MediathecaError) else type(error).__name__
 
 
 def _text_of(query: Query) -> str | None:
@@ -67,7 +94,9 @@ def _chunks(text: str, how: Preprocessing, ctx: StageContext) -> list[Span]:
     return [found[round(number * step)] for number in range(how.max_chunks)]
 
 
-def _joined(arms: Sequence[Arm], chunks: Sequence[Span], how: Preprocessing) -> list[Hit]:
+def _joined(ran: Mapping[int, Arm], chunks: Sequence[Span], how: Preprocessing) -> list[Hit]:
+    """One ranking out of those of the pieces, by the number of the piece."""
+    numbers, arms = list(ran), list(ran.values())
     by_key: dict[tuple[str, str], Hit] = {}
     rankings = []
     for arm in arms:
@@ -81,8 +110,7 @@ def _joined(arms: Sequence[Arm], chunks: Sequence[Span], how: Preprocessing) -> 
         hit.score = entry.score / len(arms) if how.aggregation == "avg" else entry.score
         best = sorted(entry.raw.items(), key=lambda pair: (-pair[1], pair[0]))
         hit.scores["query_chunks"] = [
-            {"chunk": number, "start": chunks[number][0], "end": chunks[number][1], "score": score}
-            for number, score in best[:5]
+            query_chunk(numbers[place], score, text=chunks[numbers[place]]) for place, score in best[:5]
         ]
         found.append(hit)
     return found if how.dedup_field is None else _first_of_each(found, how.dedup_field)

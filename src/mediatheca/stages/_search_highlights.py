@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,17 +64,38 @@ def _fields(how: Highlight, searches: Sequence[Search], hit: Hit, ctx: StageCont
     return declared or list(TEXT_FIELDS)
 
 
+class _Analysers:
+    """Which words the index takes for the same, field by field; each word is looked up once."""
+
+    def __init__(self, ctx: StageContext) -> None:
+        self._ctx = ctx
+        self._languages = {view.collection_id: view.languages for view in ctx.collections}
+        self._known: dict[str, dict[str, Hashable]] = {}
+
+    def of(self, collection_id: str, path: str) -> Callable[[str], Hashable]:
+        language = self._languages.get(collection_id, {}).get(path)
+        return str if language is None else partial(self._stem, language)
+
+    def _stem(self, language: str, word: str) -> Hashable:
+        known = self._known.setdefault(language, {})
+        if word not in known:
+            known[word] = frozenset(self._ctx.words(word, language)) or None
+        return known[word]
+
+
 def _lexical(hits: Sequence[Hit], searches: Sequence[Search], how: Highlight, ctx: StageContext) -> None:
     asked = {word for search in searches for word in words(str(search.query.value)[:10_000])}
     arm = next((search for search in searches if search.lexical), searches[0])
     source = label_of(arm)
+    analysers = _Analysers(ctx)
     for hit in hits:
         spelled = hit.scores.get("lexical", {})
         wanted = asked | set(spelled.get("words", ())) | set(spelled.get("corrections", {}).values())
         found = []
         for path in _fields(how, searches, hit, ctx):
             text = as_text(read_field(hit, path))
-            for fragment in lexical_fragments(text, wanted, _style(how)) if text else ():
+            alike = analysers.of(hit.collection_id, path)
+            for fragment in lexical_fragments(text, wanted, _style(how), alike) if text else ():
                 found.append({"field": path, **fragment, "source_arm": source})
         hit.scores["highlights"] = found
 
@@ -103,7 +125,11 @@ async def _semantic(hits: Sequence[Hit], searches: Sequence[Search], how: Highli
 
 def _text_index(view: CollectionView, search: Search) -> VectorIndex | None:
     index = find_index(view, search.feature_uri)
-    return index if index is not None and "text" in index.modalities and index.model and not index.multi else None
+    return (
+        index
+        if index is not None and "text" in index.modalities and index.model and not index.multi and not index.sparse
+        else None
+    )
 
 
 async def _nearest(
@@ -117,7 +143,7 @@ async def _nearest(
 ) -> list[dict[str, Any]]:
     if not spans:
         return []
-    vectors = np.stack([await ctx.embed(index, text=text[a:b], query=False) for a, b in spans])
+    vectors = np.stack([await ctx.embed(index, text=text[a:b], task="retrieval_document") for a, b in spans])
     order = np.argsort(-(vectors @ query), kind="stable")
     best = [spans[place] for place in order.tolist()]
     return [

@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, field_validator, model_validator
 
-from mediatheca.stages import FilterParam
+from mediatheca.kernel.models import EmbeddingTask
+from mediatheca.stages import CacheParams, FilterParam
 from mediatheca.stages._search_language import HARD_TIMEOUT_MS
-
-EmbeddingTask = Literal["retrieval_query", "retrieval_document", "semantic_similarity", "classification", "none"]
 
 
 class DocumentRef(BaseModel):
@@ -19,7 +18,7 @@ class DocumentRef(BaseModel):
 
 
 class Query(BaseModel):
-    """What to look for. `value`: a text; a data URI, URL or base64; or a vector."""
+    """What to look for. `value`: a text; a data URI, URL or base64; a vector; or `{indices, values}`, a sparse one."""
 
     input_mode: Literal["text", "content", "vector", "document"] = "text"
     value: Any = None
@@ -61,6 +60,9 @@ class Search(BaseModel):
     minimum_should_match: int | str = Field(1, description="A number of words, or a share like '75%'.")
     fuzziness: Literal["auto", 0, 1, 2] = Field(
         "auto", description="auto: words that stand nowhere are replaced by near ones. 1, 2: others too, ranked below."
+    )
+    phrase_boost: float = Field(
+        1.0, ge=1, le=100, description="A document that holds the words side by side, in order, counts so much more."
     )
     optional: bool = Field(False, description="Skip with a warning when the index does not exist or is empty.")
     on_empty: Literal["error", "skip", "random"] = Field("error", description="What an empty query does.")
@@ -130,7 +132,7 @@ class GroupBy(BaseModel):
     exclude_null: bool = Field(False, description="Leave out documents without the field.")
 
 
-class Params(BaseModel):
+class Params(CacheParams):
     searches: list[Search] = Field([], max_length=10)
     final_top_k: int = Field(25, ge=1, le=5000, description="Documents kept after fusion.")
     fusion: Literal["rrf", "dbsf", "weighted", "max", "learned"] = "rrf"
@@ -138,6 +140,7 @@ class Params(BaseModel):
     rrf_k: int = Field(60, ge=1, le=1000)
     normalization: Literal["minmax"] | None = Field(None, description="dbsf: scale by min–max instead of μ±3σ.")
     collection_identifiers: list[str] | None = None
+    filters: FilterParam = Field(None, description="What every search must match, as pre_filters beside parameters.")
     facets: list[Facet] = Field([], max_length=50)
     group_by: GroupBy | None = None
     highlight: Highlight | None = None
@@ -149,8 +152,6 @@ class Params(BaseModel):
     interactive: StrictBool = Field(False, description="Do not try again after a timeout.")
     degrade_retry: StrictBool = True
     auto_preprocess: bool = True
-    cache_behavior: Literal["auto", "disabled", "aggressive"] = "auto"
-    cache_ttl_seconds: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _patient(self) -> Params:

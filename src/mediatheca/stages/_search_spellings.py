@@ -15,9 +15,15 @@ _LISTS = ("searches", "feature_searches", "features", "feature_uris", "queries")
 _URI = ("feature_uri", "uri", "feature_address", "vector_name", "vector_index", "feature")
 _QUERY = ("query", "query_input", "input", "input_mapping", "inputs")
 _COLLECTIONS = ("collection_identifiers", "collections", "collection_ids", "collection_names", "collection_id")
+_FILTERS = ("filters", "filter", "pre_filters")
+_UNITS = ("characters", "words", "paragraphs", "paragraph", "tokens", "markdown", "none")
+"""Units of the extractors, for which passages of `chunk_size` characters are the nearest there is."""
 _VALUE = ("value", "text", "query", "vector", "values", "content", "image", "url", "base64")
 _CONTENT = ("content", "image", "url", "base64", "audio", "video")
-_MODES = {"image": "content", "url": "content", "audio": "content", "video": "content", "embedding": "vector"}
+_MODES = {
+    "image": "content", "url": "content", "audio": "content", "video": "content", "embedding": "vector",
+    "sparse": "vector", "sparse_vector": "vector",
+}  # fmt: skip
 
 
 def find_index(view: CollectionView, name: str) -> VectorIndex | None:
@@ -43,10 +49,12 @@ def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[
     _rename(params, "fusion", ("fusion", "fusion_method", "fusion_strategy"))
     _rename(params, "final_top_k", ("final_top_k", "limit", "top_k", "max_results"))
     _rename(params, "collection_identifiers", _COLLECTIONS)
+    _rename(params, "filters", _FILTERS)
     _as_list(params, "collection_identifiers")
     if isinstance(params.get("group_by"), dict):
         params["group_by"] = _group_by(params["group_by"])
-    params["query_preprocessing"] = _preprocessing(params.get("query_preprocessing"))
+    uris = [uri for entry in entries if isinstance(entry, dict) for name in _URI if (uri := entry.get(name))]
+    params["query_preprocessing"] = _preprocessing(params.get("query_preprocessing"), uris, "query_preprocessing")
     if isinstance(params.get("highlight"), list):
         params["highlight"] = {"fields": params["highlight"]}
     stage_views = _declared(params.get("collection_identifiers"), collections, "collection_identifiers")
@@ -90,18 +98,28 @@ def _group_by(raw: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _preprocessing(raw: Any) -> Any:
-    """The form of the wire: `{feature_uri, params: {…}, max_chunks, …}`; the parameters are those of the extractor."""
+def _preprocessing(raw: Any, uris: Sequence[Any], path: str) -> Any:
+    """The form of the wire: `{feature_uri, params: {…}, max_chunks, …}`; the parameters are those of the extractor.
+
+    Raises:
+        ValidationError: another extractor than that of the searches is to cut the query.
+    """
     if not isinstance(raw, dict):
         return raw
-    made = {name: value for name, value in raw.items() if name not in ("params", "feature_uri")}
-    inner = raw.get("params") if isinstance(raw.get("params"), dict) else {}
-    for name in ("split_method", "split_by", "chunk_size", "chunk_overlap"):
-        if inner and name in inner:
-            made.setdefault(name, inner[name])
+    made = dict(raw)
+    inner = made.pop("params", None)
+    if inner is not None and not isinstance(inner, dict):
+        raise ValidationError.at(f"{path}.params", f"must be an object, got {inner!r}", "dict_type")
+    for name, value in (inner or {}).items():
+        made.setdefault(name, value)
     _rename(made, "split_method", ("split_method", "split_by"))
-    if made.get("split_method") not in (None, "sentences", "passages") and not is_template(made["split_method"]):
-        made["split_method"] = "sentences" if made["split_method"] == "sentence" else "passages"
+    uri = made.pop("feature_uri", None)
+    if uri and uri not in uris:
+        message = f"is '{uri}', but a query is cut for the feature that is searched; leave it out"
+        raise ValidationError.at(f"{path}.feature_uri", message, "not_enabled")
+    units = {"sentence": "sentences", **dict.fromkeys(_UNITS, "passages")}
+    if isinstance(made.get("split_method"), str):
+        made["split_method"] = units.get(made["split_method"], made["split_method"])
     return made
 
 
@@ -114,6 +132,7 @@ def _search(
     _rename(search, "feature_uri", _URI)
     _rename(search, "top_k", ("top_k", "limit", "k"))
     _rename(search, "collection_identifiers", _COLLECTIONS)
+    _rename(search, "filters", _FILTERS)
     _as_list(search, "collection_identifiers")
     if "vector" in search and not any(key in search for key in _QUERY):
         search["query"] = {"input_mode": "vector", "value": search.pop("vector")}
@@ -121,7 +140,9 @@ def _search(
     own = search.get("collection_identifiers")
     views = _declared(own, all_views, f"{path}.collection_identifiers") if own else stage_views
     if "query_preprocessing" in search:
-        search["query_preprocessing"] = _preprocessing(search["query_preprocessing"])
+        own_uri = [search.get("feature_uri")]
+        where = f"{path}.query_preprocessing"
+        search["query_preprocessing"] = _preprocessing(search["query_preprocessing"], own_uri, where)
     extractor = _extractor(search.pop("feature_extractor", None))
     search["query"] = _query(search.get("query"), f"{path}.query", search, views)
     if search.get("feature_uri") or search.get("lexical") is True:
@@ -178,11 +199,14 @@ def _query(raw: Any, path: str, search: dict[str, Any], views: Sequence[Collecti
     if not isinstance(raw, dict):
         raise ValidationError.at(path, f"must be a text, a vector or an object with input_mode, got {raw!r}")
     query = dict(raw)
-    mode = query.get("input_mode") or query.pop("type", None) or _mode_of(query)
+    kind = query.pop("type", None)
+    mode = query.get("input_mode") or kind or _mode_of(query)
     mode = _MODES.get(mode, mode)
     if mode == "multi_content":
         raise ValidationError.at(f"{path}.input_mode", "no index here takes several contents as one query; use content")
     query["input_mode"] = mode
+    if mode == "vector" and "indices" in query:
+        query.setdefault("value", {name: query.pop(name) for name in ("indices", "values") if name in query})
     for name in _VALUE:
         if name in query and name != "value":
             query.setdefault("value", query.pop(name))
@@ -196,7 +220,7 @@ def _query(raw: Any, path: str, search: dict[str, Any], views: Sequence[Collecti
 def _mode_of(query: dict[str, Any]) -> str:
     if "document_ref" in query or "document_id" in query:
         return "document"
-    if "vector" in query or isinstance(query.get("value"), list):
+    if "vector" in query or "indices" in query or isinstance(query.get("value"), list):
         return "vector"
     return "content" if any(key in query for key in _CONTENT) else "text"
 
@@ -235,18 +259,40 @@ def _check_feature(search: dict[str, Any], path: str, views: Sequence[Collection
         raise ValidationError.at(
             f"{path}.feature_uri", f"no collection has '{uri}'; {hint}{_available(views)}", "unknown"
         )
-    if search["query"].get("input_mode") == "text" and search.get("lexical") is not True:
+    if search.get("lexical") is True:
+        return
+    if search["query"].get("input_mode") == "text":
         _check_takes_text(indexes, path)
+    if search["query"].get("input_mode") == "content":
+        _check_takes_content(indexes, search, path)
+
+
+def _check_has_model(index: VectorIndex, path: str) -> None:
+    if not index.model:
+        message = f"the vectors of '{index.name}' were written directly, no model makes them; use input_mode vector"
+        raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
 
 
 def _check_takes_text(indexes: Sequence[VectorIndex], path: str) -> None:
     for index in indexes:
-        if not index.model:
-            message = f"the vectors of '{index.name}' were written directly, no model makes them; use input_mode vector"
-            raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
+        _check_has_model(index, path)
         if "text" not in index.modalities:
             takes = ", ".join(index.modalities) or "vectors only"
             message = f"'{index.feature_uri}' cannot be searched with text; it takes {takes} (input_mode content)"
+            raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
+
+
+def _check_takes_content(indexes: Sequence[VectorIndex], search: dict[str, Any], path: str) -> None:
+    """A text that comes as a file is read as text; any other file needs an index that takes such files."""
+    value = search["query"].get("value")
+    if value is None:
+        return
+    long_text = is_template(value) and bool(search.get("query_preprocessing"))
+    readable = long_text or (isinstance(value, str) and value.startswith("data:text/"))
+    for index in indexes:
+        _check_has_model(index, path)
+        if set(index.modalities) <= {"text"} and not readable:
+            message = f"'{index.feature_uri}' takes text and no files; use input_mode text, or a feature of pictures"
             raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
 
 

@@ -41,8 +41,14 @@ async def vector_spaces(
     """The vectors of `hits` for a feature, one space for each model that made some; the largest first.
 
     A document without a vector is in none. Of a multi-vector the mean is taken.
+
+    Raises:
+        ValidationError: the vectors are sparse.
     """
     indexes = {view.collection_id: index for view in views if (index := find_index(view, feature_uri)) is not None}
+    if any(index.sparse for index in indexes.values()):
+        message = f"the vectors of '{feature_uri}' are sparse; documents are compared by dense ones"
+        raise ValidationError.at("feature_uri", message, "modality")
     by_collection: dict[str, list[int]] = defaultdict(list)
     for row, hit in enumerate(hits):
         collection_id = identity(hit)[0]
@@ -91,9 +97,10 @@ def known_feature(feature_uri: str | None, collections: Iterable[CollectionView]
 
 
 def searched_feature(ctx: StageContext) -> str | None:
-    """The feature of the last search; else the only one there is."""
+    """The feature of the last search with dense vectors; else the only one there is."""
     tracked = [uri for uri in ctx.side.get("tracked_feature_uris") or () if uri]  # a lexical search has none
-    if tracked:
-        return str(tracked[0])
-    known = {index.feature_uri for view in ctx.collections for index in view.vectors}
+    for uri in tracked:
+        if not any(index.sparse for view in ctx.collections if (index := find_index(view, uri)) is not None):
+            return str(uri)
+    known = {index.feature_uri for view in ctx.collections for index in view.vectors if not index.sparse}
     return known.pop() if len(known) == 1 else None

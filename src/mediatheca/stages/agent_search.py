@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.outside import Conversation
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import LANGUAGE, CollectionView, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, KeysOf, StageContext, stage
 from mediatheca.stages._agent_tools import FINISH, SCHEMAS, STRATEGIES, Workbench, default_search
 from mediatheca.stages._fields import rename
-from mediatheca.stages._language import DATA, MAX_TIME_MS, ModelParams, query_of
+from mediatheca.stages._language import AGENT_STAGE_MS, DATA, AgentParams, query_of
+from mediatheca.stages._search_params import Params as SearchParams
 from mediatheca.stages._search_spellings import prepare as prepare_search
 
-MOST_SECONDS = MAX_TIME_MS // 1000 - 3
-"""The engine stops a stage after a minute; what was found until then is kept."""
 _HOW = {
     "iterative_refinement": "Search, look at what you found, and search again with better words until it answers.",
     "multi_hop": "Take the question apart. Find one part, and use what you learn to find the next.",
@@ -30,14 +29,16 @@ _SYSTEM = (
 )
 
 
-class Params(ModelParams):
+class Params(AgentParams):
     query: str | None = Field(None, max_length=20_000, description="What to find; not given: INPUT.query.")
     strategy: Literal["iterative_refinement", "multi_hop", "tree_navigation", "custom"] = "iterative_refinement"
     stages: list[str | dict[str, Any]] = Field(
         [], max_length=20, description="The tools, by stage id or as {stage_id, parameters}; not given: the strategy's."
     )
     system_prompt: str | None = Field(None, max_length=20_000, description="Told to the model beside what to do.")
-    feature_search_config: dict[str, Any] = Field({}, description="The search; not given: all text indexes and words.")
+    feature_search_config: Annotated[dict[str, Any], KeysOf(SearchParams)] = Field(
+        {}, description="The search; not given: all text indexes and words."
+    )
     max_iterations: int = Field(5, ge=1, le=20, description="Turns of the model.")
     timeout_seconds: float = Field(60, ge=5, le=300)
     min_confidence: float = Field(0.0, ge=0, le=1, description="The search goes on until the model is that sure.")
@@ -69,14 +70,16 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "agent_search",
     kind="filter",
     params=Params,
+    use_cases=("Answer questions that take several searches", "Refine a search until its results fit"),
     icon="bot",
     starts=True,
     writes=True,
     cost_tier="expensive",
     needs=(LANGUAGE,),
     example={"strategy": "multi_hop", "query": "{{INPUT.query}}", "max_iterations": 6},
-    hard_timeout_ms=MAX_TIME_MS,
+    hard_timeout_ms=AGENT_STAGE_MS,
     prepare=_prepare,
+    rank_scores=lambda raw: raw.get("merge") == "union",
 )
 async def agent_search(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
     """Let a language model search in several steps: it searches, looks, filters and searches again.
@@ -85,7 +88,7 @@ async def agent_search(hits: list[Hit], params: Params, ctx: StageContext) -> li
     never widen them. When turns, time or tokens run out, the documents found so far are the result.
     """
     names, fixed = _tools(params, ctx)
-    seconds = min(params.timeout_seconds, MOST_SECONDS, params.seconds)
+    seconds = min(params.timeout_seconds, params.seconds)
     if seconds < params.timeout_seconds and "timeout_seconds" in params.model_fields_set:
         ctx.limit("timeout_seconds", int(params.timeout_seconds), int(seconds))
     language = {name: value for name, value in (("model_name", params.model), ("api_key", params.api_key)) if value}

@@ -14,8 +14,9 @@ from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.stages import LANGUAGE, CollectionView, FilterParam, StageContext, stage
 from mediatheca.stages._fields import FieldPath, as_text, rename, require
 from mediatheca.stages._language import (
+    AGENT_STAGE_MS,
     DATA,
-    MAX_TIME_MS,
+    AgentParams,
     AnswerField,
     AnswerSchema,
     Missed,
@@ -34,7 +35,7 @@ SHOWN_CHARACTERS = 500
 _TOOLS = ("analyze_content", "query_examples", "get_taxonomy_categories")
 
 
-class Params(ModelParams):
+class Params(AgentParams):
     system_prompt: str = Field(min_length=1, max_length=50_000, description="What to decide about every document.")
     output_schema: AnswerSchema = Field(description="JSON Schema of the decision.")
     output_field: AnswerField = "metadata.classification"
@@ -74,6 +75,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "agentic_enrich",
     kind="enrich",
     params=Params,
+    use_cases=("Classify with evidence from examples", "Judge documents that need several looks"),
     icon="bot",
     cost_tier="expensive",
     needs=(LANGUAGE,),
@@ -82,7 +84,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
         "output_schema": {"type": "object", "properties": {"team": {"type": "string"}}, "required": ["team"]},
         "example_collection_ids": ["solved tickets"],
     },
-    hard_timeout_ms=MAX_TIME_MS,
+    hard_timeout_ms=AGENT_STAGE_MS,
     prepare=_prepare,
 )
 async def agentic_enrich(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
@@ -91,6 +93,8 @@ async def agentic_enrich(hits: list[Hit], params: Params, ctx: StageContext) -> 
     At most ten documents. The decision fits a JSON Schema, or stands with its error; tools see what the caller may see.
     """
     chosen, _ = split_by(hits, params.when)
+    if params.seconds < params.timeout_seconds and "timeout_seconds" in params.model_fields_set:
+        ctx.limit("timeout_seconds", int(params.timeout_seconds), int(params.seconds))
     if len(chosen) > MAX_DOCUMENTS:
         ctx.limit("documents", len(chosen), MAX_DOCUMENTS)
         chosen = chosen[:MAX_DOCUMENTS]

@@ -58,6 +58,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "aggregate",
     kind="reduce",
     params=Params,
+    use_cases=("Count and sum what was found", "Make the figures of a dashboard"),
     icon="sigma",
     example={
         "aggregations": [

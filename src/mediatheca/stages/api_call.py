@@ -83,6 +83,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "api_call",
     kind="apply",
     params=Params,
+    use_cases=("Look up live prices or stock", "Enrich documents from another service"),
     icon="plug",
     cost_tier="expensive",
     aliases=("external_api_call",),

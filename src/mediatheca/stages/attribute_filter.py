@@ -85,6 +85,7 @@ async def _as_filter(params: Params, ctx: StageContext) -> Filter | None:
     "attribute_filter",
     kind="filter",
     params=Params,
+    use_cases=("Keep documents of a category, price range or date", "Narrow a search to what a user may choose"),
     icon="filter",
     starts=True,
     aliases=("structured_filter", "filter"),

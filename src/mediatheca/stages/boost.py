@@ -71,6 +71,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "boost",
     kind="sort",
     params=Params,
+    use_cases=("Prefer recent or popular documents", "Pin and bury results by rule"),
     icon="rocket",
     example={"expression": "DOC.score * exp(-days_since(DOC.created_at) / 365)", "bury": {"when": {"in_stock": False}}},
     prepare=_prepare,

@@ -77,6 +77,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "cluster",
     kind="group",
     params=Params,
+    use_cases=("See the topics among the results", "Pick one representative of each kind"),
     icon="boxes",
     cost_tier="moderate",
     needs=(Need("clustering"),),

@@ -99,6 +99,7 @@ def _transforms(code: str) -> bool:
     "code_execution",
     kind="apply",
     params=Params,
+    use_cases=("Compute what no stage offers", "Apply your own pricing or scoring rule"),
     icon="code",
     cost_tier="moderate",
     hard_timeout_ms=45_000,

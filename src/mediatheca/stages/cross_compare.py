@@ -116,6 +116,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "cross_compare",
     kind="apply",
     params=Params,
+    use_cases=("Check a document against a reference collection", "Find reused or conflicting passages"),
     icon="git-compare",
     cost_tier="moderate",
     example={

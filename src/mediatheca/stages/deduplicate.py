@@ -69,6 +69,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "deduplicate",
     kind="reduce",
     params=Params,
+    use_cases=("Show each item once", "Drop reposts and near copies"),
     icon="copy-minus",
     aliases=("dedup",),
     example={"strategy": "field", "fields": ["source_object_id"]},

@@ -84,6 +84,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "document_enrich",
     kind="enrich",
     params=Params,
+    use_cases=("Join results with another collection", "Add product data to matching media"),
     icon="combine",
     aliases=("join", "document_join"),
     cost_tier="moderate",

@@ -36,6 +36,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "external_reverse_image",
     kind="apply",
     params=Params,
+    use_cases=("Find where a picture appears on the web", "Check the origin of a picture"),
     icon="image",
     cost_tier="expensive",
     starts=True,

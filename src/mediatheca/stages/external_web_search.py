@@ -62,6 +62,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "external_web_search",
     kind="apply",
     params=Params,
+    use_cases=("Add what the web knows to own documents", "Answer questions about recent events"),
     icon="search",
     cost_tier="expensive",
     starts=True,
@@ -78,6 +79,8 @@ async def external_web_search(hits: list[Hit], params: Params, ctx: StageContext
     query is asked once, and its answer is kept for an hour.
     """
     warn_if_doubled(params.single_braces, ctx)
+    if params.contents is not None and (params.contents.highlights or params.contents.summary):
+        ctx.warn("contents.highlights and contents.summary have no effect: of a page its text is given")
     per_hit = bool(params.document_templates)
     if not hits and per_hit:
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mediatheca.kernel.errors import ValidationError
@@ -22,10 +22,15 @@ from mediatheca.stages._search_spellings import prepare
 MAX_CANDIDATES = 5000
 
 
+def _ranks(raw: Mapping[str, Any]) -> bool:
+    return (raw.get("fusion") or "rrf") == "rrf" and len(raw["searches"]) > 1
+
+
 @stage(
     "feature_search",
     kind="filter",
     params=Params,
+    use_cases=("Find documents by meaning, by words, or by both", "Find what looks or sounds like an example", "List documents that pass a filter"),
     icon="search",
     starts=True,
     aliases=(
@@ -47,6 +52,7 @@ MAX_CANDIDATES = 5000
     hard_timeout_ms=5000,
     prepare=prepare,
     searches=True,
+    rank_scores=_ranks,
 )
 async def feature_search(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
     """Find the documents nearest to a text, a picture, a vector or another document, in one or more vector indexes.
@@ -57,7 +63,7 @@ async def feature_search(hits: list[Hit], params: Params, ctx: StageContext) -> 
     """
     final = params.final_top_k if "final_top_k" in params.model_fields_set else max(params.final_top_k, ctx.wanted)
     ctx.metadata["attempts"] = ctx.metadata.get("attempts", 0) + 1  # the engine tries a search that is late once more
-    ctx.filter = all_of(ctx.filter, await spoken_filter(params.natural_language, ctx))
+    ctx.filter = all_of(ctx.filter, params.filters, await spoken_filter(params.natural_language, ctx))
     if not params.searches:
         found = await _list(params, ctx, final)
     elif params.group_by is not None:

@@ -64,6 +64,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "group_by",
     kind="group",
     params=Params,
+    use_cases=("Show the best chunks of each source object", "One result for each product or author"),
     icon="group",
     aliases=("group",),
     example={"group_by_field": "source_object_id", "max_per_group": 3},

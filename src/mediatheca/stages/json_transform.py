@@ -41,6 +41,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "json_transform",
     kind="apply",
     params=Params,
+    use_cases=("Give results the shape a client expects", "Keep only a few computed fields"),
     icon="braces",
     example={"template": '{"id": "{{DOC.document_id}}", "title": {{DOC.title | tojson}}, "score": {{DOC.score}}}'},
     prepare=_prepare,

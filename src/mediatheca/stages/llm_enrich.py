@@ -49,6 +49,12 @@ class Params(ModelParams):
     multimodal_inputs: dict[str, Literal["image", "video", "audio", "pdf"]] = Field(
         {}, max_length=5, description="Fields with a data URI or URL that the model is shown, and what they hold."
     )
+    thinking_level: str | None = Field(
+        None, max_length=50, description="Accepted and told: how long a model thinks is the provider's setting here."
+    )
+    use_vcache: bool = Field(
+        False, description="Accepted and told: only equal questions at temperature 0 are answered from memory."
+    )
     when: FilterParam = Field(None, description="Only these documents are worked on.")
     document_templates: Templates = frozenset()
 
@@ -63,6 +69,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "llm_enrich",
     kind="enrich",
     params=Params,
+    use_cases=("Extract fields from free text", "Label or summarise every result"),
     icon="sparkles",
     aliases=("llm_enrichment",),
     cost_tier="expensive",
@@ -80,6 +87,7 @@ async def llm_enrich(hits: list[Hit], params: Params, ctx: StageContext) -> list
 
     A document without content is left out of it. What could not be written is null, and the result is degraded.
     """
+    _tell_unused(params, ctx)
     chosen, skipped = split_by(hits, params.when)
     chosen = [hit for hit in chosen if params.multimodal_inputs or shown(hit, params.content_field).strip()]
     if len(chosen) > MAX_DOCUMENTS:
@@ -100,6 +108,13 @@ async def llm_enrich(hits: list[Hit], params: Params, ctx: StageContext) -> list
     ctx.metadata.update(enriched=len(chosen) - len(missed), skipped=skipped, failed=len(missed), flagged=flagged)
     ctx.metadata["without_content"] = len(hits) - skipped - len(chosen)
     return hits
+
+
+def _tell_unused(params: Params, ctx: StageContext) -> None:
+    if params.thinking_level:
+        ctx.warn("thinking_level has no effect: how long a model thinks is set where the provider is configured")
+    if params.use_vcache:
+        ctx.warn("use_vcache has no effect: similar prompts share no answer; equal ones do at temperature 0")
 
 
 async def _ask(hit: Hit, params: Params, ctx: StageContext) -> Generated:

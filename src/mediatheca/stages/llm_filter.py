@@ -84,6 +84,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "llm_filter",
     kind="filter",
     params=Params,
+    use_cases=("Keep only documents that answer a criterion in words", "Drop results that merely look relevant"),
     icon="brain",
     writes=True,
     cost_tier="expensive",
@@ -94,6 +95,8 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
 )
 async def llm_filter(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
     """Keep the documents that meet a criterion, judged by a language model, in their order and with their scores.
+
+    What was decided about a document, and why, stands in its field `llm_filter`: `{passed, explanation}`.
 
     With `output_field` it answers instead: one answer to the prompt, made of all documents, is written into that field
     of every document, and all are kept.
@@ -111,7 +114,8 @@ async def llm_filter(hits: list[Hit], params: Params, ctx: StageContext) -> list
         if verdict is None or verdict.keep:
             kept.append(hit)
         if verdict is not None:
-            hit.scores["llm_filter"] = {"passed": verdict.keep, "explanation": verdict.reason}
+            hit.scores["llm_filter"] = told = {"passed": verdict.keep, "explanation": verdict.reason}
+            write_field(hit, "llm_filter", told)
     ctx.metadata.update(judged=len(verdicts), kept=len(kept), removed=len(hits) - len(kept), skipped=skipped)
     return kept
 

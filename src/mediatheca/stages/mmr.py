@@ -76,6 +76,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "mmr",
     kind="sort",
     params=Params,
+    use_cases=("Show different results instead of near copies", "Vary what a page recommends"),
     icon="shuffle",
     writes=True,
     example={"lambda": 0.7, "top_k": 25},

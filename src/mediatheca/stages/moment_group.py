@@ -57,6 +57,7 @@ class _Parent:
     "moment_group",
     kind="reduce",
     params=Params,
+    use_cases=("Show the scenes of a video that match", "Turn matching chunks into time ranges"),
     icon="clapperboard",
     example={"parent_field": "source_object_id", "time_field": "auto"},
 )
@@ -89,7 +90,7 @@ def _time_field(hits: Sequence[Hit], params: Params) -> str:
         return params.time_field
     candidates = [CHUNKS, *TIME_FIELDS, *(f"metadata.{name}" for name in TIME_FIELDS)]
     for path in candidates:
-        if any(read_field(hit, path) is not None for hit in hits):
+        if any(next(_ranges(hit, path), None) is not None for hit in hits):
             return path
     return CHUNKS
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
 from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.kernel.fusion import Fused, fuse
-from mediatheca.kernel.hits import Identity, identity
+from mediatheca.kernel.hits import Identity, identity, write_field
 from mediatheca.kernel.search import Hit
 from mediatheca.kernel.templates import BLANK, compile_tree
-from mediatheca.stages import LANGUAGE, CollectionView, StageContext, stage
+from mediatheca.stages import LANGUAGE, CollectionView, KeysOf, StageContext, stage
 from mediatheca.stages._fields import as_text, rename
 from mediatheca.stages._language import ModelParams, query_of
 from mediatheca.stages._search_params import Params as SearchParams
@@ -45,7 +45,9 @@ class Params(ModelParams):
         3, ge=1, le=10, validation_alias=AliasChoices("num_expansions", "num_variations"), description="Variations."
     )
     expansion_prompt: str = Field(_PROMPT, max_length=20_000, description="{{QUERY}} and {{NUM_EXPANSIONS}}.")
-    feature_search_config: dict[str, Any] = Field({}, description="The search: parameters of feature_search.")
+    feature_search_config: Annotated[dict[str, Any], KeysOf(SearchParams)] = Field(
+        {}, description="The search: parameters of feature_search."
+    )
     include_original: bool = Field(True, description="Search for the query itself too; it counts twice.")
     rrf_k: int = Field(60, ge=1, le=1000)
     fusion_strategy: Literal["rrf", "linear", "max"] = Field(
@@ -99,8 +101,10 @@ def _is_text(search: dict[str, Any]) -> bool:
     "query_expand",
     kind="filter",
     params=Params,
+    use_cases=("Find documents that say the same in other words", "Raise recall for short or vague queries"),
     icon="split",
     starts=True,
+    writes=True,
     cost_tier="expensive",
     needs=(LANGUAGE,),
     example={
@@ -116,12 +120,13 @@ def _is_text(search: dict[str, Any]) -> bool:
     },
     hard_timeout_ms=12_000,
     prepare=_prepare,
+    rank_scores=lambda raw: (raw.get("fusion_strategy") or "rrf") == "rrf",
 )
 async def query_expand(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
     """Search for a query and for what a language model writes as its variations, and fuse what they find.
 
-    Without an answer of the model the query itself is searched for, and the result is degraded. `scores.query_expand`
-    says which variations found a document, and on which rank.
+    Without an answer of the model the query itself is searched for, and the result is degraded. The field
+    `query_expand` says which variations found a document, and on which rank.
     """
     query = _query(params, ctx)
     variations = await _variations(query, params, ctx)
@@ -224,11 +229,12 @@ def _fused(
     made = []
     for entry in _fuse(scored, weights, params)[:final]:
         hit = by_key[entry.key]
-        hit.scores["query_expand"] = {
+        hit.scores["query_expand"] = told = {
             "matched_variations": [searched[n] for n in sorted(entry.ranks)],
             "fusion_score": entry.score,
             "individual_ranks": [entry.ranks.get(n) for n in range(len(searched))],
         }
+        write_field(hit, "query_expand", told)
         hit.scores.setdefault("original_score", hit.score)
         hit.score = entry.score
         made.append(hit)

@@ -79,6 +79,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "rag_prepare",
     kind="apply",
     params=Params,
+    use_cases=("Fill the context of a language model, with citations", "Keep a prompt within its token budget"),
     icon="file-text",
     neutral=True,
     needs=(Need("tokenizer"),),

@@ -9,25 +9,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.hits import rescore, write_field
 from mediatheca.kernel.models import Reranker
 from mediatheca.kernel.passages import passages
 from mediatheca.kernel.search import Hit
-from mediatheca.stages import CollectionView, StageContext, stage
+from mediatheca.stages import CacheParams, CollectionView, Need, StageContext, stage
 from mediatheca.stages._fields import FieldPath, OutputField, rename, text_of
 from mediatheca.stages._lexical_dense import NAME, lexical_dense
+from mediatheca.stages._rerank_ways import by_vector, check_comparable, judged
+from mediatheca.stages._vectors import known_feature
 
 DEFAULT_MODEL = "BAAI__bge_reranker_v2_m3"
 PASSAGE = 1200
 """Characters of a passage, about what a model reads at once; half of it in other scripts than ASCII."""
 OVERLAP = 100
-_NOT_HERE = ("decision_model", "relevance_criteria", "feature_uri")
+JUDGING_MS = 30_000
+"""What a language model gets where the stage was not told."""
+_JUDGED = ("decision_model", "relevance_criteria")
 
 
-class Params(BaseModel):
+class Params(CacheParams):
     inference_name: str = Field(DEFAULT_MODEL, max_length=200, description="A cross-encoder, in any spelling.")
     query: str | None = Field(None, description="What documents are compared with; by default the input `query`.")
     document_field: FieldPath | None = Field(
@@ -44,7 +48,17 @@ class Params(BaseModel):
     batch_size: int = Field(32, ge=1, le=100)
     max_document_chars: int = Field(2000, ge=100, le=50_000, description="Longer texts are cut; the cut is reported.")
     max_concurrent_batches: int = Field(3, ge=1, le=10)
-    learning_config: dict[str, Any] | None = Field(None, description="Has no effect on a rerank.")
+    decision_model: str | None = Field(
+        None, max_length=256, description="Let this language model judge the documents, instead of a cross-encoder."
+    )
+    relevance_criteria: str | None = Field(
+        None, max_length=20_000, description="What makes a document relevant, in words, for a language model."
+    )
+    api_key: str = Field("", max_length=1024, repr=False, description="A key for that model: '{{SECRET.name}}'.")
+    feature_uri: str | None = Field(
+        None, max_length=512, description="Sort by the cosine of query and this stored vector, instead."
+    )
+    learning_config: dict[str, Any] | None = Field(None, description="Has no effect on a rerank; a warning says so.")
     hard_timeout_ms: int = Field(10_000, ge=1, description="After it, documents stay in the order they came in.")
 
 
@@ -52,19 +66,21 @@ def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[
     """Older spellings; the query is the input `query` where none is given.
 
     Raises:
-        ValidationError: a way to score that does not exist here.
+        ValidationError: two ways to score, or a feature that there is not, or that takes no text.
     """
     params = dict(raw)
     rename(params, "inference_name", "model", "model_name", "reranker", "reranker_model")
     rename(params, "top_k", "top_n", "limit")
     rename(params, "document_field", "content_field", "text_field")
     params.setdefault("query", "{{INPUT.query}}")
-    for name in _NOT_HERE:
-        if params.get(name) is not None:
-            accepted = (
-                "documents are scored by a cross-encoder (inference_name); for a judgement in words use llm_filter"
-            )
-            raise ValidationError.at(name, f"is not available here: {accepted}", "not_enabled")
+    if params.get("feature_uri") is not None:
+        if given := [name for name in _JUDGED if params.get(name) is not None]:
+            message = f"cannot be combined with {given[0]}: documents are sorted by one of them"
+            raise ValidationError.at("feature_uri", message, "conflict")
+        known_feature(params["feature_uri"], collections, "feature_uri")
+        check_comparable(params["feature_uri"], collections)
+    if any(params.get(name) is not None for name in _JUDGED):
+        params.setdefault("hard_timeout_ms", JUDGING_MS)
     if params.get("learning_config") is not None:
         params["learning_config"] = dict(params["learning_config"])
     return params
@@ -74,9 +90,11 @@ def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[
     "rerank",
     kind="sort",
     params=Params,
+    use_cases=("Put the best of many candidates on top", "Raise precision before an answer is generated"),
     icon="arrow-down-wide-narrow",
     aliases=("learned_rerank", "reranker"),
     cost_tier="expensive",
+    needs=tuple(Need("language", given=name, unless="api_key") for name in _JUDGED),
     example={"inference_name": DEFAULT_MODEL, "query": "{{INPUT.query}}", "document_field": "content", "top_k": 10},
     hard_timeout_ms=10_000,
     prepare=prepare,
@@ -87,6 +105,9 @@ async def rerank(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit
     Of a long document the best passage counts. `scores.rerank` is the model's number, `scores.rerank_probability` the
     same between 0 and 1, `scores.original_score` what the document came with. Without such a model documents are sorted
     by cosine + 0.2 × BM25/ideal under the name `scores.rerank_lexical_dense`, and the answer says so.
+
+    With `relevance_criteria` or `decision_model` a language model judges instead, from 0 to 1; with `feature_uri` the
+    cosine of the query and that stored vector decides.
     """
     query = (params.query or "").strip()
     if not query:
@@ -96,20 +117,47 @@ async def rerank(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit
         ctx.warn("learning_config has no effect on rerank")
     count = len(hits) if params.max_candidates is None else params.max_candidates
     candidates, rest = hits[:count], hits[count:]
-    texts = _texts(candidates, params, ctx)
-    try:
-        model = await ctx.reranker(params.inference_name)
-    except UnavailableError as error:
-        await _without_model(query, candidates, texts, error.message, params, ctx)
-    else:
-        await _with_model(query, candidates, texts, model, params, ctx)
-    order = sorted(range(len(candidates)), key=lambda place: (-candidates[place].score, place))
+    scored = await _score(query, candidates, params, ctx)
+    order = sorted(scored, key=lambda place: (-candidates[place].score, place))
     found = [candidates[place] for place in order]
+    rest = [*(hit for place, hit in enumerate(candidates) if place not in scored), *rest]
     for position, hit in enumerate(found, start=1):
         hit.scores["rerank_position"] = position
     _continue(found, rest)
-    ctx.metadata["scored"] = len(candidates)
+    ctx.metadata["scored"] = len(found)
     return [*found, *rest][: params.top_k]
+
+
+async def _score(query: str, hits: Sequence[Hit], params: Params, ctx: StageContext) -> set[int]:
+    """Give the hits their new scores; the places of those that got one."""
+    if params.feature_uri is not None:
+        scores, told = await by_vector(query, hits, params.feature_uri, ctx)
+        return _written(hits, scores, told, params, ctx)
+    texts = _texts(hits, params, ctx)
+    if params.decision_model is not None or params.relevance_criteria is not None:
+        scores, told = await judged(query, texts, params, ctx)
+        places = _written(hits, scores, told, params, ctx)
+        for place in places:
+            hits[place].scores["rerank_probability"] = scores[place]
+        return places
+    try:
+        model = await ctx.reranker(params.inference_name)
+    except UnavailableError as error:
+        await _without_model(query, hits, texts, error.message, params, ctx)
+    else:
+        await _with_model(query, hits, texts, model, params, ctx)
+    return set(range(len(hits)))
+
+
+def _written(
+    hits: Sequence[Hit], scores: Sequence[float | None], told: dict[str, Any], params: Params, ctx: StageContext
+) -> set[int]:
+    ctx.metadata |= told
+    for hit, score in zip(hits, scores, strict=True):
+        if score is not None:
+            rescore(hit, "rerank", score)
+            write_field(hit, params.score_field, score)
+    return {place for place, score in enumerate(scores) if score is not None}
 
 
 def _texts(hits: Sequence[Hit], params: Params, ctx: StageContext) -> list[str]:

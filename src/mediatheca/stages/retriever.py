@@ -33,6 +33,12 @@ class Params(BaseModel):
         description="Its documents instead of ours; ours, then its new ones; or both fused by rank.",
     )
     limit: int | None = Field(None, ge=1, le=1000, description="Documents taken from it.")
+    version: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=AliasChoices("version", "retriever_version"),
+        description="The version of it to run; not given: the current one.",
+    )
     rrf_k: int = Field(60, ge=1, le=1000)
     weight: float = Field(0.5, ge=0, le=1, description="rrf: its share; ours is the rest.")
     degrade_retry: ClassVar[bool] = False
@@ -50,6 +56,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "retriever",
     kind="apply",
     params=Params,
+    use_cases=("Reuse one search inside another", "Fuse the rankings of several retrievers"),
     icon="git-merge",
     starts=True,
     aliases=("compose",),
@@ -66,8 +73,10 @@ async def retriever(hits: list[Hit], params: Params, ctx: StageContext) -> list[
     """
     name = given(params.retriever_id, "retriever_id", _WHAT)
     inputs = ctx.inputs if params.inputs is None else params.inputs
-    found = await ctx.execute(name, dict(inputs), limit=params.limit or max(ctx.wanted, 25), filter=ctx.filter)
-    ctx.metadata.update(retriever_id=name, found=len(found))
+    found = await ctx.execute(
+        name, dict(inputs), limit=params.limit or max(ctx.wanted, 25), filter=ctx.filter, version=params.version
+    )
+    ctx.metadata.update(retriever_id=name, found=len(found), **({"version": params.version} if params.version else {}))
     if params.merge == "replace" or not hits:
         return found
     if params.merge == "append":

@@ -47,6 +47,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "sample",
     kind="reduce",
     params=Params,
+    use_cases=("Look at a random or balanced part of the results", "Choose documents for review"),
     icon="dices",
     example={"count": 10, "strategy": "stratified", "stratify_by": "category", "seed": 42},
     prepare=_prepare,

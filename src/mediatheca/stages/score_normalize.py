@@ -37,6 +37,7 @@ class Params(BaseModel):
     "score_normalize",
     kind="sort",
     params=Params,
+    use_cases=("Bring scores to one scale", "Prepare scores for a threshold or a boost"),
     icon="scale",
     writes=True,
     example={"method": "min_max", "output_field": "scores.normalized"},

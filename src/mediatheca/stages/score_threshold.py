@@ -37,6 +37,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "score_threshold",
     kind="filter",
     params=Params,
+    use_cases=("Say that nothing fits instead of showing bad results", "Keep only confident matches"),
     icon="gauge",
     neutral=True,
     aliases=("score_filter",),

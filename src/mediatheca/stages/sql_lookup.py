@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
@@ -35,6 +35,7 @@ class Params(BaseModel):
     when: FilterParam = None
     on_error: OnError = Field("skip", description="For a document whose query fails: skip it, remove it, or raise.")
     document_templates: Templates = frozenset()
+    degrade_retry: ClassVar[bool] = False
 
 
 def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
@@ -58,10 +59,11 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "sql_lookup",
     kind="apply",
     params=Params,
+    use_cases=("Join results with rows of a database", "Start from a table and go on with its rows"),
     icon="database",
     cost_tier="moderate",
     starts=True,
-    hard_timeout_ms=60_000,
+    hard_timeout_ms=310_000,
     example={
         "connection_id": "warehouse",
         "query": "SELECT price, stock FROM products WHERE sku = :sku",

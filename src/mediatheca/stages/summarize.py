@@ -72,6 +72,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "summarize",
     kind="reduce",
     params=Params,
+    use_cases=("Answer a question from the results", "Digest many documents into one text"),
     icon="text",
     aliases=("llm_generation",),
     cost_tier="expensive",

@@ -88,6 +88,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "taxonomy_enrich",
     kind="enrich",
     params=Params,
+    use_cases=("Put results into a category tree", "Add ancestors of a category for navigation"),
     icon="tags",
     aliases=("taxonomy",),
     cost_tier="moderate",
@@ -131,7 +132,7 @@ async def _vectors(
         for hit in hits:
             text = "" if id(hit) in found else text_of(hit, params.content_field)
             if text:
-                found[id(hit)] = await ctx.embed(index, text=text, query=False)
+                found[id(hit)] = await ctx.embed(index, text=text, task="retrieval_document")
     without = sum(id(hit) not in found for hit in hits)
     if without:
         ctx.warn(f"{without} documents have neither a vector nor a text to compare; they got no label")

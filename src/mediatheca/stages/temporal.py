@@ -89,6 +89,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "temporal",
     kind="reduce",
     params=Params,
+    use_cases=("Show how numbers change from week to week", "Notice drift in what is found"),
     icon="calendar-range",
     example={"time_field": "created_at", "window": "month", "aggregations": [{"function": "count", "alias": "count"}]},
     prepare=_prepare,

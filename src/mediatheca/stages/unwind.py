@@ -46,6 +46,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "unwind",
     kind="apply",
     params=Params,
+    use_cases=("One row for each element of a list", "Filter and sort what a list holds"),
     icon="split",
     example={"field": "tags", "include_array_index": True},
     prepare=_prepare,

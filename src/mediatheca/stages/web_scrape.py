@@ -82,6 +82,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "web_scrape",
     kind="apply",
     params=Params,
+    use_cases=("Read the page a document links to", "Bring fresh page text into a pipeline"),
     icon="globe",
     cost_tier="expensive",
     starts=True,

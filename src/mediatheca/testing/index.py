@@ -16,6 +16,7 @@ from mediatheca.kernel.errors import ConflictError, NotFoundError, ValidationErr
 from mediatheca.kernel.filters import Leaf, Not, parse_filter
 from mediatheca.kernel.lexical import bm25
 from mediatheca.kernel.search import TextQuery, VectorQuery
+from mediatheca.kernel.sparse import dots, sparse_vector, to_wire
 from mediatheca.stores.index.base import IndexSpec, SearchIndex
 
 COLLECTION = "col_contract"
@@ -26,6 +27,7 @@ SPEC = IndexSpec(
         VectorIndex("dots", "mixpeek://t@v1/b", 3, metric="dot"),
         VectorIndex("far", "mixpeek://t@v1/c", 2, metric="euclid"),
         VectorIndex("late", "mixpeek://t@v1/d", 2, metric="dot", multi=True),
+        VectorIndex("terms", "mixpeek://t@v1/e", 0, metric="dot", sparse=True),
     ),
     {"title": "text", "body": "text", "brand": "keyword", "price": "float", "stock": "integer", "new": "bool"},
 )
@@ -48,6 +50,11 @@ def document(number: int | str, seq: int = 1, payload: dict[str, Any] | None = N
 
 def found(hits: list[Any]) -> list[str]:
     return [hit.document_id for hit in hits]
+
+
+def sparse_scores(index: SearchIndex, indices: list[int], values: list[float]) -> list[tuple[str, float]]:
+    hits = index.query(COLLECTION, VectorQuery("terms", sparse_vector(indices, values), 9))
+    return [(hit.document_id, round(hit.score, 4)) for hit in hits]
 
 
 class SearchIndexContract:
@@ -162,6 +169,8 @@ class SearchIndexContract:
             {"text": vector(1, float("nan"), 0, 0)},
             {"late": vector(1, 2)},
             {"late": np.zeros((0, 2), np.float32)},
+            {"terms": vector(1, 2)},
+            {"text": sparse_vector([1], [1.0])},
         ],
     )
     def test_a_bad_vector_is_refused_by_name(self, index: SearchIndex, vectors: dict[str, Vector]) -> None:
@@ -194,6 +203,88 @@ class SearchIndexContract:
         hits = index.query(COLLECTION, query)
         assert [(hit.document_id, round(hit.score, 4)) for hit in hits] == [(key(1), 5.0), (key(2), 2.0)]
         assert hits[0].vectors["late"].tolist() == tokens.tolist()
+
+    def test_a_sparse_vector_is_scored_by_the_terms_it_shares_with_the_query(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        rows = {
+            1: sparse_vector([7, 4_294_967_295, 2], [1.0, 0.5, 0.25]),
+            2: sparse_vector([7], [3.0]),
+            3: sparse_vector([8, 2], [1.0, -1.0]),
+            4: sparse_vector([], []),
+            5: sparse_vector([2, 7], [1.0, 2.0]),
+        }
+        index.upsert(COLLECTION, [document(n, vectors={"terms": terms}) for n, terms in rows.items()])
+        assert sparse_scores(index, [7], [2.0]) == [(key(2), 6.0), (key(5), 4.0), (key(1), 2.0)]
+        assert sparse_scores(index, [4_294_967_295, 2], [4.0, 1.0]) == [(key(1), 2.25), (key(5), 1.0), (key(3), -1.0)]
+        assert sparse_scores(index, [2, 7], [2.0, -1.0]) == [(key(1), -0.5), (key(3), -2.0), (key(2), -3.0)]
+        assert sparse_scores(index, [99], [1.0]) == []
+        assert sparse_scores(index, [], []) == []
+        query = sparse_vector([7], [1.0])
+        assert found(index.query(COLLECTION, VectorQuery("terms", query, 9, min_score=2.0))) == [key(2), key(5)]
+        assert found(index.query(COLLECTION, VectorQuery("terms", query, 1, exclude=[key(2)]))) == [key(5)]
+
+    def test_a_sparse_vector_comes_back_as_it_was_given(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        index.upsert(COLLECTION, [document(1, vectors={"terms": sparse_vector([9, 3], [0.1, 2.0])})])
+        (hit,) = index.get(COLLECTION, [key(1)], with_vectors=["terms"])
+        assert to_wire(hit.vectors["terms"]) == {"indices": [3, 9], "values": [2.0, float(np.float32(0.1))]}
+        query = VectorQuery("terms", sparse_vector([3], [1.0]), 5, with_vectors=["terms"])
+        assert index.query(COLLECTION, query)[0].vectors["terms"].tolist() == hit.vectors["terms"].tolist()
+
+    def test_sparse_queries_obey_filters_updates_and_deletes(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        rows = [
+            document(n, 1, {"price": float(n), "tag": f"x{n}"}, vectors={"terms": sparse_vector([1, n + 10], [1.0, n])})
+            for n in range(1, 30)
+        ]
+        index.upsert(COLLECTION, rows)
+        query, cheap = sparse_vector([1], [1.0]), parse_filter({"price": {"lt": 4}})
+        assert found(index.query(COLLECTION, VectorQuery("terms", query, 9, cheap))) == [key(1), key(2), key(3)]
+        odd = Leaf("tag", "regex", "^x2[0-9]$")
+        assert len(index.query(COLLECTION, VectorQuery("terms", query, 50, odd))) == 10
+        index.upsert(COLLECTION, [document(2, 2, {"price": 2.0}, vectors={"terms": sparse_vector([5], [1.0])})])
+        index.delete(COLLECTION, [key(3)])
+        assert found(index.query(COLLECTION, VectorQuery("terms", query, 9, cheap))) == [key(1)]
+        assert sparse_scores(index, [5], [1.0]) == [(key(2), 1.0)]
+
+    @pytest.mark.parametrize(("using", "query"), [("terms", vector(1, 0)), ("text", sparse_vector([1], [1.0]))])
+    def test_a_query_of_the_wrong_kind_is_refused(self, filled: SearchIndex, using: str, query: Vector) -> None:
+        with pytest.raises(ValidationError, match=using):
+            filled.query(COLLECTION, VectorQuery(using, query, 5))
+
+    def test_sparse_scores_are_the_dot_products_of_a_scan(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        generator = np.random.default_rng(3)
+
+        def draw() -> Vector:
+            count = int(generator.integers(1, 12))
+            return sparse_vector(generator.choice(60, count, replace=False), generator.normal(size=count))
+
+        rows = {key(n): draw() for n in range(200)}
+        index.upsert(COLLECTION, [Document(i, COLLECTION, {}, {"terms": v}, write_seq=1) for i, v in rows.items()])
+        for _ in range(5):
+            query = draw()
+            scores = dots(query, np.concatenate(list(rows.values())), [len(v) for v in rows.values()])
+            expected = sorted((-round(float(s), 3), i) for i, s in zip(rows, scores, strict=True) if abs(s) > 1e-6)
+            hits = index.query(COLLECTION, VectorQuery("terms", query, 200))
+            assert sorted((-round(hit.score, 3), hit.document_id) for hit in hits) == expected
+
+    def test_words_and_sparse_queries_are_always_exact(self, filled: SearchIndex) -> None:
+        assert filled.exact(COLLECTION, TextQuery("red", 5))
+        assert filled.exact(COLLECTION, VectorQuery("terms", sparse_vector([1], [1.0]), 5))
+        assert filled.exact(COLLECTION, VectorQuery("text", vector(1, 0, 0, 0), 5, exact=True))
+
+    def test_words_side_by_side_count_more_when_asked_to(self, index: SearchIndex) -> None:
+        index.ensure(SPEC)
+        texts = ["fox and a red sky", "the red fox is here now", "red red red fox fox", "fox, red: no more than these"]
+        index.upsert(COLLECTION, [document(n, 1, {"body": text}) for n, text in enumerate(texts)])
+        plain = index.query(COLLECTION, TextQuery("red fox", 9))
+        assert "phrase" not in plain[0].scores
+        for fuzziness in (0, "auto"):
+            query = TextQuery("red fox", 2, fuzziness=fuzziness, phrase=5.0)
+            assert set(found(index.query(COLLECTION, query))) == {key(1), key(2)}
+        single = TextQuery("red", 9, phrase=5.0)
+        assert found(index.query(COLLECTION, single)) == found(index.query(COLLECTION, TextQuery("red", 9)))
 
     def test_a_document_without_the_vector_is_not_found_by_it(self, index: SearchIndex) -> None:
         index.ensure(SPEC)
@@ -406,14 +497,19 @@ class SearchIndexContract:
     def test_ensure_adds_vectors_and_fields_later(self, filled: SearchIndex) -> None:
         more = IndexSpec(
             COLLECTION,
-            (*SPEC.vectors, VectorIndex("later", "mixpeek://t@v2/x", 2)),
+            (
+                *SPEC.vectors,
+                VectorIndex("later", "mixpeek://t@v2/x", 2),
+                VectorIndex("later_terms", "mixpeek://t@v2/y", 0, metric="dot", sparse=True),
+            ),
             {**SPEC.fields, "sp ace.x": "keyword", "lng": "text", 'un"sayable': "keyword"},
         )
         filled.ensure(more)
         filled.ensure(SPEC)
-        payload = {"lng": "hello wörld", "sp ace": {"x": "Y"}}
-        filled.upsert(COLLECTION, [document(50, 100, payload, vectors={"later": vector(0, 1)})])
+        payload, terms = {"lng": "hello wörld", "sp ace": {"x": "Y"}}, sparse_vector([4], [2.0])
+        filled.upsert(COLLECTION, [document(50, 100, payload, vectors={"later": vector(0, 1), "later_terms": terms})])
         assert found(filled.query(COLLECTION, VectorQuery("later", vector(0, 2), 5))) == [key(50)]
+        assert found(filled.query(COLLECTION, VectorQuery("later_terms", terms, 5))) == [key(50)]
         assert found(filled.query(COLLECTION, TextQuery("hello", 5))) == [key(50)]
         assert filled.facet(COLLECTION, "sp ace.x", 5) == [("Y", 1)]
         assert filled.count(COLLECTION) == 41
@@ -421,6 +517,8 @@ class SearchIndexContract:
     def test_a_vector_of_another_size_under_the_same_name_is_a_conflict(self, filled: SearchIndex) -> None:
         with pytest.raises(ConflictError, match="text"):
             filled.ensure(IndexSpec(COLLECTION, (VectorIndex("text", "mixpeek://t@v1/a", 8),)))
+        with pytest.raises(ConflictError, match="sparse"):
+            filled.ensure(IndexSpec(COLLECTION, (VectorIndex("terms", "mixpeek://t@v1/e", 8, metric="dot"),)))
 
     def test_a_collection_without_vectors_can_be_filtered_and_counted(self, index: SearchIndex) -> None:
         index.ensure(IndexSpec(COLLECTION, (), {"brand": "keyword"}))
@@ -453,7 +551,7 @@ class SearchIndexContract:
         finally:
             stop.set()
             asker.join()
-        assert not failures
+        assert failures == []
         assert set(answers) <= {40, 41, 59}
         assert answers
         assert filled.watermark(COLLECTION) == 200

@@ -21,7 +21,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
+from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.models import (
+    EmbeddingTask,
+    ImageEmbedder,
+    ModelInfo,
+    Reranker,
+    SparseEmbedder,
+    TextEmbedder,
+    embed_for,
+)
+from mediatheca.kernel.sparse import checked
 from mediatheca.providers import Model, ModelSettings, Provider
 
 HOSTILE_NAMES = ["", ".", "..", "../..", "/etc", "a/b", "a\\b", "no_such_model_v9", "x" * 300, "nul\0", "name\n", "é"]
@@ -55,7 +65,7 @@ class ProviderContract:
         assert info.weights_name
         assert info.weights.startswith("sha256:")
         assert len(info.weights) == 71
-        assert info.dimensions > 0
+        assert (info.dimensions == 0) == info.sparse
 
     def test_the_name_or_another_of_the_same_weights_is_listed(
         self, provider: Provider, settings: ModelSettings, info: ModelInfo, name: str
@@ -76,7 +86,8 @@ class ProviderContract:
 
     def test_the_model_does_what_its_modalities_say(self, model: Model, info: ModelInfo) -> None:
         assert model.info == info
-        assert isinstance(model, TextEmbedder) == ("text" in info.modalities)
+        assert isinstance(model, TextEmbedder) == ("text" in info.modalities and not info.sparse)
+        assert isinstance(model, SparseEmbedder) == info.sparse
         assert isinstance(model, ImageEmbedder) == ("image" in info.modalities)
         assert isinstance(model, Reranker) == ("rerank" in info.modalities)
 
@@ -91,6 +102,28 @@ class ProviderContract:
             texts = ["a cat", "a much longer text about something entirely different " * 5, "b"]
             alone = np.concatenate([model.embed_texts([text], query=False) for text in texts])
             np.testing.assert_allclose(model.embed_texts(texts, query=False), alone, atol=1e-5)
+
+    def test_a_text_is_embedded_for_every_task_or_the_task_is_refused_by_name(
+        self, model: Model, info: ModelInfo
+    ) -> None:
+        if isinstance(model, TextEmbedder):
+            query = model.embed_texts(["a cat"], query=True)
+            np.testing.assert_allclose(embed_for(model, ["a cat"], "retrieval_query"), query, atol=1e-6)
+            tasks: tuple[EmbeddingTask, ...] = ("semantic_similarity", "classification", "none")
+            for task in tasks:
+                try:
+                    _check(embed_for(model, ["a cat", ""], task), 2, info)
+                except ValidationError as error:
+                    assert task == "none" and "embedding_task" in error.message  # noqa: PT017, PT018
+
+    def test_texts_become_sparse_vectors(self, model: Model) -> None:
+        if isinstance(model, SparseEmbedder):
+            texts = ["one", "two words", "", "nul\0byte", "\ud800", "日本語"]
+            vectors = model.sparse_embed(texts, query=False)
+            assert len(vectors) == 6
+            assert all(len(checked(vector)) == len(vector) for vector in vectors)
+            assert model.sparse_embed(texts[1:2], query=False)[0].tolist() == vectors[1].tolist()
+            assert list(model.sparse_embed([], query=True)) == []
 
     def test_a_reranker_gives_one_number_for_each_text(self, model: Model) -> None:
         if isinstance(model, Reranker):

@@ -10,24 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from mediatheca.flows.retrieve import ExecutionContext, RetrieveEngine
+from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
 from mediatheca.kernel.filters import Filter, document_view
 from mediatheca.kernel.lexical import Texts, rank_texts, tell
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, TextEmbedder
+from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, SparseEmbedder, TextEmbedder
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.present import system_fields
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
-from mediatheca.stages import CollectionView, Stage
+from mediatheca.kernel.sparse import dots, is_sparse, sparse_vector
+from mediatheca.stages import ENTRY_POINTS, CollectionView, Stage, StageContext, stage
 
 TEXT_URI = "mixpeek://text_extractor@v1/hashed_words_for_tests"
 TEXT_INDEX = VectorIndex(
@@ -59,6 +64,22 @@ class HashedWordsForTests:
         return np.stack([hashed_words(text, self.info.dimensions) for text in texts])
 
 
+class HashedTermsForTests:
+    """A `SparseEmbedder`: how often each word stands in the text, under the hash of the word."""
+
+    inline = True
+
+    def __init__(self, name: str = "hashed_terms_for_tests") -> None:
+        self.info = ModelInfo(name, "hashed terms (for tests)", "sha256:terms", 0, metric="dot", sparse=True)
+
+    def sparse_embed(self, texts: Sequence[str], *, query: bool) -> list[Vector]:
+        return [self._terms(text) for text in texts]
+
+    def _terms(self, text: str) -> Vector:
+        counted = Counter(zlib.crc32(word.encode()) for word in _split(text))
+        return sparse_vector(list(counted), list(counted.values()))
+
+
 class SharedWordsForTests:
     """A `Reranker`: how many words of the query stand in the text, less the share of it that is something else."""
 
@@ -74,20 +95,26 @@ class SharedWordsForTests:
 
 
 class ModelsForTests:
-    """`Models` that answers to one name, or to any you add to `known` and `rerankers`."""
+    """`Models` that answers to one name, or to any you add to `known`, `known_sparse` and `rerankers`."""
 
     def __init__(self, index: VectorIndex = TEXT_INDEX, inline: bool = True) -> None:
         info = ModelInfo(index.model, "hashed words (for tests)", index.weights, index.dimensions)
         self.known: dict[str, TextEmbedder] = {index.model: HashedWordsForTests(info, inline)}
+        self.known_sparse: dict[str, SparseEmbedder] = {}
         self.rerankers: dict[str, Reranker] = {"shared_words": SharedWordsForTests()}
 
     def info(self, name: str) -> ModelInfo:
-        return self.text(name).info
+        return self.known_sparse[name].info if name in self.known_sparse else self.text(name).info
 
     def text(self, name: str) -> TextEmbedder:
         if name not in self.known:
             raise UnavailableError(f"no model answers to '{name}'; known: {', '.join(self.known)}")
         return self.known[name]
+
+    def sparse(self, name: str) -> SparseEmbedder:
+        if name not in self.known_sparse:
+            raise UnavailableError(f"no sparse model answers to '{name}'; known: {', '.join(self.known_sparse)}")
+        return self.known_sparse[name]
 
     def image(self, name: str) -> ImageEmbedder:
         raise UnavailableError(f"no image model answers to '{name}' in tests")
@@ -135,6 +162,13 @@ class MemorySearcher:
         self.calls["catch_up"] += 1
         return self.writes
 
+    def words(self, text: str, language: str = "") -> Mapping[int, int]:
+        """Words as they are: languages are the index's."""
+        return Counter(zlib.crc32(word.encode()) for word in _split(text))
+
+    def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
+        return True
+
     def version(self, collection_id: str) -> int | None:
         return None if self.degraded else self.writes
 
@@ -153,6 +187,8 @@ class MemorySearcher:
             if vector is None or document.document_id in query.exclude:
                 continue
             score = similarity(query.vector, vector, metric)
+            if is_sparse(vector) and not score:
+                continue
             if query.min_score is None or score >= query.min_score:
                 hits.append(_hit(document, score, query.with_vectors))
         return hits
@@ -206,7 +242,9 @@ def _hit(document: Document, score: float, with_vectors: Collection[str] = ()) -
 
 
 def similarity(query: Vector, vector: Vector, metric: str) -> float:
-    """Higher is better: cosine and dot raw, euclid as 1 / (1 + distance); MaxSim for matrices."""
+    """Higher is better: cosine and dot raw, euclid as 1 / (1 + distance); MaxSim for matrices, dot for sparse."""
+    if is_sparse(query):
+        return float(dots(query, vector, [len(vector)])[0])
     if query.ndim == 2 or vector.ndim == 2:
         return float((np.atleast_2d(query) @ np.atleast_2d(vector).T).max(axis=1).sum())
     if metric == "euclid":
@@ -246,6 +284,16 @@ def text_documents(view: CollectionView, rows: Iterable[dict[str, Any]]) -> list
     return made
 
 
+class _Nothing(BaseModel):
+    pass
+
+
+@stage("listed_for_tests", kind="filter", params=_Nothing, starts=True)
+async def _listed(hits: list[Hit], params: _Nothing, ctx: StageContext) -> list[Hit]:
+    """Every document, by id."""
+    return [hit for view in ctx.collections for hit in await ctx.scroll(view.collection_id, None, 100)]
+
+
 class StageSuite:
     """What every stage must do. Set `stage` and `parameters`; `parameters` must be valid and free of templates."""
 
@@ -276,6 +324,24 @@ class StageSuite:
         plan = engine.compile([own] if self.stage.starts else [self.search, own], [view])
         return await engine.execute(plan, {"inputs": {"query": query}}, self.context())
 
+    async def execute_failing(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """The stage after a search, told to skip where it fails, and failing."""
+
+        async def fail(*_: Any) -> Any:
+            raise RuntimeError("the stage of this test fails")
+
+        own = self.stage
+        told = None if own.as_filter is None else fail
+        broken = replace(own, run=fail, as_filter=told, params=_Nothing, prepare=None, rank_scores=None, sort_keys=None)
+        view = CollectionView("col_1", "first", (TEXT_INDEX,), {"text": "text", "price": "float"})
+        searcher = MemorySearcher()
+        searcher.add(view, text_documents(view, rows))
+        others = [s for s in discover("mediatheca.stages", Stage, ENTRY_POINTS) if s.stage_id != own.stage_id]
+        engine = engine_for_tests(searcher, stages=[*others, _listed, broken])
+        tested = {"stage_name": "under test", "stage_id": own.stage_id, "on_error": "skip"}
+        plan = engine.compile([{"stage_id": _listed.stage_id}, tested], [view])
+        return await engine.execute(plan, {"inputs": {"query": "red fox"}}, self.context())
+
     def run(self, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         import asyncio
 
@@ -305,6 +371,16 @@ class StageSuite:
         answers: list[Callable[[], Any]] = [lambda: self.run(self.rows)["documents"]] * 2
         first, second = (answer() for answer in answers)
         assert first == second
+
+    def test_where_it_fails_it_can_be_skipped_and_the_result_is_degraded(self) -> None:
+        import asyncio
+
+        body = asyncio.run(self.execute_failing(self.rows))
+        assert body["status"] == "degraded"
+        assert [document["document_id"] for document in body["documents"]] == ["a", "b", "c", "d"]
+        (entry,) = body["degraded"]
+        assert (entry["resource"], entry["stage"]) == ("stage", "under test")
+        assert "the stage of this test fails" in body["stage_statistics"]["stages"]["under test"]["error"]
 
     def test_missing_fields_equal_scores_and_any_script_do_no_harm(self) -> None:
         body = self.run(self.rows)

@@ -186,7 +186,11 @@ def test_later_stages_cannot_change_what_a_cached_stage_gave(shop):
 
 
 @pytest.mark.parametrize(
-    "config", [{"ttl_seconds": 0}, {"ttl_seconds": "60"}, {"ttl_seconds": True}, {"cache_stage_names": "a"}]
+    "config",
+    [
+        *({"ttl_seconds": 0}, {"ttl_seconds": "60"}, {"ttl_seconds": True}, {"cache_stage_names": "a"}),
+        *({"ttl_secs": 5}, {"cache_stage_names": ["search"]}, {"enabled": "yes"}, {"exclude_fields": "email"}),
+    ],
 )
 def test_a_wrong_policy_is_refused_with_its_field(config):
     with pytest.raises(ValidationError, match="cache_config"):
@@ -197,6 +201,141 @@ def test_a_policy_that_is_off_or_absent_is_none():
     assert cache_policy(None) is None
     assert cache_policy({"enabled": False, "ttl_seconds": 5}) is None
     assert cache_policy({}) == CachePolicy()
+
+
+def test_a_key_or_stage_that_means_nothing_is_refused_with_what_was_meant(shop):
+    plan = shop.compile({"stage_name": "search", **text_search()})
+    with pytest.raises(ValidationError, match="did you mean 'ttl_seconds'"):
+        cache_policy({"ttl_second": 5})
+    with pytest.raises(ValidationError, match="did you mean 'search'"):
+        cache_policy({"cache_stage_names": ["serch"]}, plan.stages)
+    assert cache_policy({"cache_stage_names": ["search"], "stats": {"hits": 1}}, plan.stages) is not None
+
+
+# ---- what a stage says
+
+
+def named(behavior: str | None = None, ttl: int | None = None, stage_id: str = "labelled", **own) -> dict:
+    said = {"cache_behavior": behavior, "cache_ttl_seconds": ttl}
+    return stage(stage_id, **own, **{key: value for key, value in said.items() if value is not None})
+
+
+@pytest.mark.parametrize("said", [{"behavior": "disabled"}, {"ttl": 0}])
+def test_a_stage_that_must_not_be_kept_is_never_kept(shop, said):
+    plan = shop.compile(text_search(), {"stage_name": "label", **named(**said)}, stage("limit", limit=2))
+    policy = CachePolicy(60, frozenset({"label", "limit"}))
+    answers = [ask(shop, plan, cache=policy) for _ in range(2)]
+    assert RUNS["labelled"] == 2
+    assert not any(answer["cache_hit"] for answer in answers)
+    statistics = answers[1]["stage_statistics"]["stages"]
+    assert not any(entry["stage_cache_hit"] for entry in statistics.values())
+
+
+def test_what_comes_before_such_a_stage_is_kept(shop):
+    plan = shop.compile({"stage_name": "search", **text_search()}, named("disabled"))
+    policy = CachePolicy(60, frozenset({"search"}))
+    second = [ask(shop, plan, cache=policy) for _ in range(2)][1]
+    assert second["stage_statistics"]["stages"]["search"]["stage_cache_hit"] is True
+    assert second["cache_hit"] is False
+
+
+def test_a_stage_shortens_the_time_of_everything_that_holds_its_result(shop, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("mediatheca.flows.retrieve.cache.time.time", lambda: now[0])
+    plan = shop.compile(text_search(cache_ttl_seconds=10), {"stage_name": "label", **named()})
+    ask(shop, plan, cache=CachePolicy(60, frozenset({"label"})))
+    now[0] += 9
+    assert ask(shop, plan, cache=CachePolicy(60, frozenset({"label"})))["cache_hit"] is True
+    now[0] += 2
+    late = ask(shop, plan, cache=CachePolicy(60, frozenset({"label"})))
+    assert late["cache_hit"] is False
+    assert late["stage_statistics"]["stages"]["label"]["stage_cache_hit"] is False
+    assert CachePolicy(5).within(plan.stages).ttl_s == 5
+
+
+@pytest.mark.parametrize("unsteady", [{"stage_id": "chancy"}, {"text": "{{ utc_now() }}"}], ids=["chance", "the clock"])
+def test_an_aggressive_stage_is_kept_whatever_had_a_part_in_it(shop, unsteady):
+    plain = shop.compile(text_search(), named(**unsteady))
+    eager = shop.compile(text_search(), named("aggressive", **unsteady))
+    assert [ask(shop, plain)["cache_hit"] for _ in range(2)] == [False, False]
+    assert [ask(shop, eager)["cache_hit"] for _ in range(2)] == [False, True]
+
+
+def test_an_aggressive_stage_is_kept_for_what_comes_after_without_being_named(shop):
+    draw = {"stage_name": "draw", **named("aggressive", stage_id="chancy")}
+    plan = shop.compile(text_search(), draw, named(text="{{INPUT.n}}"))
+    for n in ("1", "2"):
+        body = shop.execute(plan, {"inputs": {"query": "red fox", "n": n}}, cache=POLICY)
+    assert body["stage_statistics"]["stages"]["draw"]["stage_cache_hit"] is True
+    assert {document["label"] for document in body["documents"]} == {"2"}
+
+
+def test_one_aggressive_stage_excuses_no_other(shop):
+    plan = shop.compile(text_search(cache_behavior="aggressive"), stage("chancy"))
+    assert not any(ask(shop, plan)["cache_hit"] for _ in range(2))
+
+
+def test_degraded_results_are_not_kept_even_aggressively(shop):
+    plan = shop.compile(text_search(), named("aggressive", stage_id="degrading"))
+    assert not any(ask(shop, plan)["cache_hit"] for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"cache_behavior": "sometimes"}, "auto"),
+        ({"cache_ttl_seconds": -1}, "greater than or equal to 0"),
+        ({"cache_ttl_seconds": "{{INPUT.ttl}}"}, "integer"),
+        ({"cache_behavior": "aggressive", "fusion": "learned"}, "learned fusion"),
+    ],
+)
+def test_what_a_stage_says_about_keeping_is_checked(shop, parameters, message):
+    with pytest.raises(ValidationError, match=message) as caught:
+        shop.compile(text_search(**parameters))
+    assert caught.value.errors[0].loc[:4] == ("stages", 0, "config", "parameters")
+
+
+# ---- fields that are never kept
+
+
+def held(shop) -> str:
+    return repr([[hit.payload for hit in kept.value.hits] for kept in shop.engine._cache._held.values()])
+
+
+def test_excluded_fields_are_not_in_the_cache_and_still_in_the_answer(shop):
+    rows = [{"document_id": "p", "text": "red fox", "who": {"email": "ada@example.com", "age": 36}, "pin": 4711}]
+    shop.searcher.add(ARTICLES, text_documents(ARTICLES, rows))
+    plan, policy = shop.compile(text_search()), CachePolicy(60, exclude=("who.email", "pin"))
+    first, second = (ask(shop, plan, cache=policy) for _ in range(2))
+    assert (first["cache_hit"], second["cache_hit"]) == (False, True)
+    assert first["documents"] == second["documents"]
+    shown = next(document for document in second["documents"] if document["document_id"] == "p")
+    assert (shown["who"]["email"], shown["pin"]) == ("ada@example.com", 4711)
+    assert "36" in held(shop)
+    assert "ada@" not in held(shop)
+    assert "4711" not in held(shop)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [text_search(facets=["price"])],
+        [text_search(highlight={"fields": ["text"]})],
+        [text_search(), stage("labelled", text="x")],
+    ],
+    ids=["facets", "fragments", "a stage that writes"],
+)
+def test_a_result_that_may_hold_an_excluded_field_elsewhere_is_not_kept(shop, stages):
+    plan = shop.compile(*stages)
+    assert not any(ask(shop, plan, cache=CachePolicy(60, exclude=("price",)))["cache_hit"] for _ in range(2))
+    assert held(shop) == "[]"
+
+
+def test_excluded_fields_and_cached_stages_cannot_be_combined(shop):
+    plan = shop.compile({"stage_name": "search", **text_search()})
+    config = {"cache_stage_names": ["search"], "exclude_fields": ["email"]}
+    with pytest.raises(ValidationError, match="cannot be combined with cache_stage_names"):
+        cache_policy(config, plan.stages)
 
 
 def test_the_cache_forgets_the_least_recently_used_first():

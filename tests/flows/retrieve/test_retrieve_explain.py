@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from retrieve_shop import ARTICLES, Shop, ids, stage, text_search
 
-from mediatheca.flows.retrieve.explain import conjuncts
+from mediatheca.flows.retrieve.whynot import conjuncts
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.filters import parse_filter
+from mediatheca.testing.stages import TEXT_INDEX
 
 
 def asked(shop: Shop, document_id: str, *stages: object, **context: object) -> dict:
@@ -111,3 +112,77 @@ def test_an_explanation_does_not_change_the_ranking(shop):
     explained = shop.execute(plan, {"inputs": {"query": "red"}, "explain": True, "explain_document": "a3"})
     assert ids(plain) == ids(explained)
     assert np.allclose([d["score"] for d in plain["documents"]], [d["score"] for d in explained["documents"]])
+
+
+def lexical(query: str) -> dict:
+    search = {"feature_uri": TEXT_INDEX.feature_uri, "query": query, "lexical": True}
+    return {"stage_id": "feature_search", "parameters": {"searches": [search]}}
+
+
+def test_a_single_search_tells_rank_score_scale_and_weight(shop):
+    body = shop.run(text_search("red fox"), explain=True)
+    arms = [document["explanation"]["arms"] for document in body["documents"]]
+    assert all(len(found) == 1 for found in arms)
+    assert [found[0]["rank"] for found in arms] == list(range(1, len(arms) + 1))
+    assert arms[0][0]["normalised"] == pytest.approx(1.0)
+    assert arms[-1][0]["normalised"] == pytest.approx(0.0)
+    assert {found[0]["weight"] for found in arms} == {1.0}
+    assert arms[0][0]["contribution"] == pytest.approx(body["documents"][0]["score"])
+
+
+def test_a_search_for_words_tells_which_words_stand_where(shop):
+    body = shop.run(lexical("red fox jumps"), explain=True)
+    found = {(d["collection_id"], d["document_id"]): d["explanation"]["arms"][0]["matched"] for d in body["documents"]}
+    assert found["col_a", "a0"] == [{"field": "text", "words": ["red", "fox"]}]
+    assert found["col_a", "a3"] == [{"field": "text", "words": ["fox", "jumps"]}]
+
+
+def test_fused_arms_tell_their_weights(shop):
+    uri = TEXT_INDEX.feature_uri
+    searches = [
+        {"feature_uri": uri, "query": "red fox", "weight": 0.7},
+        {"feature_uri": uri, "query": "red fox", "lexical": True, "weight": 0.3},
+    ]
+    body = shop.run({"stage_id": "feature_search", "parameters": {"searches": searches}}, explain=True)
+    arms = {arm["arm"]: arm for arm in body["documents"][0]["explanation"]["arms"]}
+    assert (arms[uri]["weight"], arms[f"{uri}#lexical"]["weight"]) == (0.7, 0.3)
+    assert all({"rank", "score", "normalised", "contribution"} <= set(arm) for arm in arms.values())
+
+
+def test_groups_are_explained_too(shop):
+    body = shop.run(text_search("red fox"), explain=True, group_by={"field": "category"}, limit=5)
+    members = [item for group in body["final_results"] for item in group["group"]]
+    assert members
+    ranks = [item["explanation"]["final"]["rank"] for item in members]
+    assert len(ranks) == len(set(ranks))
+    assert all(item["explanation"]["arms"] for item in members)
+
+
+class Inner:
+    """Neighbours of a test: one retriever."""
+
+    def __init__(self, plan) -> None:
+        self.plan = plan
+
+    async def retriever(self, identifier, version=None):
+        return "ret_inner", self.plan
+
+
+def test_a_document_lost_in_another_retriever_is_found_there(shop):
+    cut = {"stage_name": "inner cut", **stage("limit", limit=1)}
+    inner = shop.compile({**text_search("red fox"), "stage_name": "inner search"}, cut)
+    plan = shop.compile({"stage_name": "call", **stage("retriever", retriever_id="inner")}, views=[])
+    body = shop.execute(plan, {"explain": True, "explain_document": "a1"}, neighbours=Inner(inner))
+    found = body["explained_document"]
+    assert found["reason"] == "dropped"
+    assert found["dropped_by"] == "call > inner cut"
+    assert body["documents"][0]["explanation"]["arms"][0]["stage"] == "inner search"
+    assert body["documents"][0]["explanation"]["path"][0]["within"][0]["retriever_id"] == "ret_inner"
+
+
+def test_a_document_beyond_what_was_taken_of_another_retriever_is_told(shop):
+    inner = shop.compile(text_search("red fox"))
+    plan = shop.compile({"stage_name": "call", **stage("retriever", retriever_id="inner", limit=1)})
+    found = shop.execute(plan, {"explain_document": "a1"}, neighbours=Inner(inner))["explained_document"]
+    assert (found["reason"], found["dropped_by"]) == ("dropped", "call")
+    assert "of which 1 were taken" in found["message"]

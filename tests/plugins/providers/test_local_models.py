@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mediatheca.kernel.errors import UnavailableError
-from mediatheca.kernel.models import ImageEmbedder, TextEmbedder
+from mediatheca.kernel.models import EmbeddingTask, ImageEmbedder, SparseEmbedder, TextEmbedder, embed_for
+from mediatheca.kernel.sparse import to_wire
 from mediatheca.providers import ModelSettings, Provider, _files
 from mediatheca.providers.local import local
 from mediatheca.testing.providers import ProviderContract
@@ -261,3 +262,53 @@ def test_an_image_model_without_a_text_tower_embeds_no_text(image_folder: Folder
     model = image_model(image_folder())
     assert not isinstance(model, TextEmbedder)
     assert model.info.modalities == ("image",)
+
+
+class TestLocalSparseModel(ProviderContract):
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return local
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path, text_folder: Folder) -> ModelSettings:
+        text_folder(kind="sparse", dimensions=0)
+        return ModelSettings(tmp_path)
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "tiny_text"
+
+
+def test_a_sparse_model_weighs_the_terms_of_its_vocabulary(text_folder: Folder) -> None:
+    folder = text_folder(kind="sparse", dimensions=0)
+    settings = ModelSettings(folder.parent)
+    info = local.find(folder.name, settings)
+    assert info is not None
+    assert (info.sparse, info.dimensions, info.metric) == (True, 0, "dot")
+    model = local.load(info, settings)
+    assert isinstance(model, SparseEmbedder)
+    (vector,) = model.sparse_embed(["cat dog"], query=True)
+    expected = np.log1p(np.maximum(table(folder)[[1, 6, 7, 2]].max(axis=0), 0))
+    assert to_wire(vector)["indices"] == np.flatnonzero(expected).tolist()
+    np.testing.assert_allclose(to_wire(vector)["values"], expected[expected > 0], atol=1e-6)
+
+
+def test_a_card_says_what_stands_before_a_text_for_each_task(text_folder: Folder) -> None:
+    folder = text_folder(query_prefix="cat ", passage_prefix="dog ", task_prefixes={"classification": "car "})
+    model = text_model(folder)
+
+    def vector(text: str, task: EmbeddingTask) -> list[float]:
+        return embed_for(model, [text], task)[0].tolist()
+
+    plain = {word: vector(f"{word} x", "none") for word in ("cat", "dog", "car")}
+    assert vector("x", "retrieval_query") == vector("x", "semantic_similarity") == plain["cat"]
+    assert vector("x", "retrieval_document") == plain["dog"]
+    assert vector("x", "classification") == plain["car"]
+    assert vector("x", "none") not in plain.values()
+
+
+@pytest.mark.parametrize("card", [{"kind": "sparse", "dimensions": 0, "pooling": "max"}, {"dimensions": 0}])
+def test_a_card_of_a_sparse_model_that_makes_no_sense_is_named(text_folder: Folder, card: dict[str, object]) -> None:
+    folder = text_folder(**card)
+    with pytest.raises(UnavailableError, match="tiny_text"):
+        local.find(folder.name, ModelSettings(folder.parent))

@@ -235,5 +235,6 @@ def _hash_without(card: object) -> str:
     from mediatheca.providers._files import digest
 
     assert isinstance(card, Card)
-    decides = card.model_dump(exclude={"weights_name", "note", "reranker"}, mode="json")
+    later = {"reranker": True, "text": {"task_prefixes"}}
+    decides = card.model_dump(exclude={"weights_name": True, "note": True, **later}, mode="json")
     return digest(PREPROCESSING, json.dumps(decides, sort_keys=True), "model.onnx 0").removeprefix("sha256:")

@@ -16,11 +16,13 @@ import pytest
 
 from mediatheca.kernel.documents import Document, VectorIndex
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
-from mediatheca.kernel.search import VectorQuery
+from mediatheca.kernel.search import TextQuery, VectorQuery
+from mediatheca.kernel.sparse import sparse_vector
 from mediatheca.stores.index import edge_shard
 from mediatheca.stores.index.base import IndexSpec
 from mediatheca.stores.index.edge import EdgeIndex
 from mediatheca.testing.index import COLLECTION, SPEC, SearchIndexContract, document, key, vector
+from mediatheca.testing.index_languages import LanguageContract
 
 
 @pytest.fixture
@@ -228,3 +230,29 @@ def test_a_large_shard_gets_a_graph_that_finds_what_a_scan_finds(
         scan = {hit.document_id for hit in index.query(COLLECTION, VectorQuery("v", row, 10, exact=True))}
         agreed += len(scan & {hit.document_id for hit in index.query(COLLECTION, VectorQuery("v", row, 10))})
     assert agreed >= 392
+
+
+class TestEdgeLanguages(LanguageContract):
+    pass
+
+
+def test_sparse_vectors_and_languages_are_there_after_closing_and_opening(index: EdgeIndex) -> None:
+    spec = IndexSpec(COLLECTION, SPEC.vectors, {"body": "text"}, {"body": "english"})
+    index.ensure(spec)
+    terms = {"terms": sparse_vector([5], [2.0])}
+    index.upsert(COLLECTION, [document(1, 5, {"body": "He drinks"}, vectors=terms)])
+    index.flush(COLLECTION, 5)
+    again = reopened(index)
+    again.ensure(spec)
+    assert [hit.document_id for hit in again.query(COLLECTION, TextQuery("drinking", 5))] == [key(1)]
+    assert [hit.score for hit in again.query(COLLECTION, VectorQuery("terms", terms["terms"], 5))] == [4.0]
+    again.close()
+
+
+def test_a_dense_query_is_exact_while_there_are_few_points(index: EdgeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.ensure(SPEC)
+    index.upsert(COLLECTION, [document(n, 1) for n in range(5)])
+    query = VectorQuery("text", vector(1, 0, 0, 0), 3)
+    assert index.exact(COLLECTION, query)
+    monkeypatch.setattr(edge_shard, "EXACT_BELOW", 4)
+    assert not index.exact(COLLECTION, query)

@@ -13,6 +13,7 @@ from mediatheca.kernel.errors import UnavailableError
 from mediatheca.stores.index.base import SearchIndex
 from mediatheca.stores.index.qdrant import QdrantIndex
 from mediatheca.testing.index import SearchIndexContract
+from mediatheca.testing.index_languages import LanguageContract
 
 SERVER = os.environ.get("MEDIATHECA_TEST_QDRANT_URL")
 
@@ -33,6 +34,12 @@ def index() -> Iterator[SearchIndex]:
 @pytest.mark.filterwarnings("ignore:Local mode performs exact")
 class TestQdrantIndex(SearchIndexContract):
     pass
+
+
+if SERVER:  # local mode knows no languages
+
+    class TestQdrantLanguages(LanguageContract):
+        pass
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:

@@ -1,7 +1,13 @@
 """Measuring retrievers: golden data sets, evaluations as jobs, benchmarks on recorded sessions, comparisons."""
 
 from mediatheca.flows.evaluation.benchmarks import create_benchmark, run_benchmark
-from mediatheca.flows.evaluation.datasets import DatasetSpec, create_dataset, dataset_view, generate_dataset
+from mediatheca.flows.evaluation.datasets import (
+    DatasetSpec,
+    check_learning_config,
+    create_dataset,
+    dataset_view,
+    generate_dataset,
+)
 from mediatheca.flows.evaluation.evaluations import EvaluationConfig, evaluation_view, run_evaluation, start_evaluation
 from mediatheca.flows.evaluation.jobs import evaluation_died, evaluation_jobs
 from mediatheca.flows.replay import Ran, Replayer, compare_runs, ran_of, replay_request
@@ -11,6 +17,7 @@ __all__ = [
     "EvaluationConfig",
     "Ran",
     "Replayer",
+    "check_learning_config",
     "compare_runs",
     "create_benchmark",
     "create_dataset",

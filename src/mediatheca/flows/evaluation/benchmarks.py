@@ -1,7 +1,8 @@
 """Benchmarks: several retrievers answer the questions of recorded sessions; which ranks what was liked higher.
 
 What was recorded is biased towards what the baseline showed: a document it never showed could not be clicked. The
-comparison says so, and adds a preference by interleaving, which depends less on the length of the lists.
+comparison says so, and adds a preference by interleaving, which depends less on the length of the lists, and a
+counterfactual estimate, which takes into account that people look at the top first.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from mediatheca.flows.evaluation.counterfactual import counterfactual
 from mediatheca.flows.evaluation.datasets import require_dataset
 from mediatheca.flows.evaluation.evaluations import LOCK, CancelledError, check_task, finish, latency_of, mark_begun
 from mediatheca.flows.evaluation.sessions import Session, SessionFilter, dataset_sessions, recorded_sessions
 from mediatheca.flows.ingest.plan import add_task
+from mediatheca.flows.learning.clicks import pages_of
 from mediatheca.flows.replay import Ran, mean_of
 from mediatheca.flows.retrievers import Compiled
 from mediatheca.flows.services import Services
 from mediatheca.jobs.worker import Run
 from mediatheca.kernel import clock
 from mediatheca.kernel.bandit import digest
+from mediatheca.kernel.clicks import Page
 from mediatheca.kernel.clock import wire_time
 from mediatheca.kernel.errors import ConflictError, MediathecaError, ValidationError
 from mediatheca.kernel.ids import check_name, new_id
@@ -160,7 +164,9 @@ def _benchmark(services: Services, run: Run, record: Record) -> dict[str, Any]:
         for pipeline in pipelines:  # in turns, so that a busy minute hits all of them
             pipeline.runs.append(services.replayer.run(run.job.scope, pipeline.compiled, session.inputs, DEPTH))
     _tell(services, run, record.id, "computing_metrics")
-    return _result(sessions, pipelines, record.id)
+    with services.db.read(run.job.scope) as tx:
+        pages = pages_of(tx, {ident for session in sessions for ident in session.executions})
+    return _result(sessions, pipelines, record.id, pages)
 
 
 def _tell(services: Services, run: Run, ident: str, status: str) -> None:
@@ -181,13 +187,17 @@ def _sessions(services: Services, run: Run, record: Record) -> list[Session]:
         return recorded_sessions(tx, wanted, body["baseline_retriever_id"], body["session_count"], record.id)
 
 
-def _result(sessions: Sequence[Session], pipelines: Sequence[_Pipeline], seed: str) -> dict[str, Any]:
+def _result(
+    sessions: Sequence[Session], pipelines: Sequence[_Pipeline], seed: str, pages: Mapping[str, Page]
+) -> dict[str, Any]:
     baseline, *candidates = pipelines
     results = [_measured(sessions, pipeline, baseline) for pipeline in pipelines]
     comparisons = [
         _compared(sessions, pipeline, baseline, result, results[0], seed)
         for pipeline, result in zip(candidates, results[1:], strict=True)
     ]
+    for pipeline, compared in zip(candidates, comparisons, strict=True):
+        compared["counterfactual"] = counterfactual(_pairs(sessions, pipeline, baseline), pages)
     comparison = {
         "baseline_retriever_id": baseline.compiled.retriever_id,
         "comparisons": comparisons,

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from mediatheca.flows.learning.config import check_learning, learners
 from mediatheca.flows.learning.records import interactions_of
 from mediatheca.kernel import clock
 from mediatheca.kernel.bandit import REWARDS
 from mediatheca.kernel.errors import BadRequestError, ValidationError
 from mediatheca.kernel.ids import check_name
 from mediatheca.kernel.metrics import MAX_GRADE
-from mediatheca.stores.db.tx import Record, Row, Tx
+from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 KIND = "evaluation_dataset"
 MAX_QUERIES = 10_000
@@ -110,6 +111,20 @@ class GenerateSpec(BaseModel):
     min_interactions: int = Field(5, ge=1, le=100_000)
     lookback_days: int = Field(30, ge=1, le=365)
     positive_interaction_types: list[str] = Field(list(POSITIVE), min_length=1, max_length=50)
+    source: Literal["interactions", "annotations"] = "interactions"
+    min_annotations: int = Field(1, ge=1, le=10_000, description="Verdicts on one document for one query.")
+    min_confidence: float = Field(0.0, ge=0, le=1, description="Verdicts that say they are less sure are left out.")
+    label_grades: dict[str, int] = Field(
+        {}, max_length=200, description="Label → grade; the others mean what they say."
+    )
+
+    @field_validator("label_grades")
+    @classmethod
+    def _graded(cls, value: dict[str, int]) -> dict[str, int]:
+        for label, grade in value.items():
+            if not 0 <= grade <= MAX_GRADE:
+                raise ValueError(f"the grade of '{label[:100]}' must be 0 to {MAX_GRADE}, got {grade}")
+        return {label.strip().lower(): grade for label, grade in value.items()}
 
 
 def generate_dataset(tx: Tx, retriever: Record, spec: GenerateSpec) -> Record:
@@ -138,9 +153,16 @@ def generate_dataset(tx: Tx, retriever: Record, spec: GenerateSpec) -> Record:
             "record interactions with execution_id or query_snapshot"
         )
         raise BadRequestError(message)
+    return store_generated(tx, retriever, spec, queries)
+
+
+def store_generated(
+    tx: Tx, retriever: Record, spec: GenerateSpec, queries: list[QuerySpec], told: Mapping[str, Any] | None = None
+) -> Record:
+    """`told`: more that the data set's metadata says about where it comes from."""
     name = spec.dataset_name or f"{retriever.name[:60]} {clock.now():%Y-%m-%d %H.%M.%S}"
-    source = {"generated_from": "interactions", "retriever_id": retriever.id, **spec.model_dump(mode="json")}
-    return create_dataset(tx, DatasetSpec(dataset_name=name, queries=queries), source)
+    source = {"generated_from": spec.source, "retriever_id": retriever.id, **spec.model_dump(mode="json")}
+    return create_dataset(tx, DatasetSpec(dataset_name=name, queries=queries), {**source, **(told or {})})
 
 
 def _enough(groups: Mapping[bytes, Sequence[Row]], least: int) -> list[Sequence[Row]]:
@@ -163,7 +185,21 @@ def _query(number: int, rows: Sequence[Row], wanted: set[str]) -> QuerySpec:
     )
 
 
-def require_dataset(tx: Any, ident: str) -> Record:
+def check_learning_config(tx: ReadTx, stages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to store stages whose learning is not configured well.
+
+    Raises:
+        ValidationError: `learning_config` is missing or wrong, or its golden data set does not exist; with the path.
+    """
+    config = check_learning(stages)
+    if config is not None and config.evaluation_dataset_id and tx.find(KIND, config.evaluation_dataset_id) is None:
+        number = next(iter(learners(stages)))[0]
+        place = ("stages", number, "config", "parameters", "learning_config", "evaluation_dataset_id")
+        message = f"'{config.evaluation_dataset_id}' is no evaluation data set of this namespace; create it first"
+        raise ValidationError.at(place, message, "unknown")
+
+
+def require_dataset(tx: ReadTx, ident: str, field: str = "dataset_name") -> Record:
     """A data set by id or name.
 
     Raises:
@@ -172,6 +208,5 @@ def require_dataset(tx: Any, ident: str) -> Record:
     found = tx.find(KIND, ident)
     if found is None:
         message = f"'{ident}' is no evaluation data set of this namespace; create it first"
-        raise ValidationError.at(("body", "dataset_name"), message, "unknown")
-    record: Record = found
-    return record
+        raise ValidationError.at(("body", field), message, "unknown")
+    return found

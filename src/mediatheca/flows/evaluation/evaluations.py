@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mediatheca.flows.evaluation.calibrating import kept_scores, scorer_of
 from mediatheca.flows.evaluation.datasets import grades_of, require_dataset
 from mediatheca.flows.evaluation.gate import PRIMARY, THRESHOLD, significance, verdict
 from mediatheca.flows.ingest.plan import add_task, change_task
+from mediatheca.flows.learning.settings import static_settings
 from mediatheca.flows.replay import MAX_DEPTH, Ran
 from mediatheca.flows.retrievers import Compiled
 from mediatheca.flows.services import Services
@@ -28,6 +30,7 @@ JOB = "retriever.evaluate"
 TASK = "retriever.evaluation"
 LOCK = "retriever.measuring"
 """One at a time: the other job threads stay free for ingestion."""
+WEIGHT_SET = "weight_set"
 _CHECK_EVERY = 20
 
 
@@ -53,6 +56,9 @@ class EvaluationConfig(BaseModel):
     primary_metric: str = PRIMARY
     regression_threshold: float = Field(THRESHOLD, ge=0, le=1)
     version: int | None = Field(None, ge=1, description="Version of the retriever; the newest one by default.")
+    weight_set_id: str | None = Field(
+        None, max_length=100, description="Measure with these trained weights; with those that are shipped by default."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -102,6 +108,9 @@ def start_evaluation(tx: Tx, retriever: Record, dataset_name: str, config: Evalu
     dataset = require_dataset(tx, dataset_name)
     if config.baseline_evaluation_id:
         _baseline(tx, config.baseline_evaluation_id, dataset.id)
+    if config.weight_set_id and tx.find(WEIGHT_SET, config.weight_set_id, retriever.id) is None:
+        place = ("body", "evaluation_config", "weight_set_id")
+        raise ValidationError.at(place, f"'{config.weight_set_id}' is no weight set of this retriever", "unknown")
     ident = new_id("eval")
     task = add_task(tx, TASK, {"evaluation_id": ident, "retriever_id": retriever.id})
     body = {
@@ -144,7 +153,7 @@ def evaluation_view(record: Record, organization_id: str, *, outcomes: bool = Tr
         "query_count": body["query_count"],
         "retriever_version": body.get("retriever_version"),
         "baseline_evaluation_id": body["config"].get("baseline_evaluation_id"),
-        "weight_set_id": None,
+        "weight_set_id": body.get("weight_set_id"),
         "namespace_id": record.namespace_id,
         "internal_id": organization_id,
         "created_at": record.created_at,
@@ -163,6 +172,8 @@ class _Work:
     record: Record
     config: EvaluationConfig
     queries: Sequence[Mapping[str, Any]]
+    weights: Mapping[str, float] | None = None
+    """Of learned fusion; None: whatever is shipped."""
 
 
 def run_evaluation(services: Services, run: Run) -> None:
@@ -177,7 +188,7 @@ def run_evaluation(services: Services, run: Run) -> None:
     except MediathecaError as error:
         finish(services, run, KIND, ident, {"status": "failed", "error_message": error.message})
         return
-    result |= {"retriever_version": retriever.version}
+    result |= {"retriever_version": retriever.version, "scorer": scorer_of(retriever)}
     if work.config.baseline_evaluation_id and result["status"] == "completed":
         with services.db.read(run.job.scope) as tx:
             result |= _against(tx, work, result)
@@ -199,10 +210,19 @@ def _begin(services: Services, run: Run, ident: str) -> _Work | None:
         if not mark_begun(tx, record.body["task_id"]):
             _close(tx, run, record, {"status": "failed", "error_message": "cancelled"})
             return None
-        body = {**record.body, "status": "in_progress", "started_at": wire_time(clock.now())}
-        record = tx.change(record, body)
         config = EvaluationConfig.model_validate(record.body["config"])
-    return _Work(record, config, dataset.body["queries"])
+        used, weights = _weights(tx, record.body["retriever_id"], config.weight_set_id)
+        begun = {"status": "in_progress", "started_at": wire_time(clock.now()), "weight_set_id": used}
+        record = tx.change(record, {**record.body, **begun})
+    return _Work(record, config, dataset.body["queries"], weights)
+
+
+def _weights(tx: ReadTx, retriever_id: str, wanted: str | None) -> tuple[str | None, Mapping[str, float] | None]:
+    """The weight set that is measured, and its weights where it is not the shipped one."""
+    found = tx.find(WEIGHT_SET, wanted, retriever_id) if wanted else None
+    if found is not None:
+        return found.id, found.body.get("weights") or {}
+    return static_settings(tx, retriever_id).shipped_weight_set, None
 
 
 def _outcomes(services: Services, run: Run, retriever: Compiled, work: _Work) -> Iterator[dict[str, Any]]:
@@ -211,7 +231,7 @@ def _outcomes(services: Services, run: Run, retriever: Compiled, work: _Work) ->
         run.check()
         if number % _CHECK_EVERY == 0:
             check_task(services, run, work.record.body["task_id"])
-        yield _outcome(services, run, retriever, work.config, query)
+        yield _outcome(services, run, retriever, work, query)
 
 
 def mark_begun(tx: Tx, task_id: str) -> bool:
@@ -228,14 +248,16 @@ def check_task(services: Services, run: Run, task_id: str) -> None:
 
 
 def _outcome(
-    services: Services, run: Run, retriever: Compiled, config: EvaluationConfig, query: Mapping[str, Any]
+    services: Services, run: Run, retriever: Compiled, work: _Work, query: Mapping[str, Any]
 ) -> dict[str, Any]:
+    config = work.config
     grades = grades_of(query)
     if not query["query_input"]:
         return _skipped(query, "the query_input is empty")
     if not any(grades.values()):
         return _skipped(query, "no document is judged relevant")
-    ran: Ran = services.replayer.run(run.job.scope, retriever, query["query_input"], config.depth, config.match_on)
+    scope, given = run.job.scope, query["query_input"]
+    ran: Ran = services.replayer.run(scope, retriever, given, config.depth, config.match_on, work.weights)
     if ran.error is not None:
         return _skipped(query, ran.error)
     judged = judge(ran.ids, grades)
@@ -246,6 +268,7 @@ def _outcome(
         "retrieved_count": len(ran.ids),
         "latency_ms": ran.latency_ms,
         "degraded": ran.degraded,
+        "scored": [[score, grades.get(ident, 0)] for ident, score in zip(ran.ids, ran.scores, strict=True)],
         "metrics_by_k": {str(k): measure(judged, config.measured, k) for k in config.k_values},
     }
 
@@ -262,7 +285,8 @@ def _measure(work: _Work, outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "total_queries": len(outcomes),
         "evaluated_queries": len(done),
         "skipped_queries": len(outcomes) - len(done),
-        "query_results": list(outcomes),
+        "query_results": [{name: v for name, v in outcome.items() if name != "scored"} for outcome in outcomes],
+        "scored": kept_scores(done),
     }
     if not done:
         first = outcomes[0]["error"] if outcomes else "the data set has no queries"

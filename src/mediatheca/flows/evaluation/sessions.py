@@ -65,6 +65,8 @@ class Session:
     clicked: frozenset[str] = frozenset()
     purchased: frozenset[str] = frozenset()
     stratum: str = ""
+    executions: tuple[str, ...] = ()
+    """Answers that were shown, newest first."""
 
 
 def recorded_sessions(tx: ReadTx, wanted: SessionFilter, baseline: str, count: int, seed: str) -> list[Session]:
@@ -107,7 +109,8 @@ def _session(who: str, rows: Sequence[Row], weights: Mapping[str, float]) -> Ses
     grades = {ident: max(1, min(MAX_GRADE, round(value))) for ident, value in worth.items() if value > 0}
     stratum = max(by_kind, key=lambda kind: (weights.get(kind, 0.0), kind))
     clicked, purchased = frozenset(by_kind.get("click", ())), frozenset(by_kind.get("purchase", ()))
-    return Session(who, rows[0]["body"]["query_snapshot"], grades, clicked, purchased, stratum)
+    shown = tuple(dict.fromkeys(row["execution_id"] for row in rows if row["execution_id"]))
+    return Session(who, rows[0]["body"]["query_snapshot"], grades, clicked, purchased, stratum, shown)
 
 
 def _sampled(found: list[Session], strategy: str, count: int, seed: str) -> list[Session]:

@@ -1,6 +1,7 @@
 """What an extractor gave for one item, as an Arrow IPC file: one row for each `Row`, read back bit for bit.
 
-Fields are their JSON text, as documents store them; vectors are little-endian float32 beside their shape.
+Fields are their JSON text, as documents store them; vectors are little-endian float32 beside their shape, or pairs of a
+sparse one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 import orjson
 
 from mediatheca.extractors import Artifact, Row
-from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.sparse import PAIRS, is_sparse, unpacked
 from mediatheca.stores.documents.payloads import encode_json
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def _record(row: Row) -> dict[str, Any]:
         "position": row.position,
         "fields": encode_json(row.fields, row.source_key, "fields"),
         "vectors": [
-            {"name": name, "shape": vector.shape, "values": vector.astype(_FLOATS, copy=False).tobytes()}
+            {"name": name, "shape": PAIRS, "values": vector.tobytes()}
+            if is_sparse(vector)
+            else {"name": name, "shape": vector.shape, "values": vector.astype(_FLOATS, copy=False).tobytes()}
             for name, vector in row.vectors.items()
         ],
         "artifacts": [
@@ -97,12 +100,8 @@ def decode(key: str, data: bytes) -> list[Row]:
 def _row(record: Mapping[str, Any]) -> Row:
     return Row(
         orjson.loads(record["fields"]),
-        {entry["name"]: _vector(entry) for entry in record["vectors"]},
+        {entry["name"]: unpacked(entry["shape"], bytearray(entry["values"])) for entry in record["vectors"]},
         {entry["name"]: Artifact(entry["data"], entry["mime_type"], entry["suffix"]) for entry in record["artifacts"]},
         record["source_key"],
         record["position"],
     )
-
-
-def _vector(entry: Mapping[str, Any]) -> Vector:
-    return np.frombuffer(bytearray(entry["values"]), _FLOATS).reshape(entry["shape"])

@@ -29,6 +29,8 @@ from mediatheca.telemetry import DOCUMENTS, FAILURES, span
 log = structlog.get_logger()
 
 OPEN_CHUNK = ("PENDING", "PROCESSING")
+EVENT_IDS = 5_000
+"""Documents that one event names; more are told by further events."""
 _IN_USE = db.Cmp("!=", "DEACTIVATED")
 """Objects that were switched off keep their row; nothing is made of them."""
 
@@ -227,7 +229,7 @@ def _record(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, replace
     result.keep({row["object_id"] for row in held})
     if ours:
         _record_chunk(tx, work, result, run, seq, replaced)
-    _record_documents(tx, work, result)
+    _record_documents(tx, work, result, seq)
 
 
 def _record_chunk(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, replaced: int) -> None:
@@ -238,7 +240,7 @@ def _record_chunk(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, r
     record_failures(tx, work.chunk, result.failures, work.collection, run.job.payload.get("attempt", 1))
 
 
-def _record_documents(tx: db.Tx, work: _Work, result: _Result) -> None:
+def _record_documents(tx: db.Tx, work: _Work, result: _Result, seq: int) -> None:
     if not result.done:
         return
     per_object = dict.fromkeys(sorted(result.done), 0)
@@ -255,8 +257,11 @@ def _record_documents(tx: db.Tx, work: _Work, result: _Result) -> None:
         ],
     )
     tx.update("objects", {"object_id": list(per_object)}, {"status": "COMPLETED"})
-    payload = {"batch_id": work.chunk["batch_id"], "documents": len(result.documents)}
-    tx.emit("collection.documents.written", work.collection.id, payload)
+    written = [document.document_id for document in result.documents.values()]
+    for start in range(0, max(1, len(written)), EVENT_IDS):
+        named = written[start : start + EVENT_IDS]
+        payload = {"batch_id": work.chunk["batch_id"], "documents": len(named), "document_ids": named, "write_seq": seq}
+        tx.emit("collection.documents.written", work.collection.id, payload)
 
 
 def record_failures(tx: db.Tx, chunk: db.Row, failures: list[Failure], collection: db.Record, attempt: int) -> None:

@@ -14,6 +14,7 @@ from mediatheca.kernel import clock
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.ids import document_id
+from mediatheca.kernel.sparse import is_sparse
 from mediatheca.stores.db.tx import Record
 from mediatheca.stores.documents.payloads import encode_json
 
@@ -69,6 +70,11 @@ class DocumentMaker:
 
     def _vector(self, name: str, vector: Vector) -> Vector:
         index = self._index(name)
+        if index.sparse or is_sparse(vector):
+            if index.sparse != is_sparse(vector):
+                wanted = "a sparse vector" if index.sparse else "numbers"
+                raise ValidationError.at("vectors", f"the extractor made '{name}' of another kind than {wanted}")
+            return vector
         if vector.ndim != 1 + index.multi or vector.shape[-1] != index.dimensions:
             wanted = f"({'any number, ' if index.multi else ''}{index.dimensions})"
             raise ValidationError.at("vectors", f"the extractor made '{name}' of shape {vector.shape}, not {wanted}")

@@ -1,7 +1,7 @@
 """Learning from what people do with results: recorded interactions, and the weights of searches learned from them."""
 
 from mediatheca.flows.learning.arms import Ledger
-from mediatheca.flows.learning.config import LearningConfig, learning_config
+from mediatheca.flows.learning.config import LearningConfig, check_learning, learning_config
 from mediatheca.flows.learning.interactions import InteractionSpec, Recorder
 from mediatheca.flows.learning.neighbours import LearningNeighbours
 from mediatheca.flows.learning.records import forget_retriever, forget_user, remove_interaction
@@ -18,6 +18,7 @@ __all__ = [
     "Ledger",
     "Recorder",
     "Sampled",
+    "check_learning",
     "forget_retriever",
     "forget_user",
     "learning_config",

@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from mediatheca.kernel.bandit import REWARDS, Tuning
+from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.kernel.mapping import MISSING, read_path
+
+Feature = Annotated[str, Field(min_length=1, max_length=200)]
+Kind = Annotated[str, Field(min_length=1, max_length=50)]
+Reward = Annotated[float, Field(ge=-1_000, le=1_000)]
+
+
+_NUMBERS = frozenset(
+    (
+        *("min_interactions", "exploration_bonus", "exploration_decay", "exploration_floor", "prior_alpha"),
+        *(
+            "prior_beta",
+            "decay_factor",
+            "decay_window_days",
+            "max_reward_per_interaction",
+            "min_weight",
+            "max_weight",
+            "seed",
+        ),
+        *("position_bias", "rollout_pct", "circuit_breaker_timeout_ms"),
+    )
+)
 
 
 class LearningConfig(BaseModel):
-    """Defaults are those of the hosted product; `seed`, `min_weight`, `max_weight` and `position_bias` are ours."""
+    """Defaults are those of the hosted product; `seed`, `min_weight`, `max_weight` and `position_bias` are ours.
 
-    model_config = ConfigDict(extra="ignore")
+    A key that is not known is refused: `shadow_mod: true` would put learned weights live.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     algorithm: Literal["thompson_sampling"] = "thompson_sampling"
-    reward_signal: str = Field("click", description="What counts when reward_map is empty; click: the built-in map.")
-    reward_map: dict[str, float] = Field({}, description="Interaction type → reward; negative ones count against.")
-    context_features: list[str] = Field(["INPUT.user_id"], max_length=10)
-    demographic_features: list[str] = Field([], max_length=10)
+    reward_signal: Kind = Field("click", description="What counts when reward_map is empty; click: the built-in map.")
+    reward_map: dict[Kind, Reward] = Field(
+        {}, max_length=100, description="Interaction type → reward; negative ones count against."
+    )
+    context_features: list[Feature] = Field(["INPUT.user_id"], max_length=10)
+    demographic_features: list[Feature] = Field([], max_length=10)
     min_interactions: int = Field(5, ge=1, le=10_000)
     fallback_strategy: Literal["hierarchical", "global"] = "hierarchical"
     exploration_bonus: float = Field(1.0, ge=0.1, le=10)
@@ -36,11 +65,26 @@ class LearningConfig(BaseModel):
     max_weight: float = Field(0.95, ge=0.5, le=1)
     position_bias: float = Field(0.5, ge=0, le=2)
     rollout_pct: float = Field(100.0, ge=0, le=100)
-    shadow_mode: bool = False
+    shadow_mode: StrictBool = False
     circuit_breaker_timeout_ms: int = Field(1_000, ge=10, le=10_000)
     seed: int | None = Field(
         None, description="Fixes every draw: the same user, inputs and counts give the same weights."
     )
+    evaluation_dataset_id: str | None = Field(
+        None, max_length=255, description="Golden data set, id or name, on which trained weights must prove themselves."
+    )
+    shipped_weight_set: Any = Field(None, exclude=True, description="Read only: what is sent here has no effect.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """Nulls stand for defaults; true and false are no numbers."""
+        if not isinstance(value, Mapping):
+            return value
+        truths = [name for name, given in value.items() if isinstance(given, bool) and name in _NUMBERS]
+        if truths:
+            raise ValueError(f"{truths[0]} must be a number, not true or false")
+        return {name: given for name, given in value.items() if given is not None}
 
     @property
     def tuning(self) -> Tuning:
@@ -66,31 +110,83 @@ class LearningConfig(BaseModel):
         return REWARDS if self.reward_signal == "click" else {self.reward_signal: 1.0}
 
 
-def learning_config(stages: Iterable[Mapping[str, Any]]) -> tuple[LearningConfig, bool]:
-    """The configuration of the first stage that fuses with learned weights, and whether there is one.
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What the stages of a stored retriever say about learning. `error`: they cannot be read; then nothing is learned
+    and no learned weight is used."""
 
-    What a stored retriever carries and does not fit any more is replaced by the default rather than failing a search.
+    config: LearningConfig
+    learns: bool
+    error: str = ""
+
+
+def learning_config(stages: Iterable[Mapping[str, Any]]) -> Learning:
+    """The configuration of the first stage that fuses with learned weights."""
+    for _, parameters in learners(stages):
+        try:
+            return Learning(LearningConfig.model_validate(parameters.get("learning_config") or {}), True)
+        except pydantic.ValidationError as error:
+            reason = "; ".join(f"{found.loc[-1]}: {found.msg}" for found in _errors(error, ("learning_config",)))
+            return Learning(LearningConfig(rollout_pct=0), True, f"the stored learning_config is not valid: {reason}")
+    return Learning(LearningConfig(), False)
+
+
+def check_learning(stages: Iterable[Mapping[str, Any]]) -> LearningConfig | None:
+    """The learning configuration of stages that are about to be stored; None where none of them learns.
+
+    Raises:
+        ValidationError: `learning_config` is missing or wrong, or several stages disagree; with the path.
     """
-    for stage in stages:
-        parameters = (stage.get("config") or {}).get("parameters") or stage.get("parameters") or {}
-        if parameters.get("fusion") == "learned" or parameters.get("fusion_method") == "learned":
-            try:
-                return LearningConfig.model_validate(parameters.get("learning_config") or {}), True
-            except pydantic.ValidationError:
-                return LearningConfig(), True
-    return LearningConfig(), False
+    found: LearningConfig | None = None
+    for number, parameters in learners(stages):
+        place = ("stages", number, "config", "parameters", "learning_config")
+        raw = parameters.get("learning_config")
+        if raw is None:
+            raise ValidationError.at(place, "is required with fusion 'learned'; {} takes the defaults", "missing")
+        try:
+            config = LearningConfig.model_validate(raw)
+        except pydantic.ValidationError as error:
+            errors = _errors(error, place)
+            raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in errors), errors) from error
+        if found is not None and found != config:
+            message = "differs from that of an earlier stage; a retriever learns in one way"
+            raise ValidationError.at(place, message, "conflict")
+        found = config
+    return found
 
 
-def searches_of(stages: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The searches that learned fusion weighs, named as results name them."""
-    found = []
-    for stage in stages:
+def _errors(error: pydantic.ValidationError, place: tuple[str | int, ...]) -> list[FieldError]:
+    made = []
+    for item in error.errors(include_url=False, include_context=False):
+        message = item["msg"]
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1])[:50], LearningConfig.model_fields, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(LearningConfig.model_fields)}"
+            message = f"is not a key of learning_config; {hint}"
+        elif isinstance(item.get("input"), str | int | float | bool):
+            message = f"{message} (got {str(item['input'])[:60]!r})"
+        made.append(FieldError((*place, *item["loc"]), message, item["type"]))
+    return made
+
+
+def learners(stages: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Number and parameters of the stages that fuse with learned weights."""
+    for number, stage in enumerate(stages):
         parameters = (stage.get("config") or {}).get("parameters") or stage.get("parameters") or {}
-        if parameters.get("fusion") == "learned" or parameters.get("fusion_method") == "learned":
-            for search in parameters.get("searches") or ():
-                if isinstance(search, Mapping) and isinstance(search.get("feature_uri"), str):
-                    found.append(search["feature_uri"] + ("#lexical" if search.get("lexical") is True else ""))
-    return list(dict.fromkeys(found))
+        if "learned" in (parameters.get("fusion"), parameters.get("fusion_method")):
+            yield number, parameters
+
+
+def searches_of(stages: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The searches that learned fusion weighs, named as results name them, each with its own weight."""
+    found: dict[str, float] = {}
+    for _, parameters in learners(stages):
+        for search in parameters.get("searches") or ():
+            if isinstance(search, Mapping) and isinstance(search.get("feature_uri"), str):
+                label = search["feature_uri"] + ("#lexical" if search.get("lexical") is True else "")
+                weight = search.get("weight")
+                found.setdefault(label, float(weight) if isinstance(weight, int | float) else 1.0)
+    return found
 
 
 def feature_values(features: Iterable[str], inputs: Mapping[str, Any]) -> list[str]:

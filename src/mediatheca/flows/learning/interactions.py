@@ -103,6 +103,7 @@ class _Source:
     retriever_id: str = ""
     config: LearningConfig | None = None
     learns: bool = False
+    broken: str = ""
     uris: Sequence[str] = ()
     execution: Mapping[str, Any] | None = None
 
@@ -156,9 +157,9 @@ class Recorder:
         if execution is not None and execution["retriever_id"] != record.id:
             message = f"'{execution_id}' is no execution of retriever '{ident}'"
             raise ValidationError.at(("body", "execution_id"), message, "mismatch")
-        config, learns = learning_config(record.body["stages"])
-        uris = searches_of(record.body["stages"]) or record.body.get("feature_uris", ())
-        return _Source(record.id, config, learns, uris, execution)
+        found = learning_config(record.body["stages"])
+        uris = list(searches_of(record.body["stages"])) or record.body.get("feature_uris", ())
+        return _Source(record.id, found.config, found.learns, found.error, uris, execution)
 
     def _is_repeated(self, spec: InteractionSpec) -> bool:
         """Whether every type of it was recorded for the same document of the same execution a moment ago."""
@@ -186,6 +187,8 @@ class Recorder:
         uri = spec.feature_uri or (max(shares, key=lambda name: shares[name]) if shares else None)
         if not source.learns or source.config is None or not source.retriever_id:
             return {}, uri, None if shares or not source.learns else warning
+        if source.broken:
+            return {}, uri, f"{source.broken}: nothing was learned from this"
         if not shares or reward == 0:
             return {}, uri, warning if not shares else None
         inputs = _inputs(spec, source)

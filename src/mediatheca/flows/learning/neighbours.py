@@ -32,8 +32,8 @@ class LearningNeighbours:
     async def records(self, idents: Collection[str]) -> Mapping[str, dict[str, Any]]:
         return await self._inner.records(idents)
 
-    async def retriever(self, identifier: str) -> tuple[str, Plan]:
-        return await self._inner.retriever(identifier)
+    async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
+        return await self._inner.retriever(identifier, version)
 
     async def upload(self, identifier: str) -> str:
         return await self._inner.upload(identifier)
@@ -54,5 +54,8 @@ class LearningNeighbours:
     def report(self, result: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The answer with what was learned in it, and what the record of the execution keeps for later clicks."""
         told = {} if self._told is None else {"learned_fusion_context": self._told}
-        person = {"user_id": self._asked.user_id} if self._asked.user_id else {}
+        if self._told is not None and self._told.get("broken"):
+            result = {**result, "warnings": [*result.get("warnings", ()), f"fusion is static: {self._told['reason']}"]}
+        named = ("user_id", "session_id")
+        person = {name: value for name in named if (value := getattr(self._asked, name))}
         return {**result, **told}, {**credits_of(result), **told, **person}

@@ -11,6 +11,7 @@ from mediatheca.flows.learning.arms import Ledger
 from mediatheca.flows.learning.config import LearningConfig, learning_config
 from mediatheca.flows.learning.service import LearnedFusion
 from mediatheca.flows.learning.settings import KIND, user_key
+from mediatheca.flows.shown import forget_shown
 from mediatheca.kernel.clock import wire_time
 from mediatheca.kernel.errors import NotFoundError
 from mediatheca.kernel.filters import parse_filter
@@ -65,7 +66,7 @@ def _unlearn(tx: Tx, learning: LearnedFusion, rows: Sequence[Row]) -> None:
         retriever_id = row["retriever_id"]
         if retriever_id not in configs:
             record = tx.find("retriever", retriever_id)
-            configs[retriever_id] = learning_config(record.body["stages"] if record else [])[0]
+            configs[retriever_id] = learning_config(record.body["stages"] if record else []).config
         moment, tuning = row["occurred_at"], configs[retriever_id].tuning
         ledger.add(retriever_id, row["credit"]["keys"], row["credit"]["arms"], moment, tuning)
     for retriever_id in ledger.write(tx):
@@ -107,6 +108,7 @@ def _forget_executions(tx: Tx, ids: set[str], user_id: str) -> set[str]:
         if cursor is None:
             break
     listed = sorted(gone)
+    forget_shown(tx, user_id, listed)
     for start in range(0, len(listed), 500):
         tx.delete("executions", {"execution_id": listed[start : start + 500]})
     return gone
@@ -122,5 +124,5 @@ def forget_retriever(tx: Tx, retriever_id: str) -> None:
     """What hangs on a retriever that is deleted: interactions, learning, evaluations, publication and keys."""
     for table in ("interactions", "fusion_arms", "fusion_users", "publications", "retriever_keys"):
         tx.delete(table, {"retriever_id": retriever_id})
-    for kind in ("evaluation", KIND):
+    for kind in ("evaluation", "weight_set", "calibration", KIND):
         tx.delete("resources", {"kind": kind, "parent": retriever_id})

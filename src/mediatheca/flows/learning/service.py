@@ -1,8 +1,8 @@
 """Weights for one search, sampled from what was learned. On the event loop: from memory, or one trip to the database.
 
 Whatever keeps learned weights from being used (off, outside the roll-out, opted out, nothing learned yet, a database
-that does not answer in time) is said in the context that the answer of the execution carries; the static fusion is used
-then.
+that does not answer in time, a stored configuration that cannot be read) is said in the context that the answer of the
+execution carries. The static fusion is used then: the weight set that was shipped, or else ranks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import orjson
 import structlog
 
 from mediatheca.flows.learning.arms import read_arms
-from mediatheca.flows.learning.config import LearningConfig, feature_values, learning_config
-from mediatheca.flows.learning.settings import FusionSettings, opted_out, read_settings, user_key
+from mediatheca.flows.learning.config import Learning, LearningConfig, feature_values, learning_config
+from mediatheca.flows.learning.settings import FusionSettings, opted_out, static_settings, user_key
 from mediatheca.kernel import clock
 from mediatheca.kernel.bandit import GLOBAL, Arm, context_key, digest, exploration, in_rollout, sample_weights
 from mediatheca.kernel.errors import MediathecaError
@@ -77,10 +77,14 @@ class _State:
     """What decides for one person and segment."""
 
     settings: FusionSettings
-    config: LearningConfig
+    learning: Learning
     opted_out: bool
     levels: tuple[Level, ...]
     expires: float
+
+    @property
+    def config(self) -> LearningConfig:
+        return self.learning.config
 
 
 @dataclass(slots=True)
@@ -143,10 +147,10 @@ class LearnedFusion:
             return _static(uris, f"what was learned could not be read: {error.message}")
         refusal = _refusal(state, asker)
         if refusal:
-            return _static(uris, refusal)
+            return _static(uris, refusal, state=state)
         level = chosen_level(state.levels, state.config.min_interactions)
         if level is None:
-            return _static(uris, "nothing was learned yet", "uniform")
+            return _static(uris, "nothing was learned yet", "uniform", state)
         return _drawn(state, asker, level, uris)
 
     async def _state(self, asker: Asker) -> _State:
@@ -163,14 +167,18 @@ class LearnedFusion:
         memory = self._known  # of before the look-up: a change that commits meanwhile replaces it
         with self._db.read(asker.scope) as tx:
             record = tx.find("retriever", asker.retriever_id)
-            config, _ = learning_config(record.body["stages"] if record else [])
+            stages = record.body["stages"] if record else []
+            learning = learning_config(stages)
+            config = learning.config
             user = user_of(config, asker.user_id, asker.inputs)
             keys = levels_of(asker.retriever_id, config, user, asker.inputs)
-            settings = read_settings(tx, asker.retriever_id, config)
+            settings = static_settings(tx, asker.retriever_id, stages)
             out = bool(user) and opted_out(tx, asker.retriever_id, user)
             arms = read_arms(tx, asker.retriever_id, list(keys.values()), config.tuning)
         levels = tuple(Level(name, key, arms[key]) for name, key in keys.items())
-        state = _State(settings, config, out, levels, time.monotonic() + TTL_S)
+        if learning.error:
+            log.warning("learned_fusion.broken_config", retriever=asker.retriever_id, error=learning.error)
+        state = _State(settings, learning, out, levels, time.monotonic() + TTL_S)
         if len(memory) >= _MAX:
             memory.clear()
         known = memory.setdefault((asker.scope, asker.retriever_id), _Known(config))
@@ -188,6 +196,8 @@ def _combination(config: LearningConfig, asker: Asker) -> str:
 
 
 def _refusal(state: _State, asker: Asker) -> str:
+    if state.learning.error:
+        return state.learning.error
     if not state.settings.enabled:
         return "learned fusion is switched off for this retriever"
     if state.opted_out:
@@ -212,9 +222,17 @@ def _drawn(state: _State, asker: Asker, level: Level, uris: Sequence[str]) -> Sa
         "applied": not shadow,
         "shadow_mode": shadow,
         "seed": seed,
+        "weight_set_id": state.settings.shipped_weight_set if shadow else None,
         "reason": "shadow mode: the weights were drawn and not used" if shadow else None,
     }
-    return Sampled(None if shadow else weights, context)
+    return Sampled(_shipped(state) if shadow else weights, context)
+
+
+def _shipped(state: _State | None) -> dict[str, float] | None:
+    """The weights of the shipped set; None where there is none, or learned fusion is switched off."""
+    if state is None or not state.settings.enabled:
+        return None
+    return dict(state.settings.shipped_weights) or None
 
 
 def _seed(config: LearningConfig, asker: Asker) -> int:
@@ -225,8 +243,9 @@ def _seed(config: LearningConfig, asker: Asker) -> int:
     return digest("weights", asker.retriever_id, asker.user_id or asker.session_id, inputs, period) >> 11
 
 
-def _static(uris: Sequence[str], reason: str, level: str = "static") -> Sampled:
-    """The answer without learned weights."""
+def _static(uris: Sequence[str], reason: str, level: str = "static", state: _State | None = None) -> Sampled:
+    """The answer without learned weights: those of the shipped set, if there is one."""
+    shipped = _shipped(state)
     context = {
         "context_key": None,
         "context_level": level,
@@ -237,6 +256,8 @@ def _static(uris: Sequence[str], reason: str, level: str = "static") -> Sampled:
         "applied": False,
         "shadow_mode": False,
         "seed": None,
+        "weight_set_id": state.settings.shipped_weight_set if state is not None and shipped else None,
+        "broken": state is not None and bool(state.learning.error),
         "reason": reason,
     }
-    return Sampled(None, context)
+    return Sampled(shipped, context)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mediatheca.flows.learning.config import LearningConfig
+from mediatheca.flows.learning.config import LearningConfig, learning_config, searches_of
 from mediatheca.kernel import clock
 from mediatheca.kernel.bandit import context_key
 from mediatheca.stores.db.tx import ReadTx, Tx
@@ -20,9 +21,13 @@ class FusionSettings:
     enabled: bool = True
     rollout_pct: float = 100.0
     shadow_mode: bool = False
+    shipped_weight_set: str | None = None
+    shipped_weights: Mapping[str, float] = field(default_factory=dict)
+    """Search → weight, trained on a golden data set: used wherever no learned weights are."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        names = ("enabled", "rollout_pct", "shadow_mode", "shipped_weight_set")
+        return {name: getattr(self, name) for name in names}
 
 
 def read_settings(tx: ReadTx, retriever_id: str, config: LearningConfig) -> FusionSettings:
@@ -32,7 +37,21 @@ def read_settings(tx: ReadTx, retriever_id: str, config: LearningConfig) -> Fusi
         body.get("enabled", True),
         body.get("rollout_pct", config.rollout_pct),
         body.get("shadow_mode", config.shadow_mode),
+        body.get("shipped_weight_set"),
+        body.get("shipped_weights") or {},
     )
+
+
+def static_settings(tx: ReadTx, retriever_id: str, stages: Sequence[Mapping[str, Any]] | None = None) -> FusionSettings:
+    """The switches, with a shipped weight set only if it was trained for the searches there are now, and learned
+    fusion is on. `stages`: those of the retriever, where they have been read already."""
+    if stages is None:
+        record = tx.find("retriever", retriever_id)
+        stages = record.body["stages"] if record is not None else ()
+    settings = read_settings(tx, retriever_id, learning_config(stages).config)
+    if settings.enabled and set(settings.shipped_weights) == set(searches_of(stages)):
+        return settings
+    return replace(settings, shipped_weight_set=None, shipped_weights={})
 
 
 def write_settings(tx: Tx, retriever_id: str, values: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from mediatheca.flows.outside.language_errors import explain, tried
 from mediatheca.flows.outside.language_models import ModelName
 from mediatheca.kernel.errors import BadRequestError, UnavailableError
 from mediatheca.kernel.outside import Generate, Generated, Tool
-from mediatheca.telemetry import span
+from mediatheca.telemetry import Span, span
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -83,13 +83,14 @@ class Talk:
             MediathecaError: see `tried`.
         """
         wanted = self.request.max_tokens or MAX_ANSWER
-        with self._meter.reserve(self.size, wanted) as held, span("language.call", model=str(self.name)):
+        with self._meter.reserve(self.size, wanted) as held, self._span() as traced:
             said = await tried(
                 lambda: self._send(held),
                 self.name,
                 timeout_s=self.request.timeout_s,
                 hidden=self._hidden,
             )
+            traced.set_attributes(_spent(said))
         return self._counted(said)
 
     async def ask_aloud(self, hear: Callable[[str], None]) -> Said:
@@ -103,6 +104,9 @@ class Talk:
         if self._streamed is None:
             raise UnavailableError(f"{self.name} ended its answer before it began")
         return self._counted(self._streamed)
+
+    def _span(self) -> AbstractContextManager[Span]:
+        return span("chat", **{"gen_ai.operation.name": "chat", "gen_ai.request.model": str(self.name)})
 
     def _counted(self, said: Said) -> Said:
         self._cost.calls += 1
@@ -141,7 +145,7 @@ class Talk:
     async def stream(self) -> AsyncIterator[str]:
         """The pieces of the answer. It is tried again only before the first piece."""
         wanted = self.request.max_tokens or MAX_ANSWER
-        with self._meter.reserve(self.size, wanted) as held, span("language.call", model=str(self.name)):
+        with self._meter.reserve(self.size, wanted) as held, self._span() as traced:
 
             async def begin() -> tuple[AsyncGenerator[str, None], str | None]:
                 opened = self._pieces(held)
@@ -156,6 +160,8 @@ class Talk:
                 while piece is not None:
                     yield piece
                     piece = await self._next(pieces)
+            if self._streamed is not None:
+                traced.set_attributes(_spent(self._streamed))
 
     async def _next(self, pieces: AsyncIterator[str]) -> str | None:
         try:
@@ -268,6 +274,11 @@ def _said(response: ModelResponse, asked: int, answered: int = 0) -> Said:
     taken = usage.input_tokens or asked, usage.output_tokens or answered or estimate(text)
     calls = [part for part in response.parts if part.part_kind == "tool-call"]
     return Said(text, response, *taken, truncated=response.finish_reason == "length", calls=calls)
+
+
+def _spent(said: Said) -> dict[str, int]:
+    """What a span tells of an answer."""
+    return {"gen_ai.usage.input_tokens": said.input_tokens, "gen_ai.usage.output_tokens": said.output_tokens}
 
 
 def _first(request: Generate) -> ModelMessage:

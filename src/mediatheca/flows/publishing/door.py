@@ -1,8 +1,13 @@
-"""Who may come in: rate limits, passwords and keys of published retrievers. In memory, one per process."""
+"""Who may come in: rate limits, passwords and keys of published retrievers.
+
+Requests are counted in memory where one process answers them all (SQLite), and in the database where several may
+(PostgreSQL): a limit that every process had for itself would be as many times what its owner allowed.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 import time
 from collections.abc import Mapping
@@ -17,11 +22,18 @@ from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ForbiddenError, NotFoundError, TooManyRequestsError, UnauthorizedError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
-from mediatheca.stores.db.publications import Row, find_publication, find_retriever_key
+from mediatheca.stores.db.publications import (
+    Row,
+    count_request,
+    find_publication,
+    find_retriever_key,
+    forget_requests,
+)
 
 TTL_S = 5.0
 _MAX = 50_000
 _REMEMBERED_S = 300.0
+_PURGE_EVERY = 1_000
 GUESSES, GUESS_WINDOW_S = 10, 300
 """Wrong passwords of one address."""
 
@@ -63,6 +75,29 @@ class Windows:
         self._counts = current if len(current) < _MAX else {}
 
 
+class SharedWindows:
+    """Counters that all processes share, in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._taken = itertools.count(1)
+
+    def take(self, name: str, seconds: int, most: int, what: str, *, count: int = 1) -> None:
+        """Count, or refuse.
+
+        Raises:
+            TooManyRequestsError: with the seconds to wait.
+        """
+        now = time.time()
+        period = int(now // seconds)
+        if next(self._taken) % _PURGE_EVERY == 0:
+            forget_requests(self._db, now)
+        hidden = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
+        if not count_request(self._db, hidden, seconds, period, most, count):
+            wait = (period + 1) * seconds - now
+            raise TooManyRequestsError(f"more than {most} {what} in {_span(seconds)}", wait)
+
+
 def _span(seconds: int) -> str:
     return {60: "a minute", 300: "five minutes", 3_600: "an hour", 86_400: "a day"}[seconds]
 
@@ -74,7 +109,9 @@ class PublicDoor:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._found: dict[str, tuple[Row | None, float]] = {}
-        self._windows = Windows()
+        self._windows: Windows | SharedWindows = (
+            SharedWindows(database) if database.dialect == "postgresql" else Windows()
+        )
         self._pepper = secrets.token_bytes(32)
         self._verified: dict[bytes, float] = {}
         database.listen(self._forget)

@@ -18,7 +18,7 @@ from mediatheca.kernel.ids import new_id
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 MAX_PUBLISHED = 10
-"""In a namespace."""
+"""In an organization."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]")
 
 
@@ -90,15 +90,14 @@ def publish(tx: Tx, retriever: Record, spec: PublicationSpec) -> tuple[Row, list
     """Publish a retriever; gives the row and warnings.
 
     Raises:
-        ConflictError: it is published already, the name is taken, or the namespace has its fill.
+        ConflictError: it is published already, the name is taken, or the organization has its fill.
         ValidationError: no usable name.
     """
     held = tx.row("publications", {"retriever_id": retriever.id})
     if held is not None:
         message = f"retriever '{retriever.name}' is published as '{held['public_name']}'; PATCH that publication"
         raise ConflictError(message, details={"existing_id": held["public_id"]})
-    if tx.count("publications", {}) >= MAX_PUBLISHED:
-        raise ConflictError(f"this namespace has {MAX_PUBLISHED} published retrievers, the most there can be")
+    _check_room(tx)
     title = spec.display_name or retriever.name
     name = check_public_name(spec.public_name or slug(title))
     page, warnings = _page(tx, retriever, spec, title)
@@ -119,6 +118,14 @@ def publish(tx: Tx, retriever: Record, spec: PublicationSpec) -> tuple[Row, list
         raise ConflictError(f"public_name '{name}' is taken; choose another one") from error
     tx.emit("retriever.published", retriever.id, {"public_name": name})
     return row, warnings
+
+
+def _check_room(tx: Tx) -> None:
+    """Raises ConflictError when the organization has its fill. Two at once wait for each other at its row."""
+    tx.within("").rows("resources", {"kind": "organization"}, columns=("id",), hold="update")
+    if tx.count_in_organization("publications", {}) >= MAX_PUBLISHED:
+        message = f"this organization has {MAX_PUBLISHED} published retrievers, the most there can be"
+        raise ConflictError(f"{message}; unpublish one (DELETE /v1/retrievers/{{id}}/publish)")
 
 
 def _body(retriever: Record, spec: PublicationSpec, page: dict[str, Any]) -> dict[str, Any]:

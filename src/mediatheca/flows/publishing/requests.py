@@ -87,8 +87,11 @@ def public_answer(result: Mapping[str, Any], publication: Mapping[str, Any]) -> 
         "execution_time": result["execution_time"],
         "facets": [f for f in result.get("facets") or () if f.get("key") in exposed] or None,
         "cache_hit": result.get("cache_hit", False),
+        **({"confidence": result["confidence"]} if "confidence" in result else {}),
         "warnings": _notes(result),
     }
+    if result.get("did_you_mean"):
+        body["did_you_mean"] = result["did_you_mean"]
     grouped = result.get("final_results") or []
     if grouped and isinstance(grouped[0], dict) and "group" in grouped[0]:
         body["final_results"] = [

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import orjson
 
+from mediatheca.flows.retrieve.advice import advise_filters
 from mediatheca.flows.retrieve.cache import ResultCache, size_of
+from mediatheca.flows.retrieve.cache_fields import complete, keepable
 from mediatheca.flows.retrieve.consistency import Freshness, wait_until_fresh
-from mediatheca.flows.retrieve.context import visible
 from mediatheca.flows.retrieve.diagnose import diagnose
 from mediatheca.flows.retrieve.execute import Execution, Outcome, Parts, Tell
-from mediatheca.flows.retrieve.expanding import Expander
-from mediatheca.flows.retrieve.explain import Trace, WhyNot, explanation
+from mediatheca.flows.retrieve.explain import Trace, explanation, standing
+from mediatheca.flows.retrieve.framing import Frame, again, remembered
 from mediatheca.flows.retrieve.grouping import group_hits
-from mediatheca.flows.retrieve.optimise import optimise, summary
+from mediatheca.flows.retrieve.optimise import optimise
 from mediatheca.flows.retrieve.paging import (
     DEFAULT_PAGE,
+    PageRequest,
     Snapshot,
     Snapshots,
+    mark_of,
     page_request,
+    place_of,
     position_after,
 )
 from mediatheca.flows.retrieve.plan import Plan
 from mediatheca.flows.retrieve.request import MAX_PAGE, ExecuteRequest, GroupBy
 from mediatheca.flows.retrieve.seams import ExecutionContext, Sign
+from mediatheca.flows.retrieve.showing import Shower
 from mediatheca.flows.retrieve.stage_cache import StageStates
-from mediatheca.kernel.errors import ForbiddenError
-from mediatheca.kernel.hits import identities, surviving
-from mediatheca.kernel.ids import new_id
-from mediatheca.kernel.inputs import InputReport
+from mediatheca.flows.retrieve.whynot import WhyNot
+from mediatheca.kernel import clock
+from mediatheca.kernel.errors import ForbiddenError, ValidationError
+from mediatheca.kernel.filters import all_of
 from mediatheca.kernel.ordering import sort_hits
-from mediatheca.kernel.present import View, present, result
 from mediatheca.kernel.search import Hit
+from mediatheca.kernel.template_functions import at_moment
+
+EXPIRED = "the remembered ranking has expired; the query was run again and may rank differently"
+
+
+RECORDED = ("collections", "weights")
+"""What the record of a later page takes over from the execution that made its ranking."""
 
 
 class Answer:
@@ -54,24 +65,30 @@ class Answer:
     ) -> None:
         self.parts = parts
         self.searcher = parts.searcher
-        self.sign = sign
         self.snapshots = snapshots
         self.cache = cache
         self.tell = tell
         self.plan = optimise(plan.narrow(request.collection_identifiers), request.optimize)
         self.fresh = Freshness()
         self.request = request
-        self.context = context
+        if context.cache is not None:
+            context = replace(context, cache=context.cache.within(self.plan.stages))
+        self.context = context if request.max_chunks is None else replace(context, max_chunks=request.max_chunks)
+        self.shower = Shower(parts.searcher, sign, self.plan, request, context)
         self.page = page_request(request)
+        if context.repeat is not None:
+            self.page = PageRequest("offset", context.repeat.limit, context.repeat.position)
+        self.moment = (context.repeat and context.repeat.at) or clock.now()
         self.sort = request.sort_keys()
         self.inputs = plan.schema.check(self._given(), plan.inputs)
-        self.keep = request.filter(plan.schema, plan.inputs)
+        self.keep = all_of(request.filter(plan.schema, plan.inputs), context.seen)
         self.started = perf_counter()
         self.cached_at: float | None = None
         self.shown: list[Hit] = []
         asked = request.explain or request.explain_document is not None
         self.trace = Trace() if asked else None
         self.warnings = [*plan.warnings, *request.warnings(), *self.page.warnings, *self.inputs.warnings]
+        self.warnings += advise_filters(request.filters, self.plan.collections)
 
     def _given(self) -> dict[str, Any]:
         """The inputs without the filters that some clients put among them."""
@@ -87,29 +104,60 @@ class Answer:
         Raises:
             ForbiddenError: results are to be written, and the caller may not write.
         """
-        if self.request.target_collection_id is not None and self.context.materialise is None:
-            raise ForbiddenError("target_collection_id writes documents: it takes a key with the permission 'write'")
         asked = self.request
+        if asked.target_collection_id is not None and self.context.materialise is None:
+            raise ForbiddenError("target_collection_id writes documents: it takes a key with the permission 'write'")
         limit_ms = self.context.max_time_ms
         if asked.consistency is not None or asked.write_token is not None:
             views = self.plan.collections
             self.fresh = await wait_until_fresh(self.searcher, views, asked.consistency, asked.write_token, limit_ms)
         body = await self._page()
-        if self.request.target_collection_id is not None and self.context.materialise is not None:
-            body["written_to"] = await self.context.materialise(self.request.target_collection_id, self.shown)
+        if asked.target_collection_id is not None and self.context.materialise is not None:
+            body["written_to"] = await self.context.materialise(asked.target_collection_id, self.shown)
+        if not asked.include_legacy_results:
+            for name in ("results",) if asked.group_by is not None else ("results", "final_results"):
+                del body[name]
         return body
 
+    # ---- which page of which ranking
+
     async def _page(self) -> dict[str, Any]:
-        cursor = self.page.cursor
-        if cursor is None:
-            return await self._first(0)
-        place = "pagination.scroll_id" if self.page.method == "scroll" else "pagination.cursor"
-        ident, position = self.snapshots.read(cursor, self._key(), place)
+        page = self.page
+        if self.context.repeat is not None:
+            return await self._first(page.offset)
+        if page.cursor is not None:
+            place = "pagination.scroll_id" if page.method == "scroll" else "pagination.cursor"
+            return await self._continued(*self.snapshots.read(page.cursor, self._key(), place))
+        if page.method == "keyset" and page.after:
+            return await self._behind(page.after)
+        held = self._latest() if page.offset else None
+        return await (self._first(page.offset) if held is None else self._later(*held, page.offset))
+
+    def _latest(self) -> tuple[str, Snapshot] | None:
+        return self.snapshots.latest(self._key(), self._asker())
+
+    async def _continued(self, ident: str, position: int) -> dict[str, Any]:
         snapshot = self.snapshots.find(ident)
         if snapshot is None:
-            self.warnings.append("the remembered ranking has expired; the query was run again and may rank differently")
-            return await self._first(position)
+            self.warnings.append(EXPIRED)
+            return await self._first(0 if asked_unseen(self.request) else position)
         return await self._later(ident, snapshot, position)
+
+    async def _behind(self, after: dict[str, Any]) -> dict[str, Any]:
+        """The keyset page behind a mark: in the ranking that it names, else in the last one, else in one made anew."""
+        held = self._latest()
+        if "ranking" in after:
+            if not isinstance(after["ranking"], str):
+                raise ValidationError.at("pagination.after.ranking", "must be a text", "string_type")
+            ident, position = self.snapshots.read(after["ranking"], self._key(), "pagination.after.ranking")
+            snapshot = self.snapshots.find(ident)
+            if snapshot is not None:
+                return await self._later(ident, snapshot, position)
+            self.warnings.append(EXPIRED)
+        place = place_of(held[1].identities(), after) if held is not None and self.request.group_by is None else None
+        if held is not None and place is not None:
+            return await self._later(*held, place)
+        return await self._first(0, after)
 
     def _key(self) -> str:
         """Digest of everything that decides the ranking."""
@@ -125,32 +173,46 @@ class Answer:
             asked.inputs.get("filters"),
             asked.sort,
             grouped,
+            asked_unseen(asked),
+            asked.max_chunks,
         ]
         data = orjson.dumps(content, default=repr, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
         return hashlib.blake2b(data, digest_size=12).hexdigest()
 
-    async def _first(self, position: int) -> dict[str, Any]:
+    def _asker(self) -> str:
+        """Whose walk through the pages this is, as far as a request tells."""
+        who = [self.context.principal, self.request.session_id, self.request.user_id]
+        return f"{self.context.namespace_id} {who!r}"
+
+    # ---- a ranking that is made now
+
+    async def _first(self, offset: int, after: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the stages, or find what they gave before, and show a page of it."""
-        offset = position or self.page.offset
-        outcome = await self._outcome(offset + (self.page.limit or DEFAULT_PAGE))
+        known = after.get("position") if after else None
+        reach = offset + (known if isinstance(known, int) and 0 < known <= MAX_PAGE * 20 else 0)
+        repeat = self.context.repeat
+        wanted = repeat.depth if repeat is not None else reach + (self.page.limit or DEFAULT_PAGE)
+        outcome = await self._outcome(wanted)
         hits = sort_hits(outcome.hits, self.sort) if self.sort else outcome.hits
         limit = self.page.limit or min(outcome.page_limit or DEFAULT_PAGE, MAX_PAGE)
-        if self.page.method == "keyset" and self.page.after:
-            offset = position_after(hits, self.page.after)
+        if after:
+            grouped = self.request.group_by is not None
+            offset = reach if grouped and reach else position_after(hits, after, self.sort)
         body = self._frame(outcome)
         if not hits and outcome.error is None and "aggregations" not in outcome.side:
             body["diagnostics"] = await diagnose(self.plan, outcome, self.keep, self.context.filter, self.searcher)
-        body = await self._show(body, hits, offset, limit)
-        if self.trace is not None:
-            await self._explain(body, outcome, hits, offset, limit)
+        body = await self._show(body, outcome, hits, offset, limit, wanted)
+        await self._explain(body, hits)
+        self._note(offset, limit, wanted)
         return body
 
     async def _outcome(self, wanted: int) -> Outcome:
         key = self._cache_key(wanted)
         kept = None if key is None or self.request.skip_cache else self.cache.find(key)
-        if kept is not None:
+        found = None if kept is None else await complete(kept.value, self.context.cache, self.searcher)
+        if kept is not None and found is not None:
             self.cached_at = kept.made
-            return kept.value
+            return found
         run = Execution(
             self.plan,
             self.context,
@@ -162,10 +224,13 @@ class Answer:
             tell=self.tell,
             states=None if key is None or self.request.skip_cache else self._states(wanted),
         )
-        outcome = await run.run()
+        with at_moment(self.moment):
+            outcome = await run.run()
         policy = self.context.cache
         if key is not None and policy is not None and outcome.notes.repeatable and outcome.status == "completed":
-            self.cache.keep(key, outcome, size_of(outcome.hits), policy.ttl_s)
+            shown = keepable(outcome, self.plan, policy)
+            if shown is not None:
+                self.cache.keep(key, shown, size_of(shown.hits), policy.ttl_s)
         return outcome
 
     def _states(self, wanted: int) -> StageStates | None:
@@ -174,7 +239,9 @@ class Answer:
             return None
         base = [self._caller(), [view.collection_id for view in self.plan.collections], self._versions(), wanted]
         asked = [self.request.filters, self.request.inputs.get("filters")]
-        return StageStates(self.parts.states, self.plan, [base, asked], self.inputs.values, policy.ttl_s)
+        return StageStates(
+            self.parts.states, self.plan, [base, asked], self.inputs.values, policy.ttl_s, self.context.namespace_id
+        )
 
     def _versions(self) -> list[int | None]:
         return [self.searcher.version(view.collection_id) for view in self.plan.collections]
@@ -184,92 +251,82 @@ class Answer:
 
     def _cache_key(self, wanted: int) -> str | None:
         """None: the result may not be kept, or not be taken from what was kept."""
-        if self.context.cache is None or self.trace is not None or self.tell is not None or self.plan.clocked:
+        watched = self.trace is not None or self.tell is not None
+        if self.context.cache is None or watched or self.plan.clocked or asked_unseen(self.request):
             return None
         versions = self._versions()
         if None in versions:
             return None  # the index is catching up: the answer will be degraded
-        return f"{self._key()}:{wanted}:{versions}"
+        return f"{self.context.namespace_id} {self._key()}:{wanted}:{versions}"
 
-    async def _explain(self, body: dict[str, Any], outcome: Outcome, hits: list[Hit], offset: int, limit: int) -> None:
-        trace = self.trace or Trace()
-        page = hits[offset : offset + limit]
-        if self.request.explain and self.request.group_by is None:
-            for number, (item, hit) in enumerate(zip(body["documents"], page, strict=True)):
-                item["explanation"] = explanation(trace, hit, offset + number + 1)
-        if self.request.explain_document is not None:
-            why = WhyNot(trace, self.plan.collections, self.context.filter, self.searcher)
-            body["explained_document"] = await why.ask(self.request.explain_document, hits, page)
+    async def _show(
+        self, body: dict[str, Any], outcome: Outcome, hits: list[Hit], offset: int, limit: int, depth: int
+    ) -> dict[str, Any]:
+        """The first page of a ranking, which is remembered."""
+        grouped = self.request.group_by
+        ident = None
+        if self.context.repeat is None and outcome.error is None:
+            told = remembered(outcome, self.fresh)
+            extra = {"limit": limit, "told": told, "depth": depth, "at": self.moment, "record": self.context.record}
+            whole = grouped is not None or not self.plan.keeps_documents
+            ident = self.snapshots.keep(self._key(), hits, extra, whole=whole, asker=self._asker())
+        if grouped is not None:
+            return await self._grouped(body, hits, grouped, offset, limit, ident, fresh=True)
+        return await self._present(body, hits[offset : offset + limit], offset, limit, len(hits), ident)
+
+    # ---- a ranking that was made before
 
     async def _later(self, ident: str, snapshot: Snapshot, position: int) -> dict[str, Any]:
         """A later page of a remembered ranking: the order stands, deleted documents are gone."""
-        limit = self.page.limit or snapshot.extra["limit"]
-        body = self._frame(Outcome())
-        body["facets"] = snapshot.extra["facets"]
-        if snapshot.hits is not None and self.request.group_by is not None:
-            return await self._grouped(body, snapshot.hits, self.request.group_by, position, limit, ident)
-        if snapshot.hits is not None:
-            page = await self._still_there(snapshot.hits[position : position + limit])
+        extra, grouped = snapshot.extra, self.request.group_by
+        self.moment = extra["at"]
+        limit = self.page.limit or extra["limit"]
+        rerun = None
+        if self._falls_short(snapshot, position + limit):
+            rerun = await self._deepen(ident, snapshot, position + limit)
+        elif self.trace is not None:
+            rerun = await self._outcome(max(extra["depth"], position + limit))
+            self.warnings.append("a later page is explained by running the query again; the ranking stands")
+        body = self._frame(again(extra["told"], rerun))
+        self.context.record.update({name: extra["record"][name] for name in RECORDED if name in extra["record"]})
+        if grouped is not None and snapshot.hits is not None:
+            body = await self._grouped(body, snapshot.hits, grouped, position, limit, ident, fresh=False)
         else:
-            page = await self._read_again(snapshot, position, limit)
-        gone = min(limit, snapshot.total - position) - len(page)
-        if gone > 0:
-            body["warnings"].append(f"{gone} documents of this page were deleted since the first page was shown")
-        return await self._present(body, page, position, limit, snapshot.total, ident)
+            page = await self.shower.remembered(snapshot, position, limit)
+            gone = max(0, min(limit, snapshot.total - position)) - len(page)
+            if gone > 0:
+                body["warnings"].append(f"{gone} documents of this page were deleted since the first page was shown")
+            body = await self._present(body, page, position, limit, snapshot.total, ident)
+        ranked = snapshot.identities()
+        await self._explain(body, [] if rerun is None else rerun.hits, ranked)
+        self._note(position, limit, extra["depth"])
+        return body
 
-    async def _read_again(self, snapshot: Snapshot, position: int, limit: int) -> list[Hit]:
-        wanted = snapshot.references[position : position + limit]
-        found = await self._readable([(collection_id, ident) for collection_id, ident, _, _ in wanted])
-        page = []
-        for collection_id, document_id, score, scores in wanted:
-            hit = found.get((collection_id, document_id))
-            if hit is not None:
-                hit.score, hit.scores = score, scores
-                page.append(hit)
-        return page
+    def _falls_short(self, snapshot: Snapshot, reach: int) -> bool:
+        """Whether a page by offset asks for more than the ranking was made for, where more may be found."""
+        short = reach > max(snapshot.total, snapshot.extra["depth"]) and self.page.method == "offset"
+        return short and self.plan.page_stage is None and self.request.group_by is None
 
-    async def _readable(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Hit]:
-        """The documents among these that are there and may be seen, by collection and id."""
-        by_collection: dict[str, list[str]] = {}
-        for collection_id, document_id in keys:
-            by_collection.setdefault(collection_id, []).append(document_id)
-        found: dict[tuple[str, str], Hit] = {}
-        for collection_id, ids in by_collection.items():
-            hits, _ = await self.searcher.get(collection_id, ids)
-            found |= {(collection_id, hit.document_id): hit for hit in visible(hits, self.context.filter)}
-        return found
+    async def _deepen(self, ident: str, snapshot: Snapshot, reach: int) -> Outcome:
+        """Look deeper, and put what is new behind what was ranked before."""
+        outcome = await self._outcome(reach)
+        hits = sort_hits(outcome.hits, self.sort) if self.sort else outcome.hits
+        known = set(snapshot.identities())
+        self.snapshots.extend(ident, [hit for hit in hits if (hit.collection_id, hit.document_id) not in known])
+        snapshot.extra["depth"] = reach
+        return outcome
 
-    async def _still_there(self, hits: list[Hit]) -> list[Hit]:
-        """Without the documents that were deleted meanwhile; rows that stand for no document stay."""
-        ours = {view.collection_id for view in self.plan.collections}
-        found = await self._readable({key for hit in hits for key in identities(hit) if key[0] in ours})
-        return [kept for hit in hits if (kept := surviving(hit, found, ours)) is not None]
-
-    async def _show(self, body: dict[str, Any], hits: list[Hit], offset: int, limit: int) -> dict[str, Any]:
-        """The first page of a ranking, which is remembered where there are more."""
-        grouped = self.request.group_by
-        if grouped is not None:
-            return await self._grouped(body, hits, grouped, offset, limit, None)
-        more = offset + limit < len(hits)
-        ident = self._remember(body, hits, limit, whole=not self.plan.keeps_documents) if more else None
-        return await self._present(body, hits[offset : offset + limit], offset, limit, len(hits), ident)
-
-    def _remember(self, body: dict[str, Any], hits: list[Hit], limit: int, *, whole: bool) -> str | None:
-        if self.page.method not in ("cursor", "scroll"):
-            return None
-        extra = {"limit": limit, "facets": body["facets"]}
-        return self.snapshots.keep(self._key(), hits, extra, whole=whole)
+    # ---- what is shown
 
     async def _grouped(
-        self, body: dict[str, Any], hits: list[Hit], grouped: GroupBy, offset: int, limit: int, ident: str | None
-    ) -> dict[str, Any]:
+        self, body: dict[str, Any], hits: list[Hit], grouped: GroupBy, offset: int, limit: int, ident: str | None,
+        *, fresh: bool,
+    ) -> dict[str, Any]:  # fmt: skip
         """A page of groups; `documents` holds their members one after the other."""
         groups = group_hits(hits, grouped)
         page = groups[offset : offset + limit]
-        if ident is not None:
-            page = [(key, await self._still_there(members)) for key, members in page]
-        elif offset + limit < len(groups):
-            ident = self._remember(body, hits, limit, whole=True)
+        if not fresh:
+            page = [(key, await self.shower.still_there(members)) for key, members in page]
         flat = [hit for _, members in page for hit in members]
         body = await self._present(body, flat, offset, limit, len(groups), ident)
         items = iter(body["documents"])
@@ -282,38 +339,14 @@ class Answer:
     async def _present(
         self, body: dict[str, Any], page: list[Hit], offset: int, limit: int, total: int, ident: str | None
     ) -> dict[str, Any]:
-        if self.request.return_vectors:
-            await self._add_vectors(page)
-        asked = self.request
-        view = View(
-            namespace_id=self.context.namespace_id,
-            sign=self._signed if asked.return_urls else None,
-            vectors=asked.return_vectors,
-            select=asked.select or (),
-        )
-        items = [result(hit, view) for hit in page]
+        items = await self.shower.items(page, body)
+        if self.context.calibration is not None and body["status"] == "completed":
+            body["confidence"] = self.context.calibration.tell(items, page)
         self.shown = page
-        if asked.expand:
-            plain = View(namespace_id=view.namespace_id, sign=view.sign)
-            found = Expander(self.searcher, self.plan.collections, self.context, lambda hit: present(hit, plain))
-            await found.expand(asked.expand, page, items)
-            body["warnings"].extend(found.warnings)
-            body["limits"] = [*body["limits"], *found.limits]
         body["documents"] = body["results"] = body["final_results"] = items
+        body["ranked_at"] = clock.wire_time(self.moment)
         body["pagination"] = self._pagination(len(items), offset, limit, total, ident, page)
         return body
-
-    def _signed(self, key: str) -> str:
-        url = self.sign(key)
-        return self.context.base_url + url if url.startswith("/") else url
-
-    async def _add_vectors(self, page: list[Hit]) -> None:
-        names = {view.collection_id: [index.name for index in view.vectors] for view in self.plan.collections}
-        for collection_id, vectors in names.items():
-            own = {hit.document_id: hit for hit in page if hit.collection_id == collection_id}
-            found, _ = await self.searcher.get(collection_id, list(own), vectors)
-            for hit in found:
-                own[hit.document_id].vectors = hit.vectors
 
     def _pagination(
         self, returned: int, offset: int, limit: int, total: int, ident: str | None, page: list[Hit]
@@ -323,98 +356,51 @@ class Answer:
         shown["has_next"] = more
         if self.page.method == "offset":
             shown.update(offset=offset, page_size=limit, page_number=offset // limit + 1)
-        elif self.page.method == "keyset":
-            last = page[-1] if page else None
-            shown["after"] = {"score": last.score, "id": last.document_id} if last and more else None
+            return shown
+        cursor = self.snapshots.cursor(ident, offset + limit, self._key()) if more and ident else None
+        if self.page.method == "keyset":
+            last = page[-1] if page else Hit("", "", 0.0, {}, {})
+            shown["after"] = mark_of(last, offset + limit, self.sort, cursor) if cursor else None
         else:
-            cursor = self.snapshots.cursor(ident, offset + limit, self._key()) if more and ident else None
             shown["scroll_id" if self.page.method == "scroll" else "cursor"] = shown["next_cursor"] = cursor
         return shown
 
     def _frame(self, run: Outcome) -> dict[str, Any]:
-        """Everything but the documents."""
-        notes, taken = run.notes, (perf_counter() - self.started) * 1000
-        report: InputReport = self.inputs
-        status = "degraded" if self.fresh.degraded and run.status == "completed" else run.status
-        optimised = summary(self.plan, run.statistics) if run.statistics else None
-        body: dict[str, Any] = {
-            "execution_id": self.context.execution_id or new_id("exec"),
-            "retriever_id": self.context.retriever_id,
-            "status": status,
-            "documents": [],
-            "results": [],
-            "final_results": [],
-            "pagination": {},
-            "stage_statistics": {
-                "stages": run.statistics,
-                "total_time_ms": run.taken_ms,
-                "credits_used": run.language.credits,
-            },
-            "stage_results": run.stage_results,
-            "execution_time": taken / 1000,
-            "budget": {
-                "credits_used": run.language.credits,
-                "credits_remaining": _left(self.context.max_credits, run.language.credits),
-                "time_used_ms": taken,
-                "time_limit_ms": self.context.max_time_ms,
-                "tokens_used": run.language.tokens,
-            },
-            "facets": run.side.get("facets"),
-            "warnings": [*self.warnings, *self.fresh.warnings, *notes.warnings],
-            "degraded": [*self.fresh.degraded, *notes.degraded.values()],
-            "limits": notes.limits,
-            "completeness": {"embeddings": "complete", "page": _page_state(status), "overall": _page_state(status)},
-            "interpretation": _interpretation(report, run),
-            "optimization_applied": optimised is not None and bool(optimised["rules_applied"]),
-            "consistency_mode": self.fresh.mode,
-            "cache_hit": self.cached_at is not None,
-            "cached_at": self.cached_at,
-            "seed": run.seed,
-        }
-        if run.error is not None:
-            body["error"] = run.error
-        if optimised is not None:
-            body["optimization_summary"] = optimised
-        for name in ("groups", "aggregations"):
-            if name in run.side:
-                body[name] = run.side[name]
+        frame = Frame(
+            self.plan,
+            self.context,
+            self.inputs,
+            self.fresh,
+            self.warnings,
+            self.cached_at,
+            self.request.explain,
+        )
+        return frame.body(run, (perf_counter() - self.started) * 1000)
+
+    async def _explain(
+        self, body: dict[str, Any], hits: list[Hit], ranked: list[tuple[str, str]] | None = None
+    ) -> None:
+        """Why the documents of the page are there. `ranked`: the order that counts, where it is not that of `hits`."""
+        trace = self.trace
+        if trace is None:
+            return
+        order = ranked or [(hit.collection_id, hit.document_id) for hit in hits]
+        places = {key: place for place, key in reversed(list(enumerate(order, start=1)))}
         if self.request.explain:
-            body["explain_plan"] = plan_as_run(self.plan, run)
-        return body
+            sort = "sort" if self.sort else None
+            for item, hit in zip(body["documents"], self.shown, strict=True):
+                rank = places[hit.collection_id, hit.document_id]
+                item["explanation"] = explanation(trace, hit, rank, self.plan.collections, sort)
+        if self.request.explain_document is not None:
+            why = WhyNot(trace, self.plan.collections, self.context.filter, self.searcher)
+            body["explained_document"] = await why.ask(self.request.explain_document, places, standing(self.shown))
+
+    def _note(self, position: int, limit: int, depth: int) -> None:
+        """What the record of the execution needs, so that it can be repeated."""
+        at = clock.wire_time(self.moment)
+        self.context.record.update(position=position, limit=limit, depth=depth, ranked_at=at)
 
 
-def _interpretation(report: InputReport, run: Outcome) -> dict[str, Any]:
-    spoken = [
-        {"stage_name": name, **entry["metadata"]["natural_language"]}
-        for name, entry in run.statistics.items()
-        if "natural_language" in entry["metadata"]
-    ]
-    return {
-        **({"natural_language": spoken} if spoken else {}),
-        "provided_input_keys": report.provided,
-        "inferred_inputs": report.inferred,
-        "ignored_input_keys": report.ignored,
-        "relaxations": [relaxation.as_dict() for relaxation in run.relaxations],
-    }
-
-
-def _left(limit: float | None, used: float) -> float | None:
-    return None if limit is None else max(0.0, limit - used)
-
-
-def _page_state(status: str) -> str:
-    return "complete" if status == "completed" else status
-
-
-def plan_as_run(plan: Plan, run: Outcome) -> dict[str, Any]:
-    """What was run, with timings. Parameters are left out: they may hold secrets."""
-    stages = [
-        {"stage_index": n, "stage_name": s.name, "stage_id": s.stage.stage_id, **run.statistics.get(s.name, {})}
-        for n, s in enumerate(plan.stages)
-    ]
-    return {
-        "stages": stages,
-        "collections": [view.collection_id for view in plan.collections],
-        "plan": plan.key,
-        "seed": run.seed,
-    }
+def asked_unseen(asked: ExecuteRequest) -> list[Any] | None:
+    """For whom documents that were seen are left out; None when nobody asked for it."""
+    return [asked.exclude_seen, asked.session_id, asked.user_id] if asked.exclude_seen else None

@@ -7,16 +7,21 @@ random had a part in, are never kept. What is kept are hits, not answers: URLs a
 
 from __future__ import annotations
 
+import difflib
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import orjson
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import FieldError, ValidationError
 from mediatheca.kernel.search import Hit
+from mediatheca.stages import CacheBehavior, CacheParams
 
 DEFAULT_TTL_S = 3600.0
 MAX_TTL_S = 7 * 24 * 3600.0
@@ -33,25 +38,125 @@ class CachePolicy:
     ttl_s: float = DEFAULT_TTL_S
     stages: frozenset[str] = frozenset()
     """Names of stages whose result is kept as well, for requests that differ only in what comes after."""
+    exclude: tuple[str, ...] = ()
+    """Fields of documents that are never kept; they are read again for every answer."""
+    whole: bool = True
+    """Whole rankings are kept."""
+
+    def within(self, stages: Sequence[Cached]) -> CachePolicy:
+        """The policy for a retriever of these stages, which may keep less, shorter, or more than was named."""
+        eager = frozenset(stage.name for stage in stages if stage.caching.eager)
+        return replace(
+            self,
+            ttl_s=min([self.ttl_s, *(stage.caching.ttl_s for stage in stages)]),
+            stages=self.stages if self.exclude else self.stages | eager,
+            whole=all(stage.caching.may_keep for stage in stages),
+        )
 
 
-def cache_policy(raw: Mapping[str, Any] | None) -> CachePolicy | None:
-    """The `cache_config` of a retriever; None when it has none or switches it off.
+class CacheConfig(BaseModel):
+    """The `cache_config` of a retriever on the wire."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: StrictBool = True
+    ttl_seconds: float = Field(DEFAULT_TTL_S, gt=0, le=MAX_TTL_S, allow_inf_nan=False, strict=True)
+    cache_stage_names: list[str] = Field([], max_length=100)
+    exclude_fields: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field([], max_length=100)
+    stats: Any = Field(None, description="Shown by servers, and not read.")
+
+
+def cache_policy(raw: Mapping[str, Any] | None, stages: Sequence[Cached] = ()) -> CachePolicy | None:
+    """The `cache_config` of a retriever with these stages; None when it has none or switches it off.
 
     Raises:
-        ValidationError: a value has the wrong type or is out of range.
+        ValidationError: a key or a stage is not known, or a value has the wrong type or is out of range.
     """
-    if raw is None or raw.get("enabled") is False:
+    if raw is None:
         return None
-    ttl = raw.get("ttl_seconds")
-    ttl = DEFAULT_TTL_S if ttl is None else ttl
-    if not isinstance(ttl, int | float) or isinstance(ttl, bool) or not 0 < ttl <= MAX_TTL_S:
-        message = f"must be a number of seconds up to {MAX_TTL_S:g}, got {ttl!r}"
-        raise ValidationError.at("cache_config.ttl_seconds", message, "range")
-    names = raw.get("cache_stage_names") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValidationError.at("cache_config.cache_stage_names", "must be a list of stage names", "list_type")
-    return CachePolicy(float(ttl), frozenset(names))
+    config = _config(raw)
+    known = {stage.name for stage in stages}
+    for name in config.cache_stage_names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            message = f"'{name[:100]}' is not a stage of this retriever; {hint}stages: {', '.join(sorted(known))}"
+            raise ValidationError.at("cache_config.cache_stage_names", message, "unknown")
+    if config.exclude_fields and config.cache_stage_names:
+        message = "cannot be combined with cache_stage_names: what is kept behind a stage is kept whole"
+        raise ValidationError.at("cache_config.exclude_fields", message, "conflict")
+    if not config.enabled:
+        return None
+    return CachePolicy(
+        config.ttl_seconds, frozenset(config.cache_stage_names), tuple(dict.fromkeys(config.exclude_fields))
+    )
+
+
+def _config(raw: Mapping[str, Any]) -> CacheConfig:
+    given = {key: value for key, value in raw.items() if value is not None}
+    try:
+        return CacheConfig.model_validate(given)
+    except pydantic.ValidationError as error:
+        found = [_told(entry) for entry in error.errors(include_url=False, include_context=False)]
+        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error
+
+
+def _told(entry: Any) -> FieldError:
+    place = ("cache_config", *entry["loc"])
+    if entry["type"] != "extra_forbidden":
+        return FieldError(place, f"{entry['msg']}, got {repr(entry['input'])[:100]}", entry["type"])
+    close = difflib.get_close_matches(str(place[-1])[:100], CacheConfig.model_fields, 1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return FieldError(place, f"is not known; {hint}accepted: {', '.join(CacheConfig.model_fields)}", entry["type"])
+
+
+@dataclass(frozen=True, slots=True)
+class StageCaching:
+    """How the result of one stage may be kept."""
+
+    behavior: CacheBehavior = "auto"
+    ttl_s: float = math.inf
+
+    @property
+    def may_keep(self) -> bool:
+        return self.behavior != "disabled" and self.ttl_s > 0
+
+    @property
+    def eager(self) -> bool:
+        """It is kept without being named, and whatever had a part in it."""
+        return self.behavior == "aggressive" and self.ttl_s > 0
+
+
+AUTO = StageCaching()
+"""Of a stage that says nothing."""
+
+
+class Cached(Protocol):
+    """A stage, as far as keeping its result goes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def caching(self) -> StageCaching: ...
+
+
+def take_caching(raw: dict[str, Any]) -> StageCaching:
+    """Read, and take out, what the parameters of a stage say about keeping its result.
+
+    Raises:
+        ValidationError: a value is not accepted, or is a template: they are fixed when the retriever is made.
+    """
+    given = {name: value for name in CacheParams.model_fields if (value := raw.pop(name, None)) is not None}
+    if not given:
+        return AUTO
+    try:
+        made = CacheParams.model_validate(given)
+    except pydantic.ValidationError as error:
+        name, entry = str(error.errors()[0]["loc"][0]), error.errors()[0]
+        raise ValidationError.at(name, f"{entry['msg']} (got {given[name]!r})", entry["type"]) from error
+    ttl = math.inf if made.cache_ttl_seconds is None else float(made.cache_ttl_seconds)
+    return StageCaching(made.cache_behavior, ttl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +196,11 @@ class ResultCache(Generic[V]):
         self._bytes += size
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._held)))
+
+    def forget(self, owner: str) -> None:
+        """Drop what was kept for a namespace: keys begin with it."""
+        for key in [key for key in self._held if key.startswith(f"{owner} ")]:
+            self._drop(key)
 
     def clear(self) -> None:
         self._held.clear()

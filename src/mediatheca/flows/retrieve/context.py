@@ -11,18 +11,20 @@ from mediatheca.flows.retrieve.seams import ExecutionContext, Searcher
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import ForbiddenError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of, document_view
-from mediatheca.kernel.models import Reranker
+from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.relaxation import Absent
-from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.search import FINDINGS, Hit, TextQuery, VectorQuery, arm_of
 from mediatheca.kernel.templates import compile_string
 from mediatheca.stages import CollectionView
+from mediatheca.telemetry import span
 
 Children: TypeAlias = Callable[
-    [str | Sequence[dict[str, Any]], dict[str, Any], Sequence[Hit], int, Filter | None], Awaitable[list[Hit]]
+    [str | Sequence[dict[str, Any]], dict[str, Any], Sequence[Hit], int, Filter | None, int | None],
+    Awaitable[list[Hit]],
 ]
-"""Runs a pipeline as a part of the execution: pipeline, inputs, the first stage's hits, how many are wanted, and what
-all that it finds must pass."""
+"""Runs a pipeline as a part of the execution: pipeline, inputs, the first stage's hits, how many are wanted, what all
+that it finds must pass, and the version of a stored retriever."""
 
 
 CONFINED = "store the retriever, or execute its stages with a key that has the permission 'write'"
@@ -133,8 +135,9 @@ class Context:
         hits: Sequence[Hit] = (),
         limit: int | None = None,
         filter: Filter | None = None,
+        version: int | None = None,
     ) -> list[Hit]:
-        return await self._children(pipeline, inputs, hits, limit or self.wanted, filter)
+        return await self._children(pipeline, inputs, hits, limit or self.wanted, filter, version)
 
     def _bound(self, keep: Filter | None) -> Filter | None:
         """A stage passes `ctx.filter` on, which holds the mandatory constraints; whatever else it passes gets them."""
@@ -150,7 +153,12 @@ class Context:
     async def search(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]:
         if self._mandatory is not None and query.filter is not self.filter:
             query = replace(query, filter=self._bound(query.filter))
-        hits, degraded = await self._searcher.search(collection_id, query)
+        with span("search", arm=arm_of(query), collection=collection_id, limit=query.limit) as traced:
+            hits, degraded = await self._searcher.search(collection_id, query)
+            exact = degraded or self._searcher.exact(collection_id, query)
+            traced.set_attributes({"docs.out": len(hits), "exact": exact, "degraded": degraded})
+        if not exact:
+            self.side["exact"] = False
         if degraded:
             self._noted(collection_id, degraded)
         if self._notes.searched is not None:
@@ -178,7 +186,12 @@ class Context:
         return visible(hits, self._mandatory)
 
     async def embed(
-        self, index: VectorIndex, *, text: str | None = None, content: str | None = None, query: bool = True
+        self,
+        index: VectorIndex,
+        *,
+        text: str | None = None,
+        content: str | None = None,
+        task: EmbeddingTask = "retrieval_query",
     ) -> Vector:
         if (text is None) == (content is None):
             raise ValueError("give one of text and content")
@@ -189,7 +202,10 @@ class Context:
         text = text or ""
         if len(text) > MAX_TEXT:
             self.limit("query_characters", len(text), MAX_TEXT)
-        return await self._embedder.text(index, text, query=query)
+        return await self._embedder.text(index, text, task=task)
+
+    def words(self, text: str, language: str = "") -> Mapping[int, int]:
+        return self._searcher.words(text, language)
 
     def render(self, template: str, hit: Hit, names: Mapping[str, Any] | None = None) -> Any:
         scope = {**self._scope, "DOC": document_fields(hit)}
@@ -225,8 +241,9 @@ def visible(hits: list[Hit], constraint: Filter | None) -> list[Hit]:
 
 
 def document_fields(hit: Hit) -> dict[str, Any]:
-    """A hit as templates see it: `DOC.title`, `DOC.score`, `DOC.scores.rrf`, `DOC._internal.…`."""
+    """A hit as templates see it: `DOC.title`, `DOC.score`, `DOC.scores.rrf`, `DOC.highlights`, `DOC._internal.…`."""
     return {
+        **{name: hit.scores[name] for name in FINDINGS if name in hit.scores},
         **hit.payload,
         "document_id": hit.document_id,
         "collection_id": hit.collection_id,

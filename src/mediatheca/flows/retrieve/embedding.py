@@ -13,7 +13,16 @@ from urllib.parse import unquote_to_bytes
 from mediatheca.flows.retrieve.seams import ContentEmbedder, Fetch
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import UnavailableError, ValidationError
-from mediatheca.kernel.models import ModelInfo, Models, Reranker, TextEmbedder
+from mediatheca.kernel.models import (
+    EmbeddingTask,
+    ModelInfo,
+    Models,
+    Reranker,
+    SparseEmbedder,
+    TextEmbedder,
+    embed_for,
+)
+from mediatheca.telemetry import span
 
 CACHE_ENTRIES = 2048
 MAX_CONTENT = 64 * 1024 * 1024
@@ -29,29 +38,31 @@ class QueryEmbedder:
         self._models = models
         self._fetch = fetch
         self._decode = decode
-        self._texts: dict[str, TextEmbedder] = {}
+        self._texts: dict[str, TextEmbedder | SparseEmbedder] = {}
         self._infos: dict[str, ModelInfo] = {}
-        self._loading: dict[str, asyncio.Task[TextEmbedder]] = {}
+        self._loading: dict[str, asyncio.Task[TextEmbedder | SparseEmbedder]] = {}
         self._cache: OrderedDict[tuple[str, str, str], Vector] = OrderedDict()
 
-    async def text(self, index: VectorIndex, text: str, *, query: bool) -> Vector:
-        """The vector of a text, from the cache where it was embedded before.
+    async def text(self, index: VectorIndex, text: str, *, task: EmbeddingTask = "retrieval_query") -> Vector:
+        """The vector of a text for a task, from the cache where it was embedded before.
 
         Raises:
             ValidationError: the index cannot be searched with text, or other weights made its vectors.
             UnavailableError: no model answers to the name.
         """
         text = text[:MAX_TEXT]  # also what bounds the cache: its keys are the texts
-        key = (index.weights or index.model, "query" if query else "document", text)
-        found = self._cached(key)
-        if found is not None:
-            return found
-        model = await self._text_model(index)
-        if model.inline:
-            rows = model.embed_texts([text], query=query)
-        else:
-            rows = await asyncio.to_thread(model.embed_texts, [text], query=query)
-        return self._keep(key, rows[0])
+        key = (index.weights or index.model, task, text)
+        with span("embeddings", **_named(index), **{"gen_ai.request.task": task}) as traced:
+            found = self._cached(key)
+            traced.set_attributes({"cache.hit": found is not None})
+            if found is not None:
+                return found
+            model = await self._text_model(index)
+            if model.inline:
+                vector = _embedded(model, text, task)
+            else:
+                vector = await asyncio.to_thread(_embedded, model, text, task)
+            return self._keep(key, vector)
 
     async def reranker(self, name: str) -> Reranker:
         """The model that scores texts against a query; the catalogue loads it once.
@@ -76,7 +87,8 @@ class QueryEmbedder:
             return found
         self._check_weights(index)
         mime, data = ("", await self._fetch(content)) if not inline else decode_inline(content)
-        vector = await self._file(index, mime, data)
+        with span("embeddings", **_named(index), **{"cache.hit": False, "content.bytes": len(data)}):
+            vector = await self._file(index, mime, data)
         return self._keep(key, vector) if inline else vector
 
     async def stored(self, index: VectorIndex, blob_key: str) -> Vector:
@@ -94,7 +106,7 @@ class QueryEmbedder:
             limit = f"{MAX_CONTENT // 2**20} MB"
             raise ValidationError.at("searches.query.value", f"has {len(data):,} bytes; at most {limit}", "too_large")
         if mime.startswith("text/") and "text" in index.modalities:
-            return await self.text(index, data.decode(errors="replace"), query=True)
+            return await self.text(index, data.decode(errors="replace"))
         if set(index.modalities) <= {"text"}:
             message = f"'{index.feature_uri}' takes text; use input_mode text"
             raise ValidationError.at("searches.query.input_mode", message, "modality")
@@ -113,14 +125,15 @@ class QueryEmbedder:
             self._cache.popitem(last=False)
         return vector
 
-    async def _text_model(self, index: VectorIndex) -> TextEmbedder:
+    async def _text_model(self, index: VectorIndex) -> TextEmbedder | SparseEmbedder:
         """Loading takes seconds, so it happens once and in a thread; concurrent queries wait for the same load."""
         self._check_weights(index)
         model = self._texts.get(index.model)
         if model is None:
             task = self._loading.get(index.model)
             if task is None:
-                task = asyncio.create_task(asyncio.to_thread(self._models.text, index.model))
+                load = self._models.sparse if index.sparse else self._models.text
+                task = asyncio.create_task(asyncio.to_thread(load, index.model))
                 self._loading[index.model] = task
             try:
                 model = await asyncio.shield(task)
@@ -154,6 +167,18 @@ class QueryEmbedder:
             raise UnavailableError(
                 f"'{index.feature_uri}' has {index.dimensions} dimensions, {info.weights_name} makes {info.dimensions}"
             )
+
+
+def _embedded(model: TextEmbedder | SparseEmbedder, text: str, task: EmbeddingTask) -> Vector:
+    if isinstance(model, SparseEmbedder):
+        return model.sparse_embed([text], query=task != "retrieval_document")[0]
+    vector: Vector = embed_for(model, [text], task)[0]
+    return vector
+
+
+def _named(index: VectorIndex) -> dict[str, str]:
+    """What a span tells of a model, under the names of OpenTelemetry."""
+    return {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": index.model}
 
 
 def is_upload(content: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 from mediatheca.flows.retrieve.answer import Answer
 from mediatheca.flows.retrieve.cache import ResultCache
 from mediatheca.flows.retrieve.embedding import QueryEmbedder
-from mediatheca.flows.retrieve.execute import Outcome, Parts, Tell
+from mediatheca.flows.retrieve.execute import Execution, Outcome, Parts, Tell
 from mediatheca.flows.retrieve.normalise import Registry, normalise_stages, wire_kind
+from mediatheca.flows.retrieve.optimise import optimise
 from mediatheca.flows.retrieve.paging import Snapshots
 from mediatheca.flows.retrieve.plan import Compiler, Plan
 from mediatheca.flows.retrieve.request import ExecuteRequest
@@ -21,6 +22,7 @@ from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.inputs import InputSchema, parse_input_schema
 from mediatheca.kernel.models import Models
 from mediatheca.kernel.redaction import Redactor, SecretValues
+from mediatheca.kernel.scope import Scope
 from mediatheca.stages import ENTRY_POINTS, CollectionView, Stage
 
 
@@ -69,6 +71,7 @@ class RetrieveEngine:
                 "icon": stage.icon,
                 "parameter_schema": stage.params.model_json_schema(),
                 "example_config": {"stage_id": stage.stage_id, "parameters": stage.example},
+                "common_use_cases": list(stage.use_cases),
                 "cost_tier": stage.cost_tier,
                 "requires_collections": stage.starts,
                 "available": not self._unavailable(stage),
@@ -95,6 +98,38 @@ class RetrieveEngine:
         schema = input_schema if isinstance(input_schema, InputSchema) else parse_input_schema(input_schema)
         compiler = Compiler(collections, schema, strict=self._strict, lacking=self._lacking)
         return compiler.compile(normalise_stages(stages, self.stages))
+
+    def forget(self, scope: Scope) -> None:
+        """Drop every result that is kept for a namespace: rankings of cursors, cached results, streams that ended.
+
+        On the event loop only.
+        """
+        for kept in (self._cache, self._parts.states, self._snapshots):
+            kept.forget(scope.namespace_id)
+        self.streams.forget(scope)
+
+    async def walk(
+        self,
+        plan: Plan,
+        inputs: Mapping[str, Any],
+        context: ExecutionContext,
+        *,
+        wanted: int,
+        searcher: Searcher | None = None,
+    ) -> Outcome:
+        """The documents that a plan finds, without pages, caches or presentation. `searcher`: asked instead of ours.
+
+        Raises:
+            ValidationError: an input is not accepted.
+            MediathecaError: a backend or model is missing.
+        """
+        parts = self._parts if searcher is None else replace(self._parts, searcher=searcher)
+        checked = plan.schema.check(inputs, plan.inputs)
+        context = replace(context, secrets=SecretValues(context.secrets))
+        try:
+            return await Execution(optimise(plan), context, checked.values, None, wanted, parts).run()
+        except MediathecaError as error:
+            raise Redactor(context.secrets.values()).error(error) from None
 
     async def execute(
         self,

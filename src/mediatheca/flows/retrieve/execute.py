@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from mediatheca.flows.retrieve.cache import ResultCache
+from mediatheca.flows.retrieve.chunking import fewer_chunks
 from mediatheca.flows.retrieve.context import Context, Notes, document_fields, visible
 from mediatheca.flows.retrieve.embedding import QueryEmbedder
 from mediatheca.flows.retrieve.explain import Step, Trace, standing
@@ -31,9 +33,12 @@ from mediatheca.kernel.search import Hit
 from mediatheca.telemetry import span
 
 MAX_STAGE_MS = 60_000
+"""Of a stage that does not say itself that it takes longer."""
 RETRY_FACTOR = 2
 MAX_RENDERING_S = 2.0
 """For the templates of all documents of an execution: they are rendered while others wait."""
+OF_ALL = ("exact", "embeddings")
+"""Of the side channels, what holds for an execution as soon as it holds for a part of it."""
 MAX_DEPTH = 3
 """Of retrievers that call retrievers."""
 log = logging.getLogger(__name__)
@@ -78,6 +83,8 @@ class Outcome:
     taken_ms: float = 0.0
     seed: int | None = None
     language: LanguageUsage = field(default_factory=LanguageUsage)
+    spoken: list[dict[str, Any]] = field(default_factory=list)
+    """Filters that were said in words, of a ranking whose statistics are not kept."""
 
     @property
     def status(self) -> str:
@@ -150,7 +157,10 @@ class Execution:
         Raises:
             MediathecaError: the caller's fault, or a backend that is missing.
         """
-        await self._walk()
+        known = {"retriever.id": self.caller.retriever_id, "retriever.version": self.caller.version}
+        with span("retriever.execution", **known, collections=len(self.plan.collections)) as traced:
+            await self._walk()
+            traced.set_attributes({"docs.out": len(self.hits), "degraded": bool(self.notes.degraded)})
         return Outcome(
             hits=self.hits,
             side=self.side,
@@ -230,11 +240,14 @@ class Execution:
             metadata: dict[str, Any] = {}
             if self._tell is not None:
                 self._tell("stage_start", stage, self)
+            repeatable = self.notes.repeatable
             failure = await self._guarded(number, stage, metadata)
+            self.notes.repeatable = self.notes.repeatable or (repeatable and stage.caching.eager)
             self._record(stage, before, began, metadata, failure)
             self._count_language(stage, spent)
             if self.trace is not None:
                 self.trace.steps.append(Step(stage.name, stage.stage.stage_id, stood, standing(self.hits)))
+                self.trace.learned[stage.name] = metadata.get("weights") or {}
             if self._tell is not None:
                 self._tell("stage_error" if failure else "stage_complete", stage, self)
             if failure is not None and stage.on_error != "skip":
@@ -252,8 +265,12 @@ class Execution:
     async def _guarded(self, number: int, stage: PlannedStage, metadata: dict[str, Any]) -> str | None:
         """Run one stage; what it says went wrong, None when nothing did."""
         try:
-            with span("retriever.stage", stage=stage.stage.stage_id, name=stage.name):
+            with span(
+                "retriever.stage", **{"stage.id": stage.stage.stage_id, "stage.name": stage.name},
+                **{"docs.in": len(self.hits)},
+            ) as traced:  # fmt: skip
                 await self._stage(number, stage, metadata)
+                traced.set_attributes({"docs.out": len(self.hits)})
             return None
         except StageTimeoutError as error:
             self._timed_out(stage, str(error))
@@ -300,13 +317,17 @@ class Execution:
 
     async def _stage(self, number: int, stage: PlannedStage, metadata: dict[str, Any]) -> None:
         if "CONTEXT" in self.plan.names:
-            self.scope["CONTEXT"]["time_elapsed_ms"] = self.elapsed_ms
+            self.scope["CONTEXT"].update(time_elapsed_ms=self.elapsed_ms, budget_remaining=self._credits_left())
         metadata.update(self._noted.get(stage.name, {}))
         if stage.needless is not None:
             metadata[NOTED[SORTS]] = stage.needless
         if passed_over(stage, metadata):
             return
         params = stage.params(self.scope, self.relaxations)
+        if self.trace is not None:
+            self.trace.params[stage.name] = params
+        if self.caller.max_chunks is not None:
+            params = fewer_chunks(params, self.caller.max_chunks)
         pre = stage.pre.render(self.scope, self.relaxations)
         own = await self._own_filter(stage, params, metadata)
         self.applied.extend(entry for entry in (pre, own) if entry is not None)
@@ -374,7 +395,7 @@ class Execution:
             notes=self.notes,
             searcher=self._parts.searcher,
             embedder=self._parts.embedder,
-            children=self._child,
+            children=partial(self._child, stage.name),
             told=None if self._tell is None else partial(self._told, self._tell, stage),
         )
         made.metadata = metadata
@@ -385,17 +406,20 @@ class Execution:
 
     async def _child(
         self,
+        stage: str,
         pipeline: str | Sequence[dict[str, Any]],
         inputs: dict[str, Any],
         hits: Sequence[Hit],
         limit: int,
         keep: Filter | None,
+        version: int | None = None,
     ) -> list[Hit]:
         """Run another pipeline for a stage; its warnings and degradations become this execution's."""
         if len(self._ancestors) > MAX_DEPTH:
             raise ValidationError.at("retriever_id", f"retrievers call each other more than {MAX_DEPTH} deep", "depth")
         if isinstance(pipeline, str):
-            ident, plan = await self.caller.neighbours.retriever(pipeline)
+            found = self.caller.neighbours.retriever
+            ident, plan = await (found(pipeline) if version is None else found(pipeline, version))
             if ident in self._ancestors:
                 raise ValidationError.at("retriever_id", f"'{pipeline}' calls itself in a circle", "cyclic")
         else:
@@ -409,6 +433,7 @@ class Execution:
             wanted=limit,
             parts=self._parts,
             ancestors=(*self._ancestors, ident),
+            trace=None if self.trace is None else self.trace.within(stage, ident, plan.collections, limit),
         )
         child.hits = list(hits)
         await child.run()
@@ -416,6 +441,7 @@ class Execution:
         self.notes.warnings.update(child.notes.warnings)
         self.notes.degraded.update(child.notes.degraded)
         self.notes.limits.extend(child.notes.limits)
+        self.side.update({name: child.side[name] for name in OF_ALL if name in child.side})
         if child.error is not None:
             raise BadRequestError(child.error)
         return child.hits[:limit]
@@ -438,14 +464,20 @@ class Execution:
 
     def _ceiling(self, stage: PlannedStage, params: BaseModel, context: Context) -> float:
         wanted = getattr(params, "hard_timeout_ms", None) or stage.stage.hard_timeout_ms
-        if wanted > MAX_STAGE_MS:
-            context.limit("hard_timeout_ms", wanted, MAX_STAGE_MS)
-        return float(min(wanted, MAX_STAGE_MS))
+        most = max(MAX_STAGE_MS, stage.stage.hard_timeout_ms)
+        if wanted > most:
+            context.limit("hard_timeout_ms", wanted, most)
+        return float(min(wanted, most))
 
     def _budget_left(self) -> float:
         if self.caller.max_time_ms is None:
-            return float(MAX_STAGE_MS * RETRY_FACTOR)
+            return math.inf
         return max(1.0, self.caller.max_time_ms - self.elapsed_ms)
+
+    def _credits_left(self) -> float | None:
+        """What is left of the budget of credits; None: there is no limit."""
+        limit = self.caller.max_credits
+        return None if limit is None else max(0.0, limit - self.language.credits)
 
     @property
     def language(self) -> LanguageUsage:
@@ -454,7 +486,11 @@ class Execution:
 
     def _count_language(self, stage: PlannedStage, before: LanguageUsage) -> None:
         now = self.language
-        self.statistics[stage.name].update(llm_calls=now.calls - before.calls, tokens_used=now.tokens - before.tokens)
+        self.statistics[stage.name].update(
+            llm_calls=now.calls - before.calls,
+            tokens_used=now.tokens - before.tokens,
+            credits_used=now.credits - before.credits,
+        )
 
     def _record(
         self, stage: PlannedStage, before: int, began: float, metadata: Mapping[str, Any], failure: str | None

@@ -1,26 +1,27 @@
-"""Why a document is where it is in a result, or why it is not there at all.
+"""Why a document is where it is in a result.
 
-A `Trace` rides along with an execution that was asked to explain: what every stage got and gave, and every query that
-went to an index. From it come `explanation` (a document of the page) and `why_not` (a document the caller names).
-Constraints of the tenant or of a published retriever are never shown: what they hide does not exist.
+A `Trace` rides along with an execution that was asked to explain: what every stage got and gave, every query that went
+to an index, and the same of the pipelines that stages ran (`children`). From it come `explanation` (a document of the
+page) and, in `whynot`, the reason why a document that the caller names is not there. Constraints of the tenant or of a
+published retriever are never shown: what they hide does not exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from mediatheca.flows.retrieve.context import visible
-from mediatheca.flows.retrieve.seams import Searcher
-from mediatheca.kernel.filter_values import at_path
-from mediatheca.kernel.filters import And, Filter, Leaf, all_of, document_view, fields_of, to_wire
-from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.documents import VectorIndex
+from mediatheca.kernel.ordering import read_field
+from mediatheca.kernel.passages import words
+from mediatheca.kernel.search import Hit, TextQuery, VectorQuery, arm_of
 from mediatheca.stages import CollectionView
 
-RANK_DEPTH = 10_000
-"""How deep a search is repeated to tell the rank of one document."""
-MAX_SHOWN = 5
+MAX_CHILDREN = 100
+"""Pipelines of one execution that are traced: a join may run one for each document."""
+LEXICAL = "#lexical"
+"""What the name of an arm that compares words ends with."""
 
 Key: TypeAlias = tuple[str, str]
 Standing: TypeAlias = dict[Key, tuple[int, float]]
@@ -59,17 +60,32 @@ def _reason(moved: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """A query that went to an index, and how low it reached."""
+    """A query that went to an index, and what came back."""
 
     stage: str
     query: VectorQuery | TextQuery
     collection_id: str
     returned: int
     lowest: float | None
+    scores: Mapping[str, float]
+    """Document id → score, as the index gave it."""
 
     @property
     def arm(self) -> str:
         return "lexical" if isinstance(self.query, TextQuery) else self.query.using
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A pipeline that a stage ran."""
+
+    stage: str
+    retriever_id: str
+    """Empty: stages that are not stored."""
+    collections: tuple[CollectionView, ...]
+    limit: int
+    """How many of its documents the stage took."""
+    trace: Trace
 
 
 @dataclass(slots=True)
@@ -78,163 +94,179 @@ class Trace:
 
     steps: list[Step] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=dict)
+    """Stage → its parameters of this execution."""
+    learned: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    """Stage → arm → the weight that was learned and used."""
+    children: list[Child] = field(default_factory=list)
+    orders: dict[tuple[str, str], Standing] = field(default_factory=dict)
+    """Stage and arm → where its documents stood, as far as it was asked."""
 
     def searched(self, stage: str, collection_id: str, query: VectorQuery | TextQuery, hits: Sequence[Hit]) -> None:
-        lowest = min((hit.score for hit in hits), default=None)
-        self.searches.append(Searched(stage, query, collection_id, len(hits), lowest))
+        scores = {hit.document_id: hit.score for hit in hits}
+        lowest = min(scores.values(), default=None)
+        self.searches.append(Searched(stage, query, collection_id, len(hits), lowest, scores))
+
+    def within(self, stage: str, retriever_id: str, collections: Sequence[CollectionView], limit: int) -> Trace | None:
+        """The trace of a pipeline that a stage runs; None when there are too many of them."""
+        if len(self.children) >= MAX_CHILDREN:
+            return None
+        self.children.append(Child(stage, retriever_id, tuple(collections), limit, Trace()))
+        return self.children[-1].trace
 
     def path(self, key: Key) -> list[dict[str, Any]]:
         """What each stage did to a document, the stages left out that never had it."""
-        return [step.of(key) for step in self.steps if key in step.before or key in step.after]
+        found = []
+        for step in self.steps:
+            inner = [
+                {"retriever_id": child.retriever_id or None, "path": way}
+                for child in self.children
+                if child.stage == step.stage and (way := child.trace.path(key))
+            ]
+            if inner or key in step.before or key in step.after:
+                found.append(step.of(key) | ({"within": inner} if inner else {}))
+        return found
+
+    def descendants(self, place: str = "") -> Iterator[tuple[str, Child]]:
+        """Every pipeline that was run inside, with the stages that lead to it: `outer > inner`."""
+        for child in self.children:
+            name = f"{place} > {child.stage}" if place else child.stage
+            yield name, child
+            yield from child.trace.descendants(name)
 
 
-def explanation(trace: Trace, hit: Hit, rank: int) -> dict[str, Any]:
-    """The way of a document through the stages, and what each arm of the search gave it."""
+def explanation(
+    trace: Trace, hit: Hit, rank: int, collections: Sequence[CollectionView] = (), last: str | None = None
+) -> dict[str, Any]:
+    """The way of a document through the stages, and what each arm of the search gave it.
+
+    Args:
+        last: what decided the order after the stages, if anything did.
+    """
     path = trace.path((hit.collection_id, hit.document_id))
     deciding = [step["stage"] for step in path if step["reason"] in ("found", "scored", "moved")]
     return {
-        "final": {"score": hit.score, "rank": rank, "by": deciding[-1] if deciding else None},
+        "final": {"score": hit.score, "rank": rank, "by": last or (deciding[-1] if deciding else None)},
         "path": path,
-        "arms": _arms(hit),
+        "arms": _arms(trace, hit, collections),
         "scores": {name: value for name, value in hit.scores.items() if isinstance(value, float | int)},
     }
 
 
-def _arms(hit: Hit) -> list[dict[str, Any]]:
-    features: dict[str, Any] = hit.scores.get("features") or {
-        uri: {"score": score} for uri, score in hit.scores.get("per_feature", {}).items()
+# ---- the arms of a search
+
+
+def _arms(trace: Trace, hit: Hit, collections: Sequence[CollectionView]) -> list[dict[str, Any]]:
+    """What each search thought of a document: rank, raw score, the score scaled to its ranking, weight, words."""
+    features: dict[str, Any] = hit.scores.get("features") or {}
+    labels = dict.fromkeys([*features, *hit.scores.get("per_feature", {})])
+    arms = []
+    for label in labels:
+        known = {"arm": label, "score": hit.scores.get("per_feature", {}).get(label), **features.get(label, {})}
+        origin = _origin(trace, label, hit, collections)
+        arms.append({**known, **({} if origin is None else _stood(*origin, label, hit, known))})
+    return arms
+
+
+Origin: TypeAlias = tuple[Trace, list[Searched], Sequence[CollectionView]]
+
+
+def _origin(trace: Trace, label: str, hit: Hit, collections: Sequence[CollectionView]) -> Origin | None:
+    """The queries of an arm, of the last stage in which they found the document, here or in a pipeline inside."""
+    for step in reversed(trace.steps):
+        own = [s for s in trace.searches if s.stage == step.stage and _is_arm(s, label, collections)]
+        if any(s.collection_id == hit.collection_id and hit.document_id in s.scores for s in own):
+            return trace, own, collections
+        for child in trace.children:
+            if child.stage == step.stage and (found := _origin(child.trace, label, hit, child.collections)):
+                return found
+    return None
+
+
+def _is_arm(searched: Searched, label: str, collections: Sequence[CollectionView]) -> bool:
+    if isinstance(searched.query, TextQuery) or label.endswith(LEXICAL):
+        return isinstance(searched.query, TextQuery) and label.endswith(LEXICAL)
+    view = next((view for view in collections if view.collection_id == searched.collection_id), None)
+    index = next((i for i in view.vectors if i.name == searched.query.using), None) if view is not None else None
+    return index is not None and _means(label, index)
+
+
+def _means(label: str, index: VectorIndex) -> bool:
+    wanted, uri = label.replace("mediatheca://", "mixpeek://", 1), index.feature_uri
+    return wanted in (uri, index.name, uri.partition("://")[2], uri.rpartition("/")[2])
+
+
+def _stood(
+    trace: Trace,
+    own: list[Searched],
+    collections: Sequence[CollectionView],
+    label: str,
+    hit: Hit,
+    known: Mapping[str, Any],
+) -> dict[str, Any]:
+    stage = own[0].stage
+    order = trace.orders.setdefault((stage, label), {}) or _order(own)
+    trace.orders[stage, label] = order
+    rank, raw = order[hit.collection_id, hit.document_id]
+    scores = [score for _, score in order.values()]
+    low, high = min(scores), max(scores)
+    weight = _weight(trace, stage, label)
+    found = {
+        "stage": stage,
+        "kind": arm_of(own[0].query),
+        "score": raw,
+        "rank": known.get("rank", rank),
+        "normalised": (raw - low) / (high - low) if high > low else 1.0,
+        "weight": weight,
+        "contribution": known.get("contribution", hit.scores.get("feature_search", raw)),
     }
-    return [{"arm": uri, **entry} for uri, entry in features.items()]
+    if label.endswith(LEXICAL):
+        found["matched"] = _matched(own, hit, collections)
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class WhyNot:
-    """Looks for the place where a document was lost."""
-
-    trace: Trace
-    collections: Sequence[CollectionView]
-    mandatory: Filter | None
-    searcher: Searcher
-
-    async def ask(self, document_id: str, ranked: Sequence[Hit], shown: Sequence[Hit]) -> dict[str, Any]:
-        """One finding, the earliest in the pipeline, with evidence. `ranked`: the whole result; `shown`: the page."""
-        hit = await self._find(document_id)
-        if hit is None:
-            message = f"no collection of this retriever holds a document '{document_id}'"
-            return {"document_id": document_id, "in_result": False, "reason": "not_indexed", "message": message}
-        key = (hit.collection_id, hit.document_id)
-        answer: dict[str, Any] = {
-            "document_id": document_id,
-            "collection_id": hit.collection_id,
-            "path": self.trace.path(key),
-        }
-        rank = standing(ranked).get(key, (None, 0.0))[0]
-        if rank is not None:
-            on_page = key in standing(shown)
-            message = f"it is number {rank} of the result, on {'this' if on_page else 'another'} page"
-            reason = "in_result" if on_page else "another_page"
-            return {**answer, "in_result": True, "rank": rank, "reason": reason, "message": message}
-        dropped = next((step for step in self.trace.steps if key in step.before and key not in step.after), None)
-        arms = [await self._arm(searched, hit) for searched in self.trace.searches if searched.collection_id == key[0]]
-        answer |= {"in_result": False, "arms": arms}
-        if dropped is not None:
-            place = f"it came in as number {dropped.before[key][0]} and did not come out"
-            message = f"stage '{dropped.stage}' ({dropped.stage_id}) dropped it: {place}"
-            return {**answer, "reason": "dropped", "dropped_by": dropped.stage, "message": message}
-        return {**answer, **_lost_in_search(arms)}
-
-    async def _find(self, document_id: str) -> Hit | None:
-        for view in self.collections:
-            hits, _ = await self.searcher.get(view.collection_id, [document_id])
-            seen = visible(hits, self.mandatory)
-            if seen:
-                return seen[0]
-        return None
-
-    async def _arm(self, searched: Searched, hit: Hit) -> dict[str, Any]:
-        """What one query makes of the document: filtered, not matching, or its score and rank."""
-        query = searched.query
-        found = {
-            "stage": searched.stage,
-            "arm": searched.arm,
-            "limit": query.limit,
-            "lowest_score": searched.lowest,
-        }
-        failed = [_condition(part, hit) for part in conjuncts(query.filter) if not part.matches(_view(hit))]
-        if failed:
-            return {**found, "outcome": "filtered", "conditions": failed[:MAX_SHOWN]}
-        score = await self._score(searched, hit)
-        if score is None:
-            lexical = isinstance(query, TextQuery)
-            return {**found, "outcome": "no_matching_word" if lexical else "no_vector"}
-        found["score"] = score
-        if isinstance(query, VectorQuery) and query.min_score is not None and score < query.min_score:
-            return {**found, "outcome": "below_min_score", "min_score": query.min_score}
-        rank = await self._rank(searched, hit)
-        return {**found, "outcome": "found" if rank and rank <= query.limit else "below_limit", "rank": rank}
-
-    async def _score(self, searched: Searched, hit: Hit) -> float | None:
-        only = all_of(searched.query.filter, Leaf("document_id", "eq", hit.document_id, True))
-        hits, _ = await self.searcher.search(hit.collection_id, _unbounded(searched.query, only, 1))
-        return hits[0].score if hits else None
-
-    async def _rank(self, searched: Searched, hit: Hit) -> int | None:
-        query = _unbounded(searched.query, searched.query.filter, RANK_DEPTH)
-        hits, _ = await self.searcher.search(hit.collection_id, query)
-        return next((rank for rank, other in enumerate(hits, 1) if other.document_id == hit.document_id), None)
+def _order(own: Sequence[Searched]) -> Standing:
+    """The documents of an arm over its collections, best first; one that several queries found counts once."""
+    best: dict[Key, float] = {}
+    for searched in own:
+        for ident, score in searched.scores.items():
+            key = (searched.collection_id, ident)
+            best[key] = max(score, best.get(key, score))
+    ordered = sorted(best.items(), key=lambda entry: (-entry[1], entry[0][1], entry[0][0]))
+    return {key: (rank, score) for rank, (key, score) in enumerate(ordered, start=1)}
 
 
-def _unbounded(query: VectorQuery | TextQuery, keep: Filter | None, limit: int) -> VectorQuery | TextQuery:
-    if isinstance(query, TextQuery):
-        return replace(query, filter=keep, limit=limit)
-    return replace(query, filter=keep, limit=limit, min_score=None, exact=True)
+def _weight(trace: Trace, stage: str, label: str) -> float:
+    """What the arm counted in the fusion: what the retriever says, times what was learned."""
+    searches = getattr(trace.params.get(stage), "searches", None) or ()
+    uri, lexical = label.removesuffix(LEXICAL), label.endswith(LEXICAL)
+    said = [s.weight for s in searches if s.feature_uri == uri and s.lexical == lexical]
+    return float(said[0] if said else 1.0) * trace.learned.get(stage, {}).get(label, 1.0)
 
 
-def _lost_in_search(arms: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The finding for a document that no search brought up."""
-    if not arms:
-        return {"reason": "not_searched", "message": "no search of this retriever looked into its collection"}
-    nearest = min(arms, key=lambda arm: (_CLOSENESS[arm["outcome"]], arm.get("rank") or RANK_DEPTH + 1))
-    return {"reason": nearest["outcome"], "message": f"{nearest['arm']}: {_message(nearest)}"}
+def _matched(own: Sequence[Searched], hit: Hit, collections: Sequence[CollectionView]) -> list[dict[str, Any]]:
+    """The words of the query that stand in the document, field by field; and the spellings that took their place."""
+    query = next(s.query for s in own if isinstance(s.query, TextQuery))
+    spelled = hit.scores.get("lexical", {})
+    corrected = {str(word) for word in spelled.get("corrections", {}).values()}
+    wanted = dict.fromkeys([*words(query.text), *sorted(corrected), *spelled.get("words", ())])
+    found = []
+    for name in query.fields or _text_fields(hit, collections):
+        held = set(words(_text(read_field(hit, name))))
+        matching = [word for word in wanted if word in held]
+        if matching:
+            found.append({"field": name, "words": matching})
+    return found
 
 
-_CLOSENESS = {
-    name: place
-    for place, name in enumerate(
-        ("found", "below_limit", "below_min_score", "no_matching_word", "no_vector", "filtered")
-    )
-}
+def _text_fields(hit: Hit, collections: Sequence[CollectionView]) -> list[str]:
+    fields = {
+        name: kind for v in collections if v.collection_id == hit.collection_id for name, kind in v.fields.items()
+    }
+    return sorted(name for name, kind in fields.items() if kind == "text")
 
 
-def _message(arm: dict[str, Any]) -> str:
-    if arm["outcome"] == "filtered":
-        first = arm["conditions"][0]
-        return f"a filter keeps it out: {first['condition']} (it holds {first['values']})"
-    if arm["outcome"] == "below_limit":
-        rank = arm["rank"] or f"beyond {RANK_DEPTH:,}"
-        return f"its rank is {rank}, and the search keeps {arm['limit']}; raise top_k"
-    if arm["outcome"] == "below_min_score":
-        return f"its score {arm['score']:.4g} is below min_score {arm['min_score']:.4g}"
-    if arm["outcome"] == "found":
-        return "the index finds it when it is searched exactly; the approximate search missed it"
-    return "none of the query's words is in it" if arm["outcome"] == "no_matching_word" else "it has no such vector"
-
-
-def conjuncts(tree: Filter | None) -> Iterator[Filter]:
-    """The parts that must all hold."""
-    if isinstance(tree, And):
-        for child in tree.children:
-            yield from conjuncts(child)
-    elif tree is not None:
-        yield tree
-
-
-def _view(hit: Hit) -> Any:
-    return document_view(hit.payload, hit.document_id, hit.collection_id, hit.system)
-
-
-def _condition(part: Filter, hit: Hit) -> dict[str, Any]:
-    """A condition that failed, and what the document holds instead."""
-    view = _view(hit)
-    values = {name: list(at_path(view, name))[:MAX_SHOWN] for name in sorted(fields_of(part))[:MAX_SHOWN]}
-    return {"condition": to_wire(part), "values": values}
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(item for item in value if isinstance(item, str))
+    return value if isinstance(value, str) else ""

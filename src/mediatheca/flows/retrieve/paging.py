@@ -1,4 +1,5 @@
-"""Pages of a result: by offset, by signed cursor over a remembered ranking, by keyset."""
+"""Pages of a result. Every way of paging reads the same remembered ranking: a cursor names it, an offset and a keyset
+continue the last one that the same asker was shown for the same query."""
 
 from __future__ import annotations
 
@@ -11,12 +12,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import orjson
 
 from mediatheca.flows.retrieve.request import MAX_PAGE, ExecuteRequest
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.hits import number
+from mediatheca.kernel.ordering import SortKey, read_field, sort_hits
 from mediatheca.kernel.search import Hit
 
 Method: TypeAlias = Literal["cursor", "offset", "scroll", "keyset"]
@@ -24,7 +28,7 @@ DEFAULT_PAGE = 10
 MAX_OFFSET = 10_000
 TTL_S = 15 * 60
 MAX_ENTRIES = 200_000
-"""Results remembered over all rankings; the oldest rankings go first."""
+"""Results remembered over all rankings, and three for each ranking; the oldest rankings go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ class Snapshot:
     hits: list[Hit] | None
     extra: dict[str, Any]
     made: float = field(default_factory=time.monotonic)
+    asker: str = ""
 
     @property
     def total(self) -> int:
@@ -131,7 +136,24 @@ class Snapshot:
 
     @property
     def weight(self) -> int:
-        return self.total if self.hits is None else self.total * 10
+        return (self.total if self.hits is None else self.total * 10) + 3
+
+    def identities(self) -> list[tuple[str, str]]:
+        """Collection and document id of every result, deleted ones too."""
+        if self.hits is not None:
+            return [(hit.collection_id, hit.document_id) for hit in self.hits]
+        return [reference[:2] for reference in self.references]
+
+    def add(self, hits: Sequence[Hit]) -> None:
+        """More results at the end."""
+        if self.hits is not None:
+            self.hits.extend(hits)
+        else:
+            self.references.extend(_references(hits))
+
+
+def _references(hits: Sequence[Hit]) -> list[Reference]:
+    return [(hit.collection_id, hit.document_id, hit.score, hit.scores) for hit in hits]
 
 
 class Snapshots:
@@ -142,16 +164,27 @@ class Snapshots:
         self._max_entries = max_entries
         self._entries = 0
         self._held: OrderedDict[str, Snapshot] = OrderedDict()
+        self._latest: dict[tuple[str, str], str] = {}
 
-    def keep(self, key: str, hits: Sequence[Hit], extra: dict[str, Any], *, whole: bool) -> str:
-        """Remember a ranking; returns its id."""
-        references = [] if whole else [(h.collection_id, h.document_id, h.score, h.scores) for h in hits]
-        snapshot = Snapshot(key, references, list(hits) if whole else None, extra)
+    def keep(self, key: str, hits: Sequence[Hit], extra: dict[str, Any], *, whole: bool, asker: str = "") -> str:
+        """Remember a ranking as the latest of a query and asker; returns its id."""
+        references = [] if whole else _references(hits)
+        snapshot = Snapshot(key, references, list(hits) if whole else None, extra, asker=asker)
         ident = secrets.token_urlsafe(12)
         self._held[ident] = snapshot
+        self._latest[key, asker] = ident
         self._entries += snapshot.weight
         self._drop_old()
         return ident
+
+    def extend(self, ident: str, hits: Sequence[Hit]) -> None:
+        """Put results behind the last one of a ranking."""
+        snapshot = self._held.get(ident)
+        if snapshot is not None:
+            self._entries -= snapshot.weight
+            snapshot.add(hits)
+            self._entries += snapshot.weight
+            self._drop_old()
 
     def _drop_old(self) -> None:
         oldest_allowed = time.monotonic() - TTL_S
@@ -159,12 +192,28 @@ class Snapshots:
             first = next(iter(self._held.values()))
             if self._entries <= self._max_entries and first.made >= oldest_allowed:
                 return
-            self._entries -= self._held.popitem(last=False)[1].weight
+            ident, dropped = self._held.popitem(last=False)
+            self._entries -= dropped.weight
+            if self._latest.get((dropped.key, dropped.asker)) == ident:
+                del self._latest[dropped.key, dropped.asker]
 
     def find(self, ident: str) -> Snapshot | None:
         """The ranking, None when it has expired."""
         snapshot = self._held.get(ident)
         return snapshot if snapshot is not None and snapshot.made >= time.monotonic() - TTL_S else None
+
+    def latest(self, key: str, asker: str) -> tuple[str, Snapshot] | None:
+        """The last ranking that an asker was shown for a query, with its id; None when there is none any more."""
+        ident = self._latest.get((key, asker))
+        snapshot = None if ident is None else self.find(ident)
+        return None if ident is None or snapshot is None else (ident, snapshot)
+
+    def forget(self, owner: str) -> None:
+        """Drop the rankings that were shown in a namespace: askers begin with it."""
+        for ident in [ident for ident, held in self._held.items() if held.asker.startswith(f"{owner} ")]:
+            dropped = self._held.pop(ident)
+            self._entries -= dropped.weight
+            self._latest.pop((dropped.key, dropped.asker), None)
 
     def cursor(self, ident: str, position: int, key: str) -> str:
         body = orjson.dumps([ident, position, key])
@@ -193,13 +242,61 @@ class Snapshots:
         return hmac.digest(self._key, body, hashlib.sha256)[:16]
 
 
-def position_after(hits: Sequence[Hit], after: dict[str, Any]) -> int:
-    """Where a keyset page begins: behind the marked document, or behind its score when it is gone."""
-    ident = after.get("id", after.get("document_id"))
-    for place, hit in enumerate(hits):
-        if hit.document_id == ident:
+def mark_of(hit: Hit, position: int, keys: Sequence[SortKey], ranking: str) -> dict[str, Any]:
+    """What a keyset page ends with: `after` of the next request.
+
+    Args:
+        position: how many results there are up to this one.
+        ranking: a cursor behind it.
+    """
+    mark = {"score": hit.score, "id": hit.document_id, "collection_id": hit.collection_id, "position": position}
+    if keys:
+        mark["sort"] = [read_field(hit, key.field) for key in keys]
+    return {**mark, "ranking": ranking}
+
+
+def place_of(identities: Sequence[tuple[str, str]], after: dict[str, Any]) -> int | None:
+    """Where a keyset page begins, when the marked document is in the ranking."""
+    ident, collection = after.get("id", after.get("document_id")), after.get("collection_id")
+    for place, (collection_id, document_id) in enumerate(identities):
+        if document_id == ident and collection in (None, collection_id):
             return place + 1
-    score = after.get("score")
-    if not isinstance(score, (int, float)):
-        raise ValidationError.at("pagination.after", "needs the score and id of the last result seen", "keyset")
-    return next((place for place, hit in enumerate(hits) if hit.score < score), len(hits))
+    return None
+
+
+def position_after(hits: Sequence[Hit], after: dict[str, Any], keys: Sequence[SortKey] = ()) -> int:
+    """Where a keyset page begins in a ranking that was made anew: behind the marked document, or, when it is gone,
+    behind everything that its sort keys, or else its score, put before it.
+
+    Raises:
+        ValidationError: the mark is not in the ranking and does not say where it stood.
+    """
+    place = place_of([(hit.collection_id, hit.document_id) for hit in hits], after)
+    if place is not None:
+        return place
+    low, high = _between(hits, after, keys)
+    said = after.get("position")
+    if isinstance(said, int) and not isinstance(said, bool):
+        return min(max(said, low), high)
+    ident = str(after.get("id", after.get("document_id")))
+    return low + sum(hit.document_id <= ident for hit in hits[low:high])
+
+
+def _between(hits: Sequence[Hit], after: dict[str, Any], keys: Sequence[SortKey]) -> tuple[int, int]:
+    """The first and the last place at which the mark may have stood."""
+    score, values = number(after.get("score")), after.get("sort")
+    if keys and isinstance(values, list) and len(values) == len(keys):
+        payload = {key.field: value for key, value in zip(keys, values, strict=True)}
+        mark = Hit("", "", score or 0.0, payload, {})
+        low, high = (sort_hits(order, keys) for order in ([mark, *hits], [*hits, mark]))
+        return _index(low, mark), _index(high, mark)
+    if score is None:
+        message = "needs the score and id of the last result seen; take pagination.after of the previous answer"
+        raise ValidationError.at("pagination.after", message, "keyset")
+    if any(first.score < second.score for first, second in pairwise(hits)):
+        return 0, len(hits)  # not in the order of scores: only the position can tell
+    return sum(hit.score > score for hit in hits), sum(hit.score >= score for hit in hits)
+
+
+def _index(hits: Sequence[Hit], wanted: Hit) -> int:
+    return next(place for place, hit in enumerate(hits) if hit is wanted)

@@ -6,13 +6,16 @@ import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import orjson
 import pydantic
-from pydantic import AliasChoices, BaseModel
+from pydantic import BaseModel
 
+from mediatheca.flows.retrieve.advice import advise
+from mediatheca.flows.retrieve.cache import AUTO, StageCaching, take_caching
+from mediatheca.flows.retrieve.keys import parameter_names, unknown_inside
 from mediatheca.flows.retrieve.levels import Level
 from mediatheca.flows.retrieve.normalise import OUTER, NormalStage
 from mediatheca.flows.retrieve.request import field_errors
@@ -53,6 +56,8 @@ class FilterSlot:
     tree: CompiledTree | None = None
     fixed: Filter | None = None
     path: str = "filters"
+    written: Any = None
+    """As it was written, where it has no templates."""
 
     @property
     def given(self) -> bool:
@@ -81,6 +86,8 @@ class PlannedStage:
     """A limit that follows: no more than it keeps is looked for."""
     needless: str | None = None
     """The later sort that leaves nothing of the order this one makes."""
+    caching: StageCaching = AUTO
+    """How its result may be kept."""
 
     @property
     def others(self) -> tuple[PlannedStage, ...]:
@@ -223,6 +230,10 @@ class Compiler:
         if self.errors:
             raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in self.errors), self.errors)
         done = tuple(stage for stage in planned if stage is not None)
+        advice = advise(done, self.collections)
+        if advice.errors:
+            raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in advice.errors), advice.errors)
+        self.warnings.extend(advice.warnings)
         if not done[0].stage.starts:
             first = done[0]
             self.warnings.append(f"stage '{first.name}' ({first.stage.stage_id}) comes first and gets no documents")
@@ -241,7 +252,7 @@ class Compiler:
             fusion=next((raw["fusion"] for raw in self.prepared if isinstance(raw.get("fusion"), str)), None),
             key=self._key(done),
             page_stage=pages[-1] if pages else None,
-            clocked=any(word in repr([stage.content for stage in done]) for word in CLOCK),
+            clocked=any(word in repr([s.content for s in done if not s.caching.eager]) for word in CLOCK),
             keeps_documents=all(s.stage.kind in ("filter", "sort") and not s.stage.writes for s in done),
         )
 
@@ -259,7 +270,9 @@ class Compiler:
     def _compile_stage(self, stage: NormalStage, place: Place) -> PlannedStage:
         where = (*place, "parameters")
         self._report_ignored(stage, place[:2])
-        raw = self._prepare(stage, where)
+        raw = dict(stage.parameters)
+        caching = self._caching(raw, where)
+        raw = self._prepare(stage, raw, where)
         self._report_unknown(stage.stage, raw, where)
         self._report_lacking(stage, raw)
         self.prepared.append(raw)
@@ -275,10 +288,20 @@ class Compiler:
             post=self._filter(stage.post_filters, (*place, "post_filters")),
             on_error=stage.on_error,
             output_alias=stage.output_alias,
+            caching=caching,
         )
 
-    def _prepare(self, stage: NormalStage, where: Place) -> dict[str, Any]:
-        raw = dict(stage.parameters)
+    def _caching(self, raw: dict[str, Any], where: Place) -> StageCaching:
+        try:
+            caching = take_caching(raw)
+        except ValidationError as error:
+            raise relocate(error, where) from error
+        if caching.eager and raw.get("fusion") == "learned":
+            message = "must not be aggressive with learned fusion: what was learned differs from user to user"
+            raise ValidationError.at((*where, "cache_behavior"), message, "conflict")
+        return caching
+
+    def _prepare(self, stage: NormalStage, raw: dict[str, Any], where: Place) -> dict[str, Any]:
         if stage.batch_size is not None and "batch_size" in stage.stage.params.model_fields:
             size = translate_ternary(stage.batch_size) if isinstance(stage.batch_size, str) else stage.batch_size
             raw.setdefault("batch_size", size)
@@ -314,7 +337,7 @@ class Compiler:
             )
         path = _dotted(where)
         fixed = parse_filter(tree.render(BLANK), path=path)
-        return FilterSlot(tree=tree, path=path) if tree.templated else FilterSlot(fixed=fixed)
+        return FilterSlot(tree=tree, path=path) if tree.templated else FilterSlot(fixed=fixed, written=raw)
 
     def _report_lacking(self, stage: NormalStage, raw: Mapping[str, Any]) -> None:
         """What is not here now may be there when the retriever is executed: a warning, no error."""
@@ -324,9 +347,14 @@ class Compiler:
                 self.warnings.append(f"stage '{stage.name}' ({stage.stage.stage_id}) cannot run here: {reason}")
 
     def _report_unknown(self, stage: Stage, raw: Mapping[str, Any], where: Place) -> None:
+        """A parameter that nothing reads is told; a key of an object in one is refused: it changes what is meant."""
         known = parameter_names(stage.params)
         unknown = [key for key in raw if key not in known]
         self._unknown(unknown, known, f"is not a parameter of {stage.stage_id}", where)
+        for found in islice(unknown_inside(stage.params, raw, where), MAX_NOTES):
+            key = found.key[:100]
+            message = f"'{key}' means nothing here{found.hint}; accepted: {', '.join(found.known)}"
+            self.errors.append(FieldError((*found.place, key), message, "extra_forbidden"))
 
     def _report_ignored(self, stage: NormalStage, where: Place) -> None:
         self._unknown(stage.ignored, OUTER, "is not a key of a stage", where)
@@ -343,17 +371,6 @@ class Compiler:
                 self.warnings.append(f"{_dotted((*where, shown))}: {message}; it was ignored")
         if len(given) > MAX_NOTES:
             self.warnings.append(f"{_dotted(where)}: {len(given) - MAX_NOTES} more unknown keys were ignored")
-
-
-@lru_cache(maxsize=256)
-def parameter_names(model: type[BaseModel]) -> tuple[str, ...]:
-    """The names a parameter model reads, aliases included."""
-    names: dict[str, None] = {}
-    for name, info in model.model_fields.items():
-        alias = info.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else [alias or name]
-        names.update(dict.fromkeys(choice for choice in choices if isinstance(choice, str)))
-    return tuple(names)
 
 
 def _feature_uris(raw: Any) -> list[str]:

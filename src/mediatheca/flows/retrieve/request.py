@@ -16,6 +16,9 @@ from mediatheca.kernel.inputs import InputSchema
 from mediatheca.kernel.ordering import SortKey, parse_sort
 
 MAX_PAGE = 500
+MAX_CHUNKS = 500
+MAX_UNKNOWN = 50
+SETTINGS = ("limit", "offset", "max_chunks")
 _ADHOC = ("collection_ids", "collection_names", "stages", "input_schema", "budget_limits")
 """Keys of an ad-hoc body that are read elsewhere."""
 
@@ -34,7 +37,7 @@ class ExecuteRequest(BaseModel):
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
     inputs: dict[str, Any] = Field(default_factory=dict)
-    filters: Any = Field(None, validation_alias=AliasChoices("filters", "pre_filters"))
+    filters: Any = Field(None, validation_alias=AliasChoices("filters", "filter", "pre_filters"))
     pagination: dict[str, Any] | None = None
     limit: int | None = Field(None, ge=1, le=MAX_PAGE)
     page_size: int | None = Field(None, ge=1, le=MAX_PAGE)
@@ -70,6 +73,9 @@ class ExecuteRequest(BaseModel):
     )
     session_id: str | None = None
     user_id: str | None = None
+    exclude_seen: Literal["session", "user"] | None = Field(
+        None, description="Leave out documents that this session, or this user, was shown before."
+    )
     retriever_id: str | None = None
     version: int | None = None
     include_legacy_results: bool = True
@@ -96,7 +102,23 @@ class ExecuteRequest(BaseModel):
     def warnings(self) -> list[str]:
         """What was given and has no effect."""
         unknown = [key for key in (self.model_extra or {}) if key not in _ADHOC]
-        return [f"the request key '{key}' is not known and was ignored" for key in unknown]
+        unknown += [f"settings.{key}" for key in self.settings or {} if key not in SETTINGS]
+        return [f"the request key '{key[:100]}' is not known and was ignored" for key in unknown[:MAX_UNKNOWN]]
+
+    @property
+    def max_chunks(self) -> int | None:
+        """At most so many pieces of a long query.
+
+        Raises:
+            ValidationError: it is no number from 1 to 500.
+        """
+        given = (self.settings or {}).get("max_chunks")
+        if given is None:
+            return None
+        if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= MAX_CHUNKS:
+            message = f"must be an integer from 1 to {MAX_CHUNKS}, got {str(given)[:50]!r}"
+            raise ValidationError.at(("settings", "max_chunks"), message, "int_range")
+        return given
 
     def repeatable(self) -> dict[str, Any]:
         """What decides the result beside the inputs: enough to ask the same again."""
@@ -111,9 +133,12 @@ class ExecuteRequest(BaseModel):
             "select",
             "group_by",
             "user_id",
+            "session_id",
             "optimize",
+            "collection_identifiers",
         }
-        return self.model_dump(mode="json", include=kept, exclude_none=True)
+        asked = self.model_dump(mode="json", include=kept, exclude_none=True)
+        return asked if self.max_chunks is None else {**asked, "settings": {"max_chunks": self.max_chunks}}
 
     def sort_keys(self) -> list[SortKey]:
         return parse_sort(self.sort)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mediatheca.flows.retrieve.cache import CachePolicy
+from mediatheca.kernel.calibration import Calibration
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import NotFoundError
 from mediatheca.kernel.filters import Filter
@@ -42,6 +44,12 @@ class Searcher(Protocol):
     async def catch_up(self, collection_id: str, seq: int) -> int:
         """Return when everything that was committed can be found, or, for a `seq` above 0, that write; the sequence
         number up to which it can."""
+
+    def words(self, text: str, language: str = "") -> Mapping[int, int]:
+        """How the index splits a text: number of a word → how often it stands there."""
+
+    def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
+        """Whether the index answers this query by looking at every document, and not only at the likely ones."""
 
     def version(self, collection_id: str) -> int | None:
         """A number that moves with every change of what a search finds; None while answers are degraded."""
@@ -109,8 +117,8 @@ class Neighbours(Protocol):
     async def records(self, idents: Collection[str]) -> Mapping[str, dict[str, Any]]:
         """Objects and collections of the namespace by id, as results show them; unknown ones are left out."""
 
-    async def retriever(self, identifier: str) -> tuple[str, Plan]:
-        """Id and plan of a stored retriever."""
+    async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
+        """Id and plan of a stored retriever; of its current version where none is named."""
 
     async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
         """What was learned for this caller; None when learning is off."""
@@ -138,7 +146,7 @@ class NoNeighbours:
     async def records(self, idents: Collection[str]) -> Mapping[str, dict[str, Any]]:
         return {}
 
-    async def retriever(self, identifier: str) -> tuple[str, Plan]:
+    async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
         raise NotFoundError("retriever", identifier)
 
     async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
@@ -152,6 +160,19 @@ class NoNeighbours:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """An earlier execution that is to be done again as it was."""
+
+    position: int
+    """Where its page began."""
+    limit: int
+    depth: int
+    """How many documents its ranking was made for."""
+    at: datetime | None = None
+    """What its templates took for the current time."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionContext:
     """Who executes which retriever, and under which constraints."""
 
@@ -162,6 +183,10 @@ class ExecutionContext:
     version: int = 1
     filter: Filter | None = None
     """Access rules and constraints of a published retriever: AND-ed to every read, never relaxed."""
+    seen: Filter | None = None
+    """Leaves out what the caller has seen already; it does not decide whether a cursor still fits."""
+    calibration: Calibration | None = None
+    """What the scores of this version of the retriever say about relevance, where that was measured."""
     secrets: dict[str, str] = field(default_factory=dict)
     max_time_ms: float | None = None
     max_credits: float | None = None
@@ -177,3 +202,11 @@ class ExecutionContext:
     """Of everything random; None: one is drawn, and recorded."""
     base_url: str = ""
     """Makes URLs of the local blob store absolute."""
+    principal: str = ""
+    """Who asks: later pages by offset continue the ranking that the same principal was shown."""
+    max_chunks: int | None = None
+    """At most so many pieces of a long query are searched; None: as the stages say."""
+    repeat: Repeat | None = None
+    """None: the request says which page, and the time is now."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """Filled by the execution: what its record keeps beside the answer, so that it can be repeated."""

@@ -48,7 +48,12 @@ def copied(hits: Sequence[Hit]) -> list[Hit]:
 class StageStates:
     """The states of one execution in the process's cache. `base`: what decides every stage (caller, filters, …)."""
 
-    def __init__(self, cache: ResultCache[StageState], plan: Plan, base: Any, inputs: Mapping[str, Any], ttl_s: float):
+    def __init__(
+        self, cache: ResultCache[StageState], plan: Plan, base: Any, inputs: Mapping[str, Any], ttl_s: float,
+        owner: str = "",
+    ) -> None:  # fmt: skip
+        """`owner`: the namespace whose documents these are."""
+        self._owner = owner
         self._cache = cache
         self._plan = plan
         self._base = base
@@ -65,7 +70,12 @@ class StageStates:
         return None
 
     def keep(self, state: StageState) -> None:
-        self._cache.keep(self._key(state.number), state, size_of(state.hits), self._ttl_s)
+        """Keep a state for as long as every stage that made it allows; not at all where one does not."""
+        stages = self._plan.stages[: state.number + 1]
+        made = [part.caching for stage in stages for part in (stage, *stage.others)]
+        if all(caching.may_keep for caching in made):
+            ttl_s = min([self._ttl_s, *(caching.ttl_s for caching in made)])
+            self._cache.keep(self._key(state.number), state, size_of(state.hits), ttl_s)
 
     def _key(self, number: int) -> str:
         stages = self._plan.stages[: number + 1]
@@ -73,4 +83,4 @@ class StageStates:
         inputs = self._inputs if "*" in read else {name: self._inputs.get(name) for name in sorted(read)}
         content = [self._base, [stage.content for stage in stages], inputs]
         data = orjson.dumps(content, default=repr, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-        return hashlib.blake2b(data, digest_size=16).hexdigest()
+        return f"{self._owner} {hashlib.blake2b(data, digest_size=16).hexdigest()}"

@@ -24,6 +24,7 @@ from mediatheca.flows.retrieve.execute import Execution, Tell
 from mediatheca.flows.retrieve.plan import PlannedStage
 from mediatheca.kernel.errors import MediathecaError, NotFoundError
 from mediatheca.kernel.redaction import PieceRedactor, Redactor
+from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.search import Hit
 
 PING_S = 15.0
@@ -39,6 +40,9 @@ MAX_STREAMED = 100
 log = logging.getLogger(__name__)
 
 Answering: TypeAlias = Callable[[Tell], Awaitable[dict[str, Any]]]
+Put: TypeAlias = Callable[[str, Mapping[str, Any]], None]
+Telling: TypeAlias = Callable[[Put], Awaitable[tuple[str, Mapping[str, Any]]]]
+"""Puts events of its own into a stream, and gives the last one: its name, and what it says."""
 Shown: TypeAlias = Callable[[Sequence[Hit]], list[dict[str, Any]]]
 """How a stream shows documents."""
 
@@ -66,12 +70,21 @@ class Stream:
     # ---- the execution's side
 
     def start(self, answering: Answering) -> None:
-        self._task = asyncio.create_task(self._work(answering))
+        """Run one execution."""
+
+        async def answered(put: Put) -> tuple[str, Mapping[str, Any]]:
+            return "execution_complete", await answering(self.tell)
+
+        self.begin(answered)
+
+    def begin(self, telling: Telling) -> None:
+        """Run anything that tells of itself."""
+        self._task = asyncio.create_task(self._work(telling))
         self.wait_for_reader()
 
-    async def _work(self, answering: Answering) -> None:
+    async def _work(self, telling: Telling) -> None:
         try:
-            self.put("execution_complete", await answering(self.tell))
+            self.put(*await telling(self.put))
         except MediathecaError as error:
             self._fail(error.type, error.message, error.status)
         except Exception as error:
@@ -192,11 +205,26 @@ class Streams:
 
     def start(self, execution_id: str, owner: Hashable, answering: Answering, shown: Shown = ids) -> Stream:
         """Begin an execution. `owner`: who may go on reading, tenant and key."""
-        self._forget()
-        made = Stream(execution_id, owner, shown)
-        self._held[execution_id] = made
+        made = self._made(execution_id, owner, shown)
         made.start(answering)
         return made
+
+    def begin(self, ident: str, owner: Hashable, telling: Telling) -> Stream:
+        """Begin something that tells of itself, with an id of its own."""
+        made = self._made(ident, owner, ids)
+        made.begin(telling)
+        return made
+
+    def _made(self, ident: str, owner: Hashable, shown: Shown) -> Stream:
+        self._forget()
+        self._held[ident] = Stream(ident, owner, shown)
+        return self._held[ident]
+
+    def forget(self, scope: Scope) -> None:
+        """Drop the streams of a namespace that have ended; those that are read go on."""
+        for ident, stream in list(self._held.items()):
+            if stream.ended is not None and isinstance(stream.owner, tuple) and stream.owner[0] == scope:
+                del self._held[ident]
 
     def resume(self, event_id: str, owner: Hashable) -> AsyncIterator[bytes]:
         """The lines after an event.

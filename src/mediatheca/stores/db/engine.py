@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.migrations import migrate
+from mediatheca.stores.db.system_tx import SystemTx
 from mediatheca.stores.db.tx import ReadTx, Tx
 
 log = structlog.get_logger()
@@ -149,12 +150,23 @@ class Database:
         with _Deferred(self.system) as connection:
             tx = Tx(connection, scope, actor)
             yield tx
-        self.notify(tx.topics)
-        for act in tx.later:
+        self._committed(tx.topics, tx.later)
+
+    @contextmanager
+    def across(self, actor: str = "system") -> Iterator[SystemTx]:
+        """`begin` for what concerns several tenants at once."""
+        with _Deferred(self.system) as connection:
+            tx = SystemTx(connection, actor)
+            yield tx
+        self._committed(tx.topics, tx.later)
+
+    def _committed(self, topics: set[str], later: Sequence[Callable[[], None]]) -> None:
+        self.notify(topics)
+        for act in later:
             try:
                 act()
             except Exception as error:
-                log.error("transaction.after_failed", organization=scope.organization_id, exc_info=error)
+                log.error("transaction.after_failed", exc_info=error)
 
     def run(self, scope: Scope, work: Callable[[Tx], T], actor: str = "system") -> T:
         """`begin` around `work`, and again from the start when the transaction lost to another one.

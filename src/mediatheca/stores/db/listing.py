@@ -60,6 +60,13 @@ LISTINGS = {
         tables.interactions, "interaction_id", "body", ("interaction_id", "feature_id", "user_id", "session_id")
     ),
     "annotations": Listing(tables.annotation_rows, "annotation_id", "body", ("annotation_id", "document_id", "label")),
+    "deliveries": Listing(
+        tables.deliveries, "delivery_id", None, ("delivery_id", "target_id", "event_type", "message_id")
+    ),
+    "taxonomy_runs": Listing(tables.taxonomy_runs, "run_id", "body", ("run_id",)),
+    "cluster_runs": Listing(tables.cluster_runs, "run_id", "body", ("run_id",)),
+    "trigger_runs": Listing(tables.trigger_runs, "run_id", "body", ("run_id", "task_id")),
+    "alert_runs": Listing(tables.alert_runs, "execution_id", "body", ("execution_id",)),
     "failures": Listing(tables.failures, "object_id", None, ("object_id", "reason")),
 }
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from mediatheca.stores.db.engine import Database
-from mediatheca.stores.db.tables import publications, retriever_keys
+from mediatheca.stores.db.tables import publications, request_windows, retriever_keys
 
 Row = dict[str, Any]
 
@@ -42,3 +43,32 @@ def find_retriever_key(database: Database, key_hash: str) -> Row | None:
     with database.translate(), database.engine.connect() as connection, connection.begin():
         row = connection.execute(statement).mappings().first()
     return None if row is None else dict(row)
+
+
+def count_request(database: Database, name: str, seconds: int, period: int, most: int, count: int) -> bool:
+    """Count in a window of time that all processes share; False, without counting, where that would exceed `most`.
+
+    `period` is Unix time / seconds. A process whose clock is behind counts in the newest period there is.
+    """
+    table = request_windows
+    dialect: Any = postgresql if database.dialect == "postgresql" else sqlite
+    row = dialect.insert(table).values(name=name, seconds=seconds, period=period, used=max(0, count))
+    same = table.c.period >= row.excluded.period
+    statement = row.on_conflict_do_update(
+        index_elements=[table.c.name, table.c.seconds],
+        set_={
+            "used": case((same, table.c.used + count), else_=row.excluded.used),
+            "period": case((same, table.c.period), else_=row.excluded.period),
+        },
+        where=or_(~same, table.c.used + count <= most),
+    ).returning(table.c.used)
+    with database.system() as connection:
+        return connection.execute(statement).first() is not None
+
+
+def forget_requests(database: Database, now: float) -> None:
+    """Remove windows that are over."""
+    with database.system() as connection:
+        connection.execute(
+            delete(request_windows).where((request_windows.c.period + 2) * request_windows.c.seconds < now)
+        )

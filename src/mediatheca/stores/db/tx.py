@@ -132,6 +132,15 @@ class ReadTx:
         statement = select(func.count()).select_from(source).where(*self._where(source, where))
         return int(self._connection.execute(statement).scalar_one())
 
+    def count_in_organization(self, table: str, where: Where) -> int:
+        """The same over all namespaces of the organization: for limits that are the organization's."""
+        source = tables.metadata.tables[table]
+        conditions = [_condition(source.c[name], value) for name, value in where.items()]
+        own = source.c.organization_id == self.scope.organization_id
+        return int(
+            self._connection.execute(select(func.count()).select_from(source).where(own, *conditions)).scalar_one()
+        )
+
     def sums(self, table: str, where: Where, sums: Sequence[str], by: Sequence[str] = ()) -> list[Row]:
         """`COUNT(*) AS count` and the sum of each column in `sums`, grouped by the columns in `by`."""
         source = tables.metadata.tables[table]

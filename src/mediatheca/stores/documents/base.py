@@ -17,7 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.filters import Filter
@@ -52,6 +55,22 @@ class Scan:
     vectors: bool | Collection[str] = False
     """False: none; True: all; a collection of index names: those."""
     object_ids: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPage:
+    """Documents with their vectors of one index, without a `Document` each."""
+
+    document_ids: list[str]
+    vectors: npt.NDArray[np.float32]
+    """Shape (documents, dimensions), maybe read-only; of a multi-vector index (tokens of all, dimensions)."""
+    write_seqs: npt.NDArray[np.int64]
+    payloads: list[dict[str, Any]]
+    """Empty when none were asked for."""
+    offsets: npt.NDArray[np.int64]
+    """Shape (documents + 1,): rows `offsets[i]` to `offsets[i + 1]` of `vectors` are the tokens of document i."""
+    without: int = 0
+    """Matching documents seen beside these that have no such vector."""
 
 
 class DocumentStore(Protocol):
@@ -117,6 +136,25 @@ class DocumentStore(Protocol):
         tombstones: Tombstones = NO_TOMBSTONES,
     ) -> list[tuple[float, Document]]:
         """Exact k nearest live documents, best first, scores as the index gives them (higher is better)."""
+
+    def vectors(
+        self,
+        collection_id: str,
+        index: VectorIndex,
+        *,
+        filter: Filter | None = None,
+        tombstones: Tombstones = NO_TOMBSTONES,
+        payload: bool | Collection[str] = False,
+        batch: int = 8_192,
+    ) -> Iterator[VectorPage]:
+        """The vectors of all live documents that match, in no promised order, each document once; about `batch` a page.
+
+        `payload`: True brings it whole, a collection its fields of these names; False costs nothing. A document written
+        while the pages are read comes as it was or as it is.
+
+        Raises:
+            ValidationError: the index is sparse.
+        """
 
     def last_seq(self, collection_id: str) -> int:
         """The highest `write_seq` committed, 0 for an empty table."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ConflictError, UnavailableError, ValidationError
 from mediatheca.kernel.filters import Filter
-from mediatheca.stores.documents.base import NO_TOMBSTONES, Scan, Tombstones
+from mediatheca.stores.documents.base import NO_TOMBSTONES, Scan, Tombstones, VectorPage
 from mediatheca.stores.documents.lance_durability import local_root
 from mediatheca.stores.documents.lance_errors import lance_errors
 from mediatheca.stores.documents.lance_nearest import nearest_documents
@@ -46,6 +46,7 @@ from mediatheca.stores.documents.lance_schema import (
     vector_field,
 )
 from mediatheca.stores.documents.lance_table import STORAGE_VERSION, LanceTable, row_filter
+from mediatheca.stores.documents.lance_vectors import VectorScan
 
 _COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
 _LINEAGE = ["document_id", "object_id", "root_object_id", "created_at"]
@@ -199,6 +200,19 @@ class LanceDocuments:
     ) -> list[tuple[float, Document]]:
         selection = Selection.of(collection_id, filter, tombstones)
         return nearest_documents(self._table(collection_id), selection, index, vector, limit)
+
+    def vectors(
+        self,
+        collection_id: str,
+        index: VectorIndex,
+        *,
+        filter: Filter | None = None,
+        tombstones: Tombstones = NO_TOMBSTONES,
+        payload: bool | Collection[str] = False,
+        batch: int = 8_192,
+    ) -> Iterator[VectorPage]:
+        selection = Selection.of(collection_id, filter, tombstones)
+        return VectorScan(self._table(collection_id), selection, index, payload, batch).pages()
 
     def last_seq(self, collection_id: str) -> int:
         table = self._table(collection_id)

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from mediatheca.kernel.documents import Document, Metric, Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.sparse import checked, dots
 from mediatheca.stores.documents.lance_errors import lance_errors
 from mediatheca.stores.documents.lance_reads import Selection, again, fetch_rows
 from mediatheca.stores.documents.lance_schema import VectorColumn, flat_matrix, read_columns, vector_columns
+from mediatheca.stores.documents.lance_sparse import flat_pairs
 from mediatheca.stores.documents.lance_table import LanceTable, row_filter
 
 _LANCE_METRIC = {"cosine": "cosine", "dot": "dot", "euclid": "l2"}
@@ -28,7 +30,7 @@ def nearest_documents(
 ) -> Ranked:
     """Best first, equal scores by id. Every score is computed here, in float64, from the stored vector."""
     query = _query(index, vector)
-    if limit <= 0:
+    if limit <= 0 or not len(query):
         return []
 
     def read(handle: Any) -> Ranked:
@@ -36,13 +38,20 @@ def nearest_documents(
         if column is None:
             return []
         exact = _Exact(handle, selection, column, index, query)
-        return exact.rank_multi(limit) if column.multi else exact.rank_dense(limit)
+        if column.multi or column.sparse:
+            return exact.rank_scored(limit)
+        return exact.rank_dense(limit)
 
     return again(table, read)
 
 
-def _query(index: VectorIndex, vector: Vector) -> npt.NDArray[np.float64]:
-    """The query as rows of tokens, shape (tokens, dimensions); one row for a dense index."""
+def _query(index: VectorIndex, vector: Vector) -> npt.NDArray[Any]:
+    """The query as rows of tokens, shape (tokens, dimensions); one row for a dense index; as it is for a sparse one."""
+    if index.sparse:
+        try:
+            return checked(vector)
+        except ValueError as error:
+            raise ValidationError.at("vector", f"index '{index.name}': {error}", "vector") from error
     query = np.asarray(vector, np.float64)
     fits = query.ndim in ((1, 2) if index.multi else (1,)) and query.shape[-1] == index.dimensions and len(query) > 0
     if not fits or not np.isfinite(query).all():
@@ -61,7 +70,7 @@ class _Exact:
     selection: Selection
     column: VectorColumn
     index: VectorIndex
-    query: npt.NDArray[np.float64]
+    query: npt.NDArray[Any]
 
     def _fetch(self, places: Sequence[int]) -> list[Document]:
         columns = read_columns(self.handle.schema, (self.index.name,))
@@ -96,10 +105,10 @@ class _Exact:
         places: list[int] = found["_rowid"].to_pylist()
         return places
 
-    def rank_multi(self, limit: int) -> Ranked:
-        """MaxSim over every row, a batch at a time; only scores and row ids are kept."""
+    def rank_scored(self, limit: int) -> Ranked:
+        """MaxSim or sparse dot product over every row, a batch at a time; only scores and row ids are kept."""
         with lance_errors("search", self.handle.uri):
-            parts = list(self._multi_scores())
+            parts = list(self._sparse_scores() if self.column.sparse else self._multi_scores())
         if not parts:
             return []
         places, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -115,18 +124,29 @@ class _Exact:
                 break
         return _best(found, limit)
 
+    def _batches(self) -> Iterator[Any]:
+        """Every row that has a vector and passes what of the filter Lance can say, with its id."""
+        column = self.column.column
+        condition = row_filter(self.selection.native, f"{column} IS NOT NULL")
+        scanner = self.handle.scanner(columns=[column], filter=condition, with_row_id=True, batch_size=_BATCH)
+        return (batch for batch in scanner.to_batches() if batch.num_rows)
+
+    def _sparse_scores(self) -> Iterator[tuple[npt.NDArray[np.int64], Scores]]:
+        for batch in self._batches():
+            scores = dots(self.query, *flat_pairs(batch.column(self.column.column)))
+            found = np.flatnonzero(scores)  # a document without a term of the query is no match
+            places = batch.column("_rowid").to_numpy(zero_copy_only=False)
+            yield places[found], scores[found]
+
     def _multi_scores(self) -> Iterator[tuple[npt.NDArray[np.int64], Scores]]:
         column = self.column
-        condition = row_filter(self.selection.native, f"{column.column} IS NOT NULL")
-        scanner = self.handle.scanner(columns=[column.column], filter=condition, with_row_id=True, batch_size=_BATCH)
-        for batch in scanner.to_batches():
-            if batch.num_rows:
-                tokens = batch.column(column.column)
-                lengths = tokens.value_lengths().to_numpy(zero_copy_only=False)
-                flat = flat_matrix(tokens.flatten(), column.dimensions).astype(np.float64)
-                starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-                places = batch.column("_rowid").to_numpy(zero_copy_only=False)
-                yield places, max_sim(self.query, flat, starts, self.index.metric)
+        for batch in self._batches():
+            tokens = batch.column(column.column)
+            lengths = tokens.value_lengths().to_numpy(zero_copy_only=False)
+            flat = flat_matrix(tokens.flatten(), column.dimensions).astype(np.float64)
+            starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            places = batch.column("_rowid").to_numpy(zero_copy_only=False)
+            yield places, max_sim(self.query, flat, starts, self.index.metric)
 
 
 def max_sim(

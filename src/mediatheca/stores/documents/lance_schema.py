@@ -18,6 +18,7 @@ import pyarrow as pa
 from mediatheca.kernel.clock import now
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ConflictError, ValidationError
+from mediatheca.stores.documents.lance_sparse import SPARSE_TYPE, encode_sparse, is_sparse_type, split_sparse
 from mediatheca.stores.documents.payloads import encode_json
 
 _JSON = pa.json_(pa.utf8())
@@ -52,6 +53,7 @@ class VectorColumn:
     column: str
     dimensions: int
     multi: bool
+    sparse: bool = False
 
 
 def column_name(index_name: str) -> str:
@@ -63,8 +65,9 @@ def column_name(index_name: str) -> str:
 
 
 def vector_field(index: VectorIndex) -> pa.Field:
-    """The column of an index: FixedSizeList<float32>[dimensions], or a list of those for a multi-vector."""
-    kind: pa.DataType = pa.list_(pa.float32(), index.dimensions)
+    """The column of an index: FixedSizeList<float32>[dimensions], a list of those for a multi-vector, a list of
+    (index, value) for a sparse one."""
+    kind: pa.DataType = SPARSE_TYPE if index.sparse else pa.list_(pa.float32(), index.dimensions)
     if index.multi:
         kind = pa.list_(kind)
     return pa.field(column_name(index.name), kind, metadata={_NAME_KEY: index.name.encode()})
@@ -76,6 +79,9 @@ def vector_columns(schema: pa.Schema) -> dict[str, VectorColumn]:
     for field in schema:
         name = (field.metadata or {}).get(_NAME_KEY)
         if name is not None:
+            if is_sparse_type(field.type):
+                found[name.decode()] = VectorColumn(name.decode(), field.name, 0, False, sparse=True)
+                continue
             multi = not pa.types.is_fixed_size_list(field.type)
             size = (field.type.value_type if multi else field.type).list_size
             found[name.decode()] = VectorColumn(name.decode(), field.name, size, multi)
@@ -94,11 +100,9 @@ def missing_fields(schema: pa.Schema, indexes: Sequence[VectorIndex]) -> list[pa
         column = present.get(index.name)
         if column is None:
             missing.append(vector_field(index))
-        elif (column.dimensions, column.multi) != (index.dimensions, index.multi):
-            raise ConflictError(
-                f"vector index '{index.name}' already holds {_shape(column.dimensions, column.multi)}, "
-                f"not {_shape(index.dimensions, index.multi)}: use another name or a new collection"
-            )
+        elif (column.dimensions, column.multi, column.sparse) != (index.dimensions, index.multi, index.sparse):
+            raise ConflictError(f"vector index '{index.name}' already holds {_shape(column)}, "
+                                f"not {_shape(index)}: use another name or a new collection")  # fmt: skip
     return missing
 
 
@@ -171,8 +175,11 @@ def encode_vectors(documents: Sequence[Document], schema: pa.Schema) -> dict[str
 
 def _vectors(documents: Sequence[Document], spec: VectorColumn) -> pa.Array:
     owners = [d for d in documents if spec.name in d.vectors and not d.deleted]
-    blocks = [_checked(d, spec) for d in owners]
+    blocks = [] if spec.sparse else [_checked(d, spec) for d in owners]
     have = np.fromiter((spec.name in d.vectors and not d.deleted for d in documents), bool, len(documents))
+    if spec.sparse:
+        return encode_sparse([d.vectors[spec.name] if has else None for d, has in zip(documents, have, strict=True)],
+                             lambda row, error: _vector_error(documents[row], spec.name, error))  # fmt: skip
     if spec.multi:
         flat = np.concatenate(blocks) if blocks else np.empty((0, spec.dimensions), np.float32)
         _check_finite(flat, np.repeat(np.arange(len(blocks)), [len(block) for block in blocks]), owners, spec)
@@ -201,9 +208,7 @@ def _checked(document: Document, spec: VectorColumn) -> Vector:
         raise _vector_error(document, spec.name, f"is not an array of numbers: {error}") from error
     fits = vector.ndim == 1 + spec.multi and vector.shape[-1] == spec.dimensions and len(vector) > 0
     if not fits:
-        raise _vector_error(
-            document, spec.name, f"has shape {vector.shape}; the index takes {_shape(spec.dimensions, spec.multi)}"
-        )
+        raise _vector_error(document, spec.name, f"has shape {vector.shape}; the index takes {_shape(spec)}")
     return vector
 
 
@@ -215,8 +220,10 @@ def _check_finite(
         raise _vector_error(owners[int(owner[row])], spec.name, "holds NaN or infinity; every value must be finite")
 
 
-def _shape(dimensions: int, multi: bool) -> str:
-    return f"(tokens, {dimensions}) with at least one token" if multi else f"({dimensions},)"
+def _shape(of: VectorColumn | VectorIndex) -> str:
+    if of.sparse:
+        return "sparse vectors"
+    return f"(tokens, {of.dimensions}) with at least one token" if of.multi else f"({of.dimensions},)"
 
 
 def _vector_error(document: Document, name: str, message: str) -> ValidationError:
@@ -285,6 +292,8 @@ def _decode_vectors(table: pa.Table) -> list[dict[str, Vector]]:
 
 def split_vectors(array: Any, spec: VectorColumn) -> Iterable[Vector]:
     """The vectors of the rows that have one, in order, without copying."""
+    if spec.sparse:
+        return split_sparse(array)
     if not spec.multi:
         matrix: npt.NDArray[np.float32] = flat_matrix(array, spec.dimensions)
         return matrix

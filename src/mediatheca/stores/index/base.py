@@ -32,6 +32,8 @@ class IndexSpec:
     vectors: tuple[VectorIndex, ...]
     fields: dict[str, str] = field(default_factory=dict)
     """Dotted payload path → `keyword` | `integer` | `float` | `bool` | `datetime` | `text`."""
+    languages: dict[str, str] = field(default_factory=dict)
+    """Text field → the language it is analysed in (`mediatheca.kernel.analysis`); multilingual where not given."""
 
 
 class SearchIndex(Protocol):
@@ -58,6 +60,10 @@ class SearchIndex(Protocol):
 
     def query(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]: ...
 
+    def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
+        """Whether `query` looks at every document: always by words and by sparse vectors, by dense ones when asked to
+        or while the collection is small."""
+
     def get(self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = ()) -> list[Hit]:
         """Points by id in the order asked; missing ones are left out. Scores are 0."""
 
@@ -69,8 +75,9 @@ class SearchIndex(Protocol):
     def facet(self, collection_id: str, key: str, limit: int, filter: Filter | None = None) -> list[tuple[Any, int]]:
         """The most frequent values of a field among matching points: count descending, then value ascending."""
 
-    def words(self, text: str) -> dict[int, int]:
-        """How text indexes split a text: number of a word → how often it stands there. Equal words, equal numbers."""
+    def words(self, text: str, language: str = "") -> dict[int, int]:
+        """How text indexes split a text: number of a word → how often it stands there. Equal words, equal numbers;
+        with a language, words of one stem are equal, and stop words are left out."""
 
     def ids(self, collection_id: str) -> Iterator[str]:
         """All document ids: for comparing with the document store."""

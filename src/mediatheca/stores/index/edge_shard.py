@@ -26,6 +26,7 @@ from mediatheca.stores.index.points import (
     engine_vectors,
     index_path,
     is_uuid,
+    native_sparse,
     point_id,
     search_ef,
 )
@@ -49,11 +50,11 @@ def configuration(indexes: Sequence[VectorIndex]) -> qe.EdgeConfig:
 
     A filter that leaves fewer than `EXACT_BELOW` points is answered by scanning those (about 1 ms for 20,000).
     """
-    widest = max((index.dimensions for index in indexes), default=1)
+    widest = max((index.dimensions for index in indexes if not index.sparse), default=1)
     threshold = EXACT_BELOW * widest * 4 // 1024
     return qe.EdgeConfig(
-        vectors={index.name: _parameters(index) for index in indexes},
-        sparse_vectors={_PLACEHOLDER: qe.EdgeSparseVectorParams()},
+        vectors={index.name: _parameters(index) for index in indexes if not index.sparse},
+        sparse_vectors={name: qe.EdgeSparseVectorParams() for name in (_PLACEHOLDER, *_sparse_names(indexes))},
         hnsw_config=qe.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=threshold, max_indexing_threads=1),
         quantization_config=qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, always_ram=True),
         optimizers=qe.EdgeOptimizersConfig(indexing_threshold=threshold, default_segment_number=1),
@@ -63,18 +64,27 @@ def configuration(indexes: Sequence[VectorIndex]) -> qe.EdgeConfig:
     )
 
 
+def _sparse_names(indexes: Sequence[VectorIndex]) -> list[str]:
+    return [index.name for index in indexes if index.sparse]
+
+
 def _parameters(index: VectorIndex) -> qe.EdgeVectorParams:
     return qe.EdgeVectorParams(
         size=index.dimensions, distance=_DISTANCE[index.metric], multivector_config=_MAX_SIM if index.multi else None
     )
 
 
-def _field_schema(kind: str) -> Any:
+def _field_schema(kind: str, language: str = "") -> Any:
     """Payload indexes make filters fast, never right or wrong; graph links per value would double the build."""
     if kind == "text":
         # Multilingual: words of scripts without spaces are found too.
+        known: dict[str, Any] = {}
+        if language:
+            named = language.capitalize()
+            known["stemmer"] = qe.SnowballParams(getattr(qe.SnowballLanguage, named))
+            known["stopwords"] = qe.StopwordsSet(languages={getattr(qe.Language, named)})
         return qe.TextIndexParams(
-            tokenizer=qe.TokenizerType.Multilingual, lowercase=True, enable_hnsw=False, scoring=True
+            tokenizer=qe.TokenizerType.Multilingual, lowercase=True, enable_hnsw=False, scoring=True, **known
         )
     if kind == "integer":
         return qe.IntegerIndexParams(lookup=True, range=True, enable_hnsw=False)
@@ -91,12 +101,14 @@ class EdgeShard:
     """Open shard + what it holds. Not thread-safe for writes: the index serialises them."""
 
     models: ModuleType = qe
+    tokenizer = "multilingual"
 
     def __init__(self, shard: qe.EdgeShard, spec: IndexSpec, words: WordList) -> None:
         self._shard = shard
         self._words = words
         self.vectors: dict[str, VectorIndex] = {index.name: index for index in spec.vectors}
         self.fields: dict[str, str] = dict(spec.fields)
+        self.languages: dict[str, str] = dict(spec.languages)
         self._points = self.count(None)
         self._highest: float = math.inf if self._points else 0
         self._has_odd = ODD in shard.info().payload_schema
@@ -127,14 +139,20 @@ class EdgeShard:
         new = [index for index in spec.vectors if self.vectors.get(index.name) != index]
         for index in new:
             self._add_vector(index)
-        fields = {path: kind for path, kind in spec.fields.items() if self.fields.get(path) != kind}
+        fields = {
+            path: kind
+            for path, kind in spec.fields.items()
+            if (kind, spec.languages.get(path, "")) != (self.fields.get(path), self.languages.get(path, ""))
+        }
         for path, kind in fields.items():
-            self._add_field(path, kind)
+            self._add_field(path, kind, spec.languages.get(path, ""))
         return bool(new or fields)
 
     def _add_vector(self, index: VectorIndex) -> None:
         held = self.vectors.get(index.name)
-        if held is None:
+        if held is None and index.sparse:
+            self._shard.update(qe.UpdateOperation.create_sparse_vector(index.name))
+        elif held is None:
             create = qe.UpdateOperation.create_dense_vector
             self._shard.update(
                 create(index.name, index.dimensions, _DISTANCE[index.metric], _MAX_SIM if index.multi else None)
@@ -143,21 +161,24 @@ class EdgeShard:
             check_same_shape(held, index)
         self.vectors[index.name] = index
 
-    def _add_field(self, path: str, kind: str) -> None:
+    def _add_field(self, path: str, kind: str, language: str) -> None:
         native = index_path(path)
         if native is not None:
-            self._shard.update(qe.UpdateOperation.create_field_index(native, _field_schema(kind)))
+            self._shard.update(qe.UpdateOperation.create_field_index(native, _field_schema(kind, language)))
             if kind == "keyword":
                 self._shard.update(qe.UpdateOperation.create_field_index(f"_f.{native}", _field_schema(kind)))
         if kind == "text" and self._points:
             self._words.forget()
         self.fields[path] = kind
+        self.languages.pop(path, None)
+        if language:
+            self.languages[path] = language
 
     def spec(self, collection_id: str) -> IndexSpec:
-        return IndexSpec(collection_id, tuple(self.vectors.values()), dict(self.fields))
+        return IndexSpec(collection_id, tuple(self.vectors.values()), dict(self.fields), dict(self.languages))
 
     def _point(self, document: Document) -> qe.Point:
-        vectors = engine_vectors(document, self.vectors)
+        vectors = engine_vectors(document, self.vectors, qe.SparseVector)
         try:
             return qe.Point(point_id(document.document_id), vectors, encode(document))
         except (TypeError, ValueError) as error:
@@ -192,20 +213,26 @@ class EdgeShard:
     def nearest(
         self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str]
     ) -> list[Raw]:
-        if exact or self._points <= EXACT_BELOW:
+        sparse = self.vectors[using].sparse
+        if sparse:
+            params = None  # an inverted index: always exact
+        elif exact or self.scans():
             params = _EXACT
         else:
             width, acorn = search_ef(self._points, limit), None if filter is None else _ACORN
             params = qe.SearchParams(hnsw_ef=width, quantization=_RESCORE, acorn=acorn)
         request = qe.QueryRequest(
             limit=limit,
-            query=qe.Query.Nearest(vector.tolist(), using=using),
+            query=qe.Query.Nearest(native_sparse(vector, qe.SparseVector) if sparse else vector.tolist(), using=using),
             filter=filter,
             params=params,
             with_payload=True,
             with_vector=list(with_vectors) if with_vectors else False,
         )
         return [_raw(point, point.score) for point in self._shard.query(request)]
+
+    def scans(self) -> bool:
+        return self._points <= EXACT_BELOW
 
     def lexical(
         self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None

@@ -19,6 +19,10 @@ class Engine(Protocol):
     vectors: dict[str, VectorIndex]
     fields: dict[str, str]
     """Payload path → type, of what has a payload index."""
+    languages: dict[str, str]
+    """Of text fields that have one."""
+    tokenizer: str
+    """Of text indexes."""
 
     def write(self, documents: Sequence[Document]) -> None:
         """Upsert full points, whatever is stored."""
@@ -37,6 +41,9 @@ class Engine(Protocol):
         self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str]
     ) -> list[Raw]:
         """Raw engine scores, best first."""
+
+    def scans(self) -> bool:
+        """Whether a dense query that does not ask for it is exact all the same, because there are few points."""
 
     def lexical(
         self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None

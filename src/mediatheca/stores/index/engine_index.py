@@ -10,6 +10,7 @@ from typing import Any
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.filters import Filter
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.sparse import is_sparse
 from mediatheca.stores.index import search
 from mediatheca.stores.index.engine import Engine
 from mediatheca.stores.index.points import SLICE, point_id
@@ -53,6 +54,12 @@ class EngineIndex(ABC):
         with self.reading(collection_id) as engine:
             return search.run(engine, query)
 
+    def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
+        if isinstance(query, TextQuery) or query.exact or is_sparse(query.vector):
+            return True
+        with self.reading(collection_id) as engine:
+            return engine.scans()
+
     def get(self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = ()) -> list[Hit]:
         with self.reading(collection_id) as engine:
             return search.get(engine, document_ids, with_vectors)
@@ -78,5 +85,5 @@ class EngineIndex(ABC):
             if start is None:
                 return
 
-    def words(self, text: str) -> dict[int, int]:
-        return words(text, self.tokenizer)
+    def words(self, text: str, language: str = "") -> dict[int, int]:
+        return words(text, self.tokenizer, language)

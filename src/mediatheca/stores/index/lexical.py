@@ -7,11 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from mediatheca.kernel.errors import ValidationError
-from mediatheca.kernel.lexical import stack, tell
+from mediatheca.kernel.lexical import boosted, phrase_pool, stack, tell
+from mediatheca.kernel.passages import words as words_of
 from mediatheca.kernel.search import Hit, TextQuery
 from mediatheca.kernel.spelling import Bucket, Spelling, Vocabulary, spellings
 from mediatheca.stores.index.engine import Engine
 from mediatheca.stores.index.points import Raw, index_path, point_id
+from mediatheca.stores.index.word_list import texts_at
+from mediatheca.stores.index.words import analysis_of
 
 _DEEPEST = 500
 _TIES = 200
@@ -51,7 +54,8 @@ def text_hits(engine: Engine, query: TextQuery, native: Any, check: Callable[[Fe
     if not weights or not query.text.strip():
         return []
     if query.fuzziness == 0 and query.minimum <= 1:
-        return check(lambda limit: _ranked(engine, weights, query.text, limit, native), query.limit)
+        found = check(lambda limit: _ranked(engine, weights, query.text, limit, native), _deep(query))
+        return _by_neighbours(engine, query, list(dict.fromkeys(words_of(query.text))), fields, found)[: query.limit]
     found, spelling = _stacked(engine, query, weights, native, check, strict=False)
     if len(found) < query.limit and query.fuzziness != 0:
         # The list of words may hold some that no document has any more.
@@ -70,14 +74,21 @@ def _stacked(
     *,
     strict: bool,
 ) -> tuple[list[Hit], Spelling]:
-    spelling = _spelling(engine, query, list(weights), strict=strict)
+    names = text_fields(engine.fields, query.fields)
+    analysis = analysis_of(engine.languages, engine.tokenizer)
+    spelling = _spelling(engine, query, list(weights), lambda word: analysis.silent(word, names), strict=strict)
     hits: dict[str, Hit] = {}
 
     def ranked(bucket: Bucket) -> list[tuple[str, float]]:
         plain = not bucket.level and all(len(group) == 1 for group in bucket.groups)
         text = query.text if plain else bucket.text
-        held = _holding(engine, bucket, list(weights), query.minimum, native)
-        page = check(lambda limit: _ranked(engine, weights, text, limit, held), query.limit + len(hits))
+        heard = [group for group in bucket.groups if not all(analysis.silent(word, names) for word in group)]
+        held = _holding(engine, heard, list(weights), query.minimum, native)
+        first = bucket is spelling.buckets[0]
+        depth = _deep(query) if first else query.limit + len(hits)
+        page = check(lambda limit: _ranked(engine, weights, text, limit, held), depth)
+        if first:
+            page = _by_neighbours(engine, query, [group[0] for group in bucket.groups], names, page)
         for hit in page:
             hits.setdefault(hit.document_id, hit)
         return [(hit.document_id, hit.score) for hit in page]
@@ -86,11 +97,31 @@ def _stacked(
     return [tell(hits[entry.key], entry, spelling) for entry in found], spelling
 
 
-def _spelling(engine: Engine, query: TextQuery, paths: Sequence[str], *, strict: bool) -> Spelling:
+def _deep(query: TextQuery) -> int:
+    """How many documents are fetched, those included that may rise because of their neighbouring words."""
+    return query.limit if query.phrase == 1.0 else phrase_pool(query.limit)
+
+
+def _by_neighbours(
+    engine: Engine, query: TextQuery, asked: Sequence[str], fields: Sequence[str], hits: list[Hit]
+) -> list[Hit]:
+    """The hits again, those higher that hold words of the query next to each other."""
+    if query.phrase == 1.0 or len(asked) < 2:
+        return hits
+    analysis = analysis_of(engine.languages, engine.tokenizer)
+    for hit in hits[: phrase_pool(query.limit)]:
+        texts = {name: list(texts_at(hit.payload, name.split("."))) for name in fields}
+        hit.score *= boosted(query, asked, fields, texts, analysis)
+    return sorted(hits, key=lambda hit: (-hit.score, hit.document_id))
+
+
+def _spelling(
+    engine: Engine, query: TextQuery, paths: Sequence[str], silent: Callable[[str], bool], *, strict: bool
+) -> Spelling:
     vocabulary = Vocabulary() if query.fuzziness == 0 else engine.vocabulary()
 
     def known(word: str) -> bool:
-        return (not strict and word in vocabulary) or _stands(engine, word, paths)
+        return (not strict and word in vocabulary) or silent(word) or _stands(engine, word, paths)
 
     def frequency(word: str) -> int:
         return engine.count(_any(engine, [word], paths)) if _stands(engine, word, paths) else 0
@@ -110,13 +141,13 @@ def _any(engine: Engine, words: Iterable[str], paths: Sequence[str]) -> Any:
     )
 
 
-def _holding(engine: Engine, bucket: Bucket, paths: Sequence[str], minimum: int, native: Any) -> Any:
+def _holding(engine: Engine, groups: Sequence[Sequence[str]], paths: Sequence[str], minimum: int, native: Any) -> Any:
     """The filter, and that enough words of the query are there."""
-    needed = min(minimum, len(bucket.groups))
+    needed = min(minimum, len(groups))
     if needed <= 1:
         return native
     models = engine.models
-    each = [_any(engine, group, paths) for group in bucket.groups]
+    each = [_any(engine, group, paths) for group in groups]
     own = [] if native is None else [native]
     if needed == len(each):
         return models.Filter(must=[*own, *each])

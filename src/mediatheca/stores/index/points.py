@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from mediatheca.kernel.errors import ConflictError, ValidationError
 from mediatheca.kernel.filter_values import fold_shadow
 from mediatheca.kernel.present import system_fields
 from mediatheca.kernel.search import Hit
+from mediatheca.kernel.sparse import checked, is_sparse, sparse_vector, to_wire
 
 WRITE_SEQ = "_internal.write_seq"
 OBJECT_ID = "_internal.object_id"
@@ -31,6 +32,9 @@ ROOT_OBJECT_ID = "_internal.root_object_id"
 ODD = "_odd"
 SLICE = 100
 """Points per engine call: an engine may hold the GIL for the whole call."""
+
+SparseClass: TypeAlias = Callable[..., Any]
+"""The engine's class of sparse vectors, made of `indices` and `values`."""
 
 _OWN = ("document_id", "collection_id", "_internal", "_f", "_odd", "_kept")
 _OWN_SET = frozenset(_OWN)
@@ -85,17 +89,35 @@ def decode(raw: Raw) -> Hit:
     kept = payload.pop("_kept", None)
     if kept:
         payload.update(kept)
-    vectors = {name: np.asarray(vector, np.float32) for name, vector in raw.vectors.items()} if raw.vectors else {}
+    vectors = {name: from_engine(vector) for name, vector in raw.vectors.items()} if raw.vectors else {}
     return Hit(document_id, collection_id, raw.score, payload, system, vectors)
 
 
-def engine_vectors(document: Document, indexes: dict[str, VectorIndex]) -> dict[str, Any]:
-    """Vectors as nested lists: an engine converts those twice as fast as numpy rows.
+def engine_vectors(document: Document, indexes: dict[str, VectorIndex], sparse: SparseClass) -> dict[str, Any]:
+    """Vectors as nested lists: an engine converts those twice as fast as numpy rows. Sparse ones as the engine's own
+    class; an empty one is left out, nothing can find it.
 
     Raises:
         ValidationError: unknown index, wrong shape, no row, or a number that is not finite.
     """
-    return {name: check_vector(name, vector, indexes).tolist() for name, vector in document.vectors.items()}
+    found = {name: check_vector(name, vector, indexes) for name, vector in document.vectors.items()}
+    return {
+        name: native_sparse(vector, sparse) if is_sparse(vector) else vector.tolist()
+        for name, vector in found.items()
+        if len(vector)
+    }
+
+
+def native_sparse(vector: Vector, sparse: SparseClass) -> Any:
+    """A sparse vector as the engine takes it."""
+    return sparse(**to_wire(vector))
+
+
+def from_engine(vector: Any) -> Vector:
+    """A vector as an engine gives it back: lists of numbers, or its class of sparse vectors."""
+    if hasattr(vector, "indices"):
+        return sparse_vector(vector.indices, vector.values)
+    return np.asarray(vector, np.float32)
 
 
 def check_vector(name: str, vector: Vector, indexes: dict[str, VectorIndex]) -> Vector:
@@ -104,6 +126,8 @@ def check_vector(name: str, vector: Vector, indexes: dict[str, VectorIndex]) -> 
     if index is None:
         known = ", ".join(sorted(indexes)) or "none"
         raise ValidationError.at(f"vectors.{name}", f"is not a vector index of this collection; it has: {known}")
+    if index.sparse or is_sparse(vector):
+        return _check_sparse(name, vector, index)
     vector = np.asarray(vector, np.float32)
     rank = 2 if index.multi else 1
     if vector.ndim != rank or vector.shape[-1] != index.dimensions or not vector.size:
@@ -114,13 +138,31 @@ def check_vector(name: str, vector: Vector, indexes: dict[str, VectorIndex]) -> 
     return vector
 
 
+def _check_sparse(name: str, vector: Vector, index: VectorIndex) -> Vector:
+    if not index.sparse:
+        raise ValidationError.at(f"vectors.{name}", "is sparse; the index takes dense vectors")
+    try:
+        return checked(vector)
+    except ValueError as error:
+        raise ValidationError.at(f"vectors.{name}", f"{error}; the index is sparse") from error
+
+
 def check_same_shape(held: VectorIndex, index: VectorIndex) -> None:
     """Raises ConflictError when a vector index of this name holds other dimensions, metric or kind."""
-    if (held.dimensions, held.metric, held.multi) != (index.dimensions, index.metric, index.multi):
+    if _shape(held) != _shape(index):
         raise ConflictError(
-            f"vector index '{index.name}' holds {held.dimensions} dimensions ({held.metric}, multi={held.multi}), "
-            f"not {index.dimensions} ({index.metric}, multi={index.multi}): use a new name or rebuild the index"
+            f"vector index '{index.name}' holds {_told(held)}, not {_told(index)}: use a new name or rebuild the index"
         )
+
+
+def _shape(index: VectorIndex) -> tuple[int, str, bool, bool]:
+    return (index.dimensions, index.metric, index.multi, index.sparse)
+
+
+def _told(index: VectorIndex) -> str:
+    if index.sparse:
+        return "sparse vectors"
+    return f"{index.dimensions} dimensions ({index.metric}, multi={index.multi})"
 
 
 def newest(documents: Sequence[Document]) -> list[Document]:

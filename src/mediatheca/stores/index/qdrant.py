@@ -87,7 +87,7 @@ class QdrantIndex(EngineIndex):
     writing = reading
 
     def _engine(self, name: str, spec: IndexSpec) -> QdrantCollection:
-        return QdrantCollection(self._client, self._models, name, spec, self._words[spec.collection_id])
+        return QdrantCollection(self._client, self._models, name, spec, self._words[spec.collection_id], self.tokenizer)
 
     def _physical(self, collection_id: str) -> str | None:
         alias = self._alias(collection_id)
@@ -112,7 +112,8 @@ class QdrantIndex(EngineIndex):
         payload = found[0].payload
         content = json.loads(payload["spec"])
         vectors = tuple(VectorIndex(**{**v, "modalities": tuple(v["modalities"])}) for v in content["vectors"])
-        return IndexSpec(content["collection_id"], vectors, content["fields"]), int(payload["watermark"])
+        spec = IndexSpec(content["collection_id"], vectors, content["fields"], content.get("languages", {}))
+        return spec, int(payload["watermark"])
 
     def ensure(self, spec: IndexSpec) -> None:
         with self._at_server():
@@ -132,16 +133,27 @@ class QdrantIndex(EngineIndex):
         for index in spec.vectors:
             old = have.get(index.name)
             if old is None:
-                config = self._models.DenseVectorConfig(**self._engine(physical, held).vector_settings(index))
-                self._client.create_vector_name(physical, index.name, self._models.DenseVectorNameConfig(dense=config))
+                self._client.create_vector_name(physical, index.name, self._new_vector(index, physical, held))
             else:
                 check_same_shape(old, index)
             have[index.name] = index
-        self._add_fields(physical, {p: kind for p, kind in spec.fields.items() if held.fields.get(p) != kind})
-        merged = IndexSpec(spec.collection_id, tuple(have.values()), {**held.fields, **spec.fields})
+        had = {path: (kind, held.languages.get(path, "")) for path, kind in held.fields.items()}
+        new = {p: k for p, k in spec.fields.items() if had.get(p) != (k, spec.languages.get(p, ""))}
+        self._add_fields(physical, new, spec.languages)
+        kept = {path: language for path, language in held.languages.items() if path not in spec.fields}
+        merged = IndexSpec(
+            spec.collection_id, tuple(have.values()), {**held.fields, **spec.fields}, {**kept, **spec.languages}
+        )
         if merged != held:
             self._write_state(physical, merged, watermark)
         return merged
+
+    def _new_vector(self, index: VectorIndex, physical: str, held: IndexSpec) -> Any:
+        models = self._models
+        if index.sparse:
+            return models.SparseVectorNameConfig(sparse=models.SparseVectorConfig())
+        config = models.DenseVectorConfig(**self._engine(physical, held).vector_settings(index))
+        return models.DenseVectorNameConfig(dense=config)
 
     def _create(self, spec: IndexSpec) -> str:
         models = self._models
@@ -149,7 +161,8 @@ class QdrantIndex(EngineIndex):
         settings = self._engine(physical, spec).vector_settings
         self._client.create_collection(
             physical,
-            vectors_config={index.name: models.VectorParams(**settings(index)) for index in spec.vectors},
+            vectors_config={i.name: models.VectorParams(**settings(i)) for i in spec.vectors if not i.sparse},
+            sparse_vectors_config={i.name: models.SparseVectorParams() for i in spec.vectors if i.sparse},
             quantization_config=models.ScalarQuantization(
                 scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
             ),
@@ -157,25 +170,31 @@ class QdrantIndex(EngineIndex):
         own = {WRITE_SEQ: "integer", OBJECT_ID: "keyword", ROOT_OBJECT_ID: "keyword", ODD: "keyword"}
         for key, kind in own.items():
             self._client.create_payload_index(physical, key, self._field_schema(kind))
-        self._add_fields(physical, spec.fields)
+        self._add_fields(physical, spec.fields, spec.languages)
         return physical
 
-    def _add_fields(self, physical: str, fields: dict[str, str]) -> None:
+    def _add_fields(self, physical: str, fields: dict[str, str], languages: dict[str, str]) -> None:
         for path, kind in fields.items():
             native = index_path(path)
             if native is not None:
-                self._client.create_payload_index(physical, native, self._field_schema(kind))
+                self._client.create_payload_index(physical, native, self._field_schema(kind, languages.get(path, "")))
                 if kind == "keyword":
                     self._client.create_payload_index(physical, f"_f.{native}", self._field_schema(kind))
 
-    def _field_schema(self, kind: str) -> Any:
+    def _field_schema(self, kind: str, language: str = "") -> Any:
         models = self._models
         if kind == "text":
+            known: dict[str, Any] = {}
+            if language:
+                stemmer = models.SnowballLanguage(language)
+                known["stemmer"] = models.SnowballParams(type=models.Snowball.SNOWBALL, language=stemmer)
+                known["stopwords"] = models.StopwordsSet(languages=[models.Language(language)])
             return models.TextIndexParams(
                 type=models.TextIndexType.TEXT,
                 tokenizer=models.TokenizerType(self.tokenizer),
                 enable_hnsw=False,
                 scoring=True,
+                **known,
             )
         if kind == "integer":
             return models.IntegerIndexParams(type="integer", lookup=True, range=True, enable_hnsw=False)

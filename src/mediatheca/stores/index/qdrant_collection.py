@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.spelling import Vocabulary
 from mediatheca.stores.index.base import IndexSpec
-from mediatheca.stores.index.points import ODD, SLICE, Raw, encode, engine_vectors, point_id, search_ef
+from mediatheca.stores.index.points import ODD, SLICE, Raw, encode, engine_vectors, native_sparse, point_id, search_ef
 from mediatheca.stores.index.word_list import words_in
 
 WORDS_FRESH_S = 300.0
@@ -33,13 +33,21 @@ class QdrantCollection:
     """`name` is a collection or an alias."""
 
     def __init__(
-        self, client: QdrantClient, models: ModuleType, name: str, spec: IndexSpec, words: HeldWords | None = None
+        self,
+        client: QdrantClient,
+        models: ModuleType,
+        name: str,
+        spec: IndexSpec,
+        words: HeldWords | None = None,
+        tokenizer: str = "multilingual",
     ) -> None:
         self._client, self._name = client, name
         self._words = words or HeldWords()
         self.models = models
         self.vectors: dict[str, VectorIndex] = {index.name: index for index in spec.vectors}
         self.fields: dict[str, str] = dict(spec.fields)
+        self.languages: dict[str, str] = dict(spec.languages)
+        self.tokenizer = tokenizer
 
     def vector_settings(self, index: VectorIndex) -> dict[str, Any]:
         """Size, distance and comparator, as the server's vector parameters name them."""
@@ -58,7 +66,9 @@ class QdrantCollection:
         for start in range(0, len(documents), SLICE):
             points = [
                 self.models.PointStruct(
-                    id=point_id(d.document_id), vector=engine_vectors(d, self.vectors), payload=encode(d)
+                    id=point_id(d.document_id),
+                    vector=engine_vectors(d, self.vectors, self.models.SparseVector),
+                    payload=encode(d),
                 )
                 for d in documents[start : start + SLICE]
             ]
@@ -82,8 +92,10 @@ class QdrantCollection:
     def nearest(
         self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str]
     ) -> list[Raw]:
-        models = self.models
-        if exact:
+        models, sparse = self.models, self.vectors[using].sparse
+        if sparse:
+            params = None  # an inverted index: always exact
+        elif exact:
             quantization = models.QuantizationSearchParams(ignore=True)
             params = models.SearchParams(exact=True, quantization=quantization)
         else:
@@ -91,7 +103,7 @@ class QdrantCollection:
             params = models.SearchParams(hnsw_ef=search_ef(0, limit), quantization=quantization)
         answer = self._client.query_points(
             self._name,
-            query=vector.tolist(),
+            query=native_sparse(vector, models.SparseVector) if sparse else vector.tolist(),
             using=using,
             query_filter=filter,
             limit=limit,
@@ -100,6 +112,10 @@ class QdrantCollection:
             with_vectors=list(with_vectors) if with_vectors else False,
         )
         return [_raw(point, point.score) for point in answer.points]
+
+    def scans(self) -> bool:
+        """Never taken for granted: the server decides, and asking it would cost a request for each query."""
+        return False
 
     def lexical(
         self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.filter_values import at_path
 from mediatheca.kernel.filters import Filter, document_view
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.sparse import is_sparse
 from mediatheca.stores.index.engine import Engine
 from mediatheca.stores.index.lexical import text_hits
 from mediatheca.stores.index.points import (
@@ -80,6 +82,8 @@ def _recheck(fetch: Callable[[int], list[Raw]], limit: int, filter: Filter | Non
 
 def _nearest(engine: Engine, query: VectorQuery, native: Any) -> Callable[[int], list[Raw]]:
     vector = check_vector(query.using, query.vector, engine.vectors)
+    if is_sparse(vector):
+        return _overlapping(engine, replace(query, vector=vector), native)
     euclid = engine.vectors[query.using].metric == "euclid"
     filter = _without(engine, native, query.exclude)
     names = [name for name in query.with_vectors if name in engine.vectors]
@@ -90,6 +94,20 @@ def _nearest(engine: Engine, query: VectorQuery, native: Any) -> Callable[[int],
             for raw in raws:
                 raw.score = 1.0 / (1.0 + raw.score)
         return raws
+
+    return fetch
+
+
+def _overlapping(engine: Engine, query: VectorQuery, native: Any) -> Callable[[int], list[Raw]]:
+    """The fetch of a sparse query. Terms that cancel out to 0 are no match: some engines say so, some do not."""
+    filter = _without(engine, native, query.exclude)
+    names = [name for name in query.with_vectors if name in engine.vectors]
+
+    def fetch(limit: int) -> list[Raw]:
+        if not len(query.vector):
+            return []
+        raws = engine.nearest(query.using, query.vector, limit, filter, exact=True, with_vectors=names)
+        return [raw for raw in raws if raw.score != 0]
 
     return fetch
 

@@ -157,7 +157,7 @@ def read_spec(generation: Path) -> IndexSpec:
     """Raises OSError, ValueError, KeyError or TypeError when there is none that can be read."""
     content: dict[str, Any] = json.loads((generation / "spec.json").read_text(encoding="utf-8"))
     vectors = tuple(VectorIndex(**{**v, "modalities": tuple(v["modalities"])}) for v in content["vectors"])
-    return IndexSpec(content["collection_id"], vectors, dict(content["fields"]))
+    return IndexSpec(content["collection_id"], vectors, dict(content["fields"]), dict(content.get("languages", {})))
 
 
 def allocated_bytes(path: Path) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, String, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
 
-from mediatheca.stores.db.tables.columns import Json, scoped, time_column
+from mediatheca.stores.db.tables.columns import Json, metadata, scoped, time_column
 
 api_keys = scoped(
     "api_keys",
@@ -51,3 +51,13 @@ retriever_keys = scoped(
     time_column("revoked_at"),
     Index("ix_retriever_keys_retriever", "namespace_id", "retriever_id"),
 )
+
+request_windows = Table(
+    "request_windows",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("seconds", Integer, primary_key=True),
+    Column("period", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+)
+"""Requests of visitors to published retrievers, counted together by all processes; `period` is Unix time / seconds."""

@@ -54,3 +54,15 @@ fusion_users = scoped(
     Column("opted_out", Boolean, nullable=False),
     time_column("updated_at", null=False),
 )
+
+shown_results = scoped(
+    "shown_results",
+    Column("execution_id", String(64), primary_key=True),
+    Column("session_key", String(64), nullable=False),
+    Column("user_key", String(64), nullable=False),
+    Column("documents", Json, nullable=False),
+    time_column("created_at", null=False),
+    Index("ix_shown_results_session", "namespace_id", "session_key", "created_at"),
+    Index("ix_shown_results_user", "namespace_id", "user_key", "created_at"),
+    Index("ix_shown_results_age", "organization_id", "namespace_id", "created_at"),
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Text, text
 
 from mediatheca.stores.db.tables.columns import Json, Serial, scoped, time_column
@@ -58,20 +60,30 @@ schedules = scoped(
     Column("cron", String(128)),
     Column("timezone", String(64), nullable=False, server_default="UTC"),
     Column("interval_s", Integer),
+    Column("misfire", String(8), nullable=False, server_default="once"),
     Column("enabled", Boolean, nullable=False),
     Column("next_at", BigInteger, nullable=False),
     Column("last_at", BigInteger),
     Index("ix_schedules_due", "enabled", "next_at"),
 )
 
+_NUMBERED: dict[str, Any] = {f"{dialect}_where": text("position IS NOT NULL") for dialect in ("sqlite", "postgresql")}
+
 events = scoped(
     "events",
     Column("seq", Serial, primary_key=True, autoincrement=True),
     Column("event_id", String(64), nullable=False, unique=True),
     Column("type", String(64), nullable=False),
-    Column("resource_id", String(64), nullable=False),
+    Column("resource_id", String(512), nullable=False),
     Column("actor", String(64), nullable=False),
     Column("payload", Json, nullable=False),
     time_column("created_at", null=False),
+    Column("position", BigInteger),
     Index("ix_events_scope", "organization_id", "namespace_id", "seq"),
+    Index("ix_events_type", "type", "seq"),
+    Index("ix_events_position", "position", **_NUMBERED),
+    Index("ix_events_feed", "organization_id", "position", **_NUMBERED),
+    Index("ix_events_unnumbered", "seq", **{**_NUMBERED, "postgresql_where": text("position IS NULL")}),
 )
+"""`position`: the order in which readers see events, see `stores.db.event_feed`. Only PostgreSQL fills it: SQLite has
+one writer, `seq` is its order, and the indexes of positions stay empty there."""

@@ -1,0 +1,1 @@
+"""Messages to the world: queued in the transaction of what they tell, delivered until they arrive."""

@@ -1,0 +1,1 @@
+"""Events for callers: the change feed, its live stream, and the catalogue."""

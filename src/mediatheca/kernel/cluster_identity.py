@@ -1,0 +1,104 @@
+"""Which cluster of a new run is which cluster of the run before. Pure.
+
+Two clusters are the same when they share members; where the runs have hardly a document in common, when their centres
+point the same way. A cluster that is the same keeps its id, and with it whatever people called it; numbers of clusters
+that are gone are never given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mediatheca.kernel.clustering import NOISE, Labels, Matrix, unit_rows
+
+PREFIX = "cl_"
+NOISE_ID = "cl_-1"
+MIN_SHARED = 50
+"""Documents in both runs, from which on members decide, not centres."""
+SAME_MEMBERS = 0.25
+"""Jaccard index of the shared documents, from which on two clusters are the same."""
+SAME_DIRECTION = 0.9
+"""Cosine of the centres, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """`ids[i]` is the id of cluster `i` of the new run; `kept[i]` tells whether it is of the run before."""
+
+    ids: list[str]
+    kept: list[bool]
+    next_number: int
+    compared: str
+    """members, centroids, or none: there was nothing to compare with."""
+
+
+def cluster_id(number: int) -> str:
+    return f"{PREFIX}{number}"
+
+
+def number_of(ident: str) -> int:
+    """The number of a cluster's id, -1 of what is none."""
+    tail = ident.removeprefix(PREFIX)
+    return int(tail) if ident.startswith(PREFIX) and tail.isascii() and tail.isdigit() else NOISE
+
+
+def identify(
+    new: Labels,
+    old: Labels,
+    centroids: Matrix,
+    old_ids: Sequence[str],
+    old_centroids: Matrix,
+    next_number: int,
+) -> Identities:
+    """Ids for clusters 0, 1, … of a new run.
+
+    Args:
+        new: of the documents that both runs know, the cluster of the new one, -1 for none.
+        old: the same documents, as positions in `old_ids`.
+        centroids: shape (clusters, dimensions). `old_centroids` may have other dimensions: then they are not compared.
+        next_number: the lowest number that no cluster ever had.
+    """
+    count = len(centroids)
+    likeness, least, compared = _likeness(new, old, centroids, old_centroids, count, len(old_ids))
+    taken: dict[int, int] = {}
+    if likeness is not None:
+        for flat in np.argsort(-likeness, axis=None, kind="stable").tolist():
+            row, column = divmod(flat, len(old_ids))
+            if likeness[row, column] < least:
+                break
+            if row not in taken and column not in taken.values():
+                taken[row] = column
+    ids = []
+    for row in range(count):
+        if row in taken:
+            ids.append(old_ids[taken[row]])
+        else:
+            ids.append(cluster_id(next_number))
+            next_number += 1
+    return Identities(ids, [row in taken for row in range(count)], next_number, compared)
+
+
+def _likeness(
+    new: Labels, old: Labels, centroids: Matrix, old_centroids: Matrix, rows: int, columns: int
+) -> tuple[npt.NDArray[np.float64] | None, float, str]:
+    if not rows or not columns:
+        return None, 0.0, "none"
+    if len(new) >= MIN_SHARED:
+        return overlap(new, old, rows, columns), SAME_MEMBERS, "members"
+    if centroids.shape[1] == old_centroids.shape[1]:
+        cosine = unit_rows(centroids) @ unit_rows(old_centroids).T
+        return cosine.astype(np.float64), SAME_DIRECTION, "centroids"
+    return None, 0.0, "none"
+
+
+def overlap(new: Labels, old: Labels, rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """Jaccard index of every pair of clusters over the same documents, shape (rows, columns)."""
+    both = (new != NOISE) & (old != NOISE)
+    together = np.bincount(new[both] * np.int64(columns) + old[both], minlength=rows * columns).reshape(rows, columns)
+    one = np.bincount(new[new != NOISE], minlength=rows)[:, None]
+    other = np.bincount(old[old != NOISE], minlength=columns)[None, :]
+    return np.asarray(together / np.maximum(one + other - together, 1), np.float64)

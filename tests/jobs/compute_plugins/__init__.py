@@ -1,0 +1,1 @@
+"""Computations that misbehave, for the tests of the compute child."""
