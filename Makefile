@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # uv lives beside the environment: pip alone brings it, and it makes environments without Debian's python3-venv.
 UV := .uv/bin/uv
-# Byte code is made here: where Python may not write it later, a start would take twice as long.
-INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode
+INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
+# Byte code is made at once: where Python may not write it later, every start would take twice as long.
+WRITING := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 
 .PHONY: install full demo test check bench soak lock clean
 
@@ -22,11 +23,12 @@ $(BIN)/python: | $(UV)
 $(STAMP): requirements/base.txt pyproject.toml | $(BIN)/python
 	$(INSTALL) --require-hashes -r requirements/base.txt
 	$(INSTALL) --no-deps --no-build-isolation -e .
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q src
+	$(WRITING) -m compileall -q src
+	$(WRITING) -c "import mediatheca.app"
 	touch $@
 
 $(VENV)/.installed-test: requirements/test.txt $(STAMP)
-	$(INSTALL) --require-hashes -r requirements/test.txt
+	$(INSTALL) --compile-bytecode --require-hashes -r requirements/test.txt
 	touch $@
 
 # The demo needs only the photographs of scikit-image, not the 140 MB that it computes with: hence --no-deps.
@@ -61,7 +63,7 @@ soak: $(VENV)/.installed-test
 
 # Rewrites the pinned, hashed requirement files; they carry no download addresses.
 COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-OPTIONAL := --extra stages --extra language --extra web --extra code --extra postgres --extra qdrant --extra cloud --extra telemetry
+OPTIONAL := --extra stages --extra language --extra web --extra code --extra postgres --extra qdrant --extra cloud --extra telemetry --extra layout
 lock: | $(UV)
 	$(COMPILE) pyproject.toml --extra models --extra bundled --group build -o requirements/base.txt
 	$(COMPILE) pyproject.toml --extra models --extra bundled $(OPTIONAL) --group build -c requirements/base.txt -o requirements/full.txt

@@ -8,7 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import crash, ingest, model, newcomer, peers, quality, retrieval, retrieval_peers, scale, search, start
+from benchmarks import (
+    clusters,
+    crash,
+    delivery,
+    ingest,
+    model,
+    newcomer,
+    peers,
+    quality,
+    retrieval,
+    retrieval_peers,
+    scale,
+    search,
+    start,
+)
 from benchmarks._report import Report, record
 
 BENCHMARKS: dict[str, Callable[[], Report]] = {
@@ -21,6 +35,9 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
     "quality": quality.run,
     "retrieval": retrieval.run,
     "retrieval_peers": retrieval_peers.run,
+    "clusters": clusters.run,
+    "delivery": delivery.run,
+    "percolation": percolation.run,
     "crash": crash.run,
     "newcomer": newcomer.run,
 }

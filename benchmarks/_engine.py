@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mediatheca.flows.retrieve import ExecutionContext, Plan, RetrieveEngine
@@ -41,9 +41,18 @@ class IndexOnly:
         return self.index.facet(collection_id, key, limit, filter), False
 
     async def get(
-        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = ()
+        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
     ) -> tuple[list[Hit], bool]:
-        return self.index.get(collection_id, ids, with_vectors), False
+        return self.index.get(collection_id, ids, with_vectors, bare=bare), False
+
+    async def catch_up(self, collection_id: str, seq: int) -> int:
+        return self.index.watermark(collection_id)
+
+    def words(self, text: str, language: str = "") -> Mapping[int, int]:
+        return self.index.words(text, language)
+
+    def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
+        return self.index.exact(collection_id, query)
 
 
 async def _no_fetch(url: str) -> bytes:

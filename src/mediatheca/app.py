@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mediatheca.api.auth import Auth
+from mediatheca.channels import ENTRY_POINTS as CHANNELS
+from mediatheca.channels import Channel
+from mediatheca.clusterers import ENTRY_POINTS as CLUSTERERS
+from mediatheca.clusterers import Clusterer
 from mediatheca.extractors import ENTRY_POINTS as EXTRACTORS
 from mediatheca.extractors import Extractor
+from mediatheca.flows.alerts.jobs import alert_died, alert_jobs
+from mediatheca.flows.alerts.percolator import Percolator
+from mediatheca.flows.alerts.watch import EVERY_S, watch_system
+from mediatheca.flows.delivery.deliverer import Deliverer
+from mediatheca.flows.delivery.setup import NotifySetup
 from mediatheca.flows.documents import DocumentWriter
 from mediatheca.flows.evaluation import evaluation_died, evaluation_jobs
+from mediatheca.flows.events.live import LiveFeed
 from mediatheca.flows.executions import ExecutionLog
+from mediatheca.flows.follow_up import JOB as FOLLOW_UP
+from mediatheca.flows.follow_up import KEPT_DAYS, FollowUps, Phase, follow_up_died, run_follow_ups
+from mediatheca.flows.grouping.run import cluster_died, cluster_jobs
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.ingest.cache import evict
 from mediatheca.flows.ingest.chunk import chunk_died, process_chunk
@@ -21,6 +35,7 @@ from mediatheca.flows.ingest.settle import settle_batches
 from mediatheca.flows.learning import LearnedFusion
 from mediatheca.flows.neighbours import Surroundings
 from mediatheca.flows.outside.reach import Reach
+from mediatheca.flows.phases import ENTRY_POINTS as PHASES
 from mediatheca.flows.publishing import PublicDoor
 from mediatheca.flows.recall_guard import RecallGuard
 from mediatheca.flows.replay import Replayer
@@ -28,8 +43,14 @@ from mediatheca.flows.retrievers import RetrieverPlans
 from mediatheca.flows.searching import build_engine
 from mediatheca.flows.services import JobServices, Services
 from mediatheca.flows.tables import TableLeases
+from mediatheca.flows.taxonomies.jobs import taxonomy_died, taxonomy_jobs
 from mediatheca.flows.taxonomies.labels import LabelTables
+from mediatheca.flows.triggers.events import EventTriggers
+from mediatheca.flows.triggers.jobs import canary_jobs, trigger_jobs
+from mediatheca.flows.triggers.runs import triggers_died
 from mediatheca.flows.vault import Vault
+from mediatheca.flows.webhooks import WebhookFanout, expansion_died, note_results, webhook_jobs
+from mediatheca.jobs.dispatch import Consumer, Dispatcher
 from mediatheca.jobs.queue import Job, JobQueue
 from mediatheca.jobs.runner import LocalRunner
 from mediatheca.jobs.schedule import Scheduler
@@ -45,6 +66,8 @@ from mediatheca.stages import ENTRY_POINTS as STAGES
 from mediatheca.stages import Stage
 from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.event_feed import EventFeed
+from mediatheca.stores.db.retention import prune_rows
 from mediatheca.stores.documents.base import DocumentStore
 from mediatheca.stores.fetch import Fetcher
 from mediatheca.stores.index.base import SearchIndex
@@ -52,6 +75,11 @@ from mediatheca.stores.keyring import load_keyring
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+
+EVENTS_DAYS = 90
+"""How long events can be read."""
+LONG_THREADS = 2
 
 
 def _is_remote(url: str) -> bool:
@@ -117,6 +145,11 @@ def make_vault(settings: Settings, database: Database) -> Vault:
     return Vault(database, lambda: load_keyring(given, path))
 
 
+def make_deliverer(settings: Settings, common: JobServices, vault: Vault) -> Deliverer:
+    channels = find_plugins(settings, "channels", Channel, CHANNELS)
+    return Deliverer(common.db, common.fetcher, vault, channels, NotifySetup.parse(settings.notify.get_secret_value()))
+
+
 def server_secret(database: Database) -> bytes:
     """The key that signs blob URLs and cursors; made once and kept in the database, shared by all processes."""
     from sqlalchemy import text
@@ -166,7 +199,10 @@ class App:
 
     services: Services
     pool: WorkerPool
+    long_pool: WorkerPool
+    """Jobs that take minutes: they must not take the threads of an ingest."""
     scheduler: Scheduler
+    dispatcher: Dispatcher
     query_runner: LocalRunner
     auth: Auth
     api: FastAPI | None = None
@@ -188,12 +224,19 @@ class App:
             self.services.leases.expire()
         self.services.indexer.start()
         self.services.executions.start()
+        self.services.deliverer.start()
+        self.dispatcher.start()
         self.scheduler.start()
         self.pool.start()
+        self.long_pool.start()
 
     def close(self, grace_s: float = 10) -> None:
         self.pool.close(grace_s)
+        self.long_pool.close(grace_s)
         self.scheduler.close()
+        self.dispatcher.close()
+        self.services.deliverer.close()
+        self.services.live.close()
         self.services.replayer.close()
         self.services.executions.close()
         self.services.around.reach.close()
@@ -236,20 +279,65 @@ def build(settings: Settings) -> App:
     services = _services(common, secret, query_runner)
     services.indexer.on_advance = lambda: settle_batches(services)
     handlers = {"collection.drop": lambda run: _drop_table(services, run), **evaluation_jobs(services)}
-    pool = _worker_pool(services, handlers, lambda job, message: evaluation_died(services, job, message))
+    handlers |= {**trigger_jobs(services), **webhook_jobs(services)}
+    services.deliverer.recorded = note_results
+
+    def buried(job: Job, message: str) -> None:
+        evaluation_died(services, job, message)
+        triggers_died(services, job, message)
+        expansion_died(services, job, message)
+
+    pool = _worker_pool(services, handlers, buried)
+    phases = find_plugins(settings, "flows.phases", Phase, PHASES)
+    dispatcher = Dispatcher(common.db, services.feed, _consumers(services, phases))
+    long_pool = _long_pool(services, phases)
     auth = Auth(common.db)
 
     def prune() -> None:
         services.executions.prune(settings.executions_days, settings.executions_count)
 
+    def forget() -> None:
+        services.feed.forget(clock.now() - timedelta(days=EVENTS_DAYS))
+        prune_rows(common.db, "alert_runs", clock.now() - timedelta(days=KEPT_DAYS), None)
+        prune_rows(common.db, "follow_ups", clock.now() - timedelta(days=KEPT_DAYS), None)
+        prune_rows(common.db, "trigger_runs", clock.now() - timedelta(days=EVENTS_DAYS), None)
+        services.deliverer.prune()
+
     chores = (
         (5.0, auth.flush_usage), (60.0, lambda: evict(common)), (600.0, prune), (3600.0, common.queue.clean),
+        (3600.0, forget), (EVERY_S, lambda: watch_system(services)),
     )  # fmt: skip
-    return App(services, pool, Scheduler(common.db, clock.now, chores), query_runner, auth)
+    scheduler = Scheduler(common.db, clock.now, chores)
+    return App(services, pool, long_pool, scheduler, dispatcher, query_runner, auth)
+
+
+def _consumers(services: Services, phases: Sequence[Phase]) -> list[Consumer]:
+    """Readers of events."""
+    return [FollowUps(phases), EventTriggers(services.db), WebhookFanout(services.db)]
+
+
+def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
+    """Jobs that need the index and take minutes, on threads of their own."""
+    handlers: dict[str, Handler] = {FOLLOW_UP: lambda run: run_follow_ups(services, phases, run)}
+    handlers |= canary_jobs(services)
+    handlers |= taxonomy_jobs(services)
+    handlers |= alert_jobs(services)
+    handlers |= cluster_jobs(services)
+
+    def died(job: Job, message: str) -> None:
+        follow_up_died(services, job, message)
+        triggers_died(services, job, message)
+        taxonomy_died(services, job, message)
+        alert_died(services, job, message)
+        cluster_died(services, job, message)
+
+    pool = WorkerPool(services.queue, handlers, LONG_THREADS, on_dead=died)
+    services.db.listen(pool.wake)
+    return pool
 
 
 def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> Services:
-    settings = common.settings
+    settings, feed = common.settings, EventFeed(common.db)
     indexer = Indexer(common.db, common.documents, make_index(settings), common.leases)
     stages = find_plugins(settings, "stages", Stage, STAGES)
     recall = RecallGuard(indexer.index.query, settings.recall_sample, indexer.index.exact)
@@ -259,6 +347,7 @@ def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> 
     around, measuring = (
         Surroundings(common.db, plans, vault, Reach(settings, common.db, vault, common.fetcher)) for _ in range(2)
     )
+    replayer = Replayer(measured, measuring)
     return Services(
         **vars(common),
         indexer=indexer,
@@ -267,12 +356,17 @@ def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> 
         executions=ExecutionLog(common.db),
         recall=recall,
         learning=LearnedFusion(common.db),
-        replayer=Replayer(measured, measuring),
+        replayer=replayer,
+        percolator=Percolator(common.db, indexer, plans, replayer),
         door=PublicDoor(common.db),
         writer=DocumentWriter(common.db, common.documents, common.leases, indexer),
         vault=vault,
         around=around,
+        feed=feed,
+        live=LiveFeed(common.db, feed),
+        deliverer=make_deliverer(settings, common, vault),
         labels=LabelTables(indexer),
+        clusterers={c.name: c for c in find_plugins(settings, "clusterers", Clusterer, CLUSTERERS)},
     )
 
 

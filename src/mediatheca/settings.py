@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     web_search: SecretStr = Field(
         SecretStr(""), description="Web search: searxng ADDRESS, or brave, tavily, exa, serpapi and a key; empty: none."
     )
+    notify: SecretStr = Field(
+        SecretStr(""),
+        description="Who sends notices: smtp://user:password@host:587?from=a@b.c, slack=TOKEN; comma separated.",
+    )
     api_key: SecretStr = Field(SecretStr(""), description="First API key; empty: one is made and printed once.")
     public_url: str = Field("", description="Base of URLs we hand out; empty: the request's own host.")
     fetch_allow: str = Field("", description="Private hosts and CIDRs the server may fetch from, comma separated.")

@@ -8,12 +8,8 @@ import pytest
 
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.relaxation import Absent
-from mediatheca.kernel.templates import (
-    BLANK,
-    compile_string,
-    compile_tree,
-    translate_ternary,
-)
+from mediatheca.kernel.template_trees import BLANK, compile_tree
+from mediatheca.kernel.templates import compile_string, translate_ternary
 
 SCOPE = {
     "INPUT": {"q": "red", "n": 5, "tags": ["a", "b"], "items": 3, "yes": True, "evil": "{{INPUT.q}}"},

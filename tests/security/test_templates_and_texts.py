@@ -14,7 +14,8 @@ from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.outside import HttpAnswer
 from mediatheca.kernel.passages import sentences
 from mediatheca.kernel.sandbox import ALLOWANCE, Allowance
-from mediatheca.kernel.templates import compile_string, compile_tree, translate_ternary
+from mediatheca.kernel.template_trees import compile_tree
+from mediatheca.kernel.templates import compile_string, translate_ternary
 from mediatheca.stages._json_path import check_json_path, picked
 from mediatheca.stages._scraping import _charset
 from mediatheca.stages.sample import allocate

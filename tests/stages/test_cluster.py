@@ -14,7 +14,7 @@ from mediatheca.stages._clustering import label
 from mediatheca.stages.cluster import cluster
 from mediatheca.testing.stages import TEXT_URI, StageSuite
 
-ALGORITHMS = ["hdbscan", "kmeans", "dbscan", "agglomerative", "spectral", "gaussian_mixture"]
+ALGORITHMS = ["hdbscan", "kmeans", "dbscan", "agglomerative", "spectral", "gaussian_mixture", "leiden"]
 TOPICS = {"whale": "the blue whale swims in the ocean", "fox": "the red fox hunts in the forest"}
 
 

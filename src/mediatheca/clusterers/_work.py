@@ -84,7 +84,9 @@ def count_of(arrays: Arrays) -> int:
 
 def combine(features: Sequence[npt.NDArray[Any]], weights: Sequence[float], normalize: bool) -> Matrix:
     """Features side by side, each scaled by the root of its weight: squared distances add up by weight."""
-    parts = [unit_rows(np.asarray(part, np.float32)) if normalize else np.asarray(part, np.float32) for part in features]
+    parts = [
+        unit_rows(np.asarray(part, np.float32)) if normalize else np.asarray(part, np.float32) for part in features
+    ]
     if len(parts) == 1:
         return parts[0]
     shares = np.asarray(weights or [1.0] * len(parts), np.float64)
@@ -94,7 +96,7 @@ def combine(features: Sequence[npt.NDArray[Any]], weights: Sequence[float], norm
 
 def reduce(matrix: Matrix, steps: Sequence[Step]) -> tuple[Matrix, list[str]]:
     """The vectors that are clustered, after the steps, and what was done."""
-    points, notes = matrix, []
+    points, notes = matrix, list[str]()
     for step in steps:
         if step.method == "none":
             continue
@@ -128,9 +130,7 @@ def by_size(fit: Fit) -> Fit:
     return Fit(as_labels(names[fit.labels]), fit.probabilities, fit.notes)  # -1 is the last name, which is -1
 
 
-def measured(
-    matrix: Matrix, points: Matrix, fit: Fit, seed: int
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+def measured(matrix: Matrix, points: Matrix, fit: Fit, seed: int) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Centres and distances in the space of the vectors; figures in the space that was clustered."""
     labels = fit.labels
     count = int(labels.max(initial=NOISE)) + 1

@@ -13,9 +13,7 @@ from mediatheca.kernel.clustering import Fit, Matrix, partition
 class AgglomerativeParams(ClusterParams):
     n_clusters: int | None = Field(2, ge=2, le=1000, validation_alias=AliasChoices("n_clusters", "num_clusters"))
     linkage: Literal["ward", "average", "complete", "single"] = "ward"
-    affinity: Literal["euclidean", "cosine"] = Field(
-        "euclidean", validation_alias=AliasChoices("affinity", "metric")
-    )
+    affinity: Literal["euclidean", "cosine"] = Field("euclidean", validation_alias=AliasChoices("affinity", "metric"))
     distance_threshold: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")

@@ -10,9 +10,7 @@ from mediatheca.kernel.clustering import Fit, Matrix, density
 
 class MeanShiftParams(ClusterParams):
     bandwidth: float | None = Field(None, gt=0)
-    bandwidth_quantile: float = Field(
-        0.1, gt=0, le=1, validation_alias=AliasChoices("bandwidth_quantile", "quantile")
-    )
+    bandwidth_quantile: float = Field(0.1, gt=0, le=1, validation_alias=AliasChoices("bandwidth_quantile", "quantile"))
     cluster_all: bool = True
     max_iter: int = Field(300, ge=1, le=1000)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+import numpy as np
 import structlog
 
 from mediatheca.flows.indexing import Indexer, stored_vectors
@@ -24,6 +25,7 @@ from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tx import LeaseLostError, ReadTx, Record, Tx
 from mediatheca.stores.documents.base import DocumentStore
+from mediatheca.stores.index.patches import KEPT_VECTORS, vectors_since
 
 log = structlog.get_logger()
 
@@ -199,14 +201,14 @@ class DocumentWriter:
         dead = self._indexer.tombstones(lease.scope, lease.collection_id)
         stored = self._documents.get(lease.collection_id, ids, tombstones=dead, vectors=True)
         current = {document.document_id: document for document in stored}
-        before = set(current)
+        before, written = set(current), dict(current)
         after: dict[str, Document] = {}
         for pending in group:
             pending.outcomes = [self._outcome(change, current) for change in pending.changes]
             after |= {
                 done.document.document_id: done.document for done in pending.outcomes if done.document is not None
             }
-        return before, after
+        return before, {ident: _counted(document, written.get(ident), lease.seq) for ident, document in after.items()}
 
     @staticmethod
     def _outcome(change: Change, current: dict[str, Document]) -> Outcome:
@@ -269,6 +271,21 @@ class DocumentWriter:
         if ids:
             self._indexer.documents_deleted(scope, collection_id, ids)
         return set(ids)
+
+
+def _counted(document: Document, held: Document | None, seq: int) -> Document:
+    """With a note of the commit that wrote its vectors, if that is not this one: then the index need not take them."""
+    system = {name: value for name, value in document.system.items() if name != KEPT_VECTORS}
+    if held is not None and _same_vectors(document, held):
+        system[KEPT_VECTORS] = [vectors_since(held), seq]
+    return document if system == document.system else replace(document, system=system)
+
+
+def _same_vectors(one: Document, other: Document) -> bool:
+    if one.vectors.keys() != other.vectors.keys():
+        return False
+    pairs = ((vector, other.vectors[name]) for name, vector in one.vectors.items())
+    return all(a is b or (a.dtype == b.dtype and np.array_equal(a, b)) for a, b in pairs)
 
 
 def _tell(tx: Tx, collection_id: str, pending: _Pending) -> None:

@@ -26,6 +26,7 @@ from mediatheca.stores.db import tables
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.documents.base import DocumentStore, Tombstones
 from mediatheca.stores.index.base import IndexSpec, SearchIndex
+from mediatheca.stores.index.patches import vectors_since
 from mediatheca.telemetry import INDEX_LAG
 
 log = structlog.get_logger()
@@ -309,5 +310,8 @@ class Indexer:
         gone = [document.document_id for document in page if document.deleted or dead.cover(document)]
         if gone:
             self.index.delete(collection_id, gone)
-        self.index.upsert(collection_id, [d for d in page if not d.deleted and not dead.cover(d)])
+        alive = [document for document in page if not document.deleted and not dead.cover(document)]
+        kept = [document for document in alive if vectors_since(document) < document.write_seq]
+        fresh = [document for document in alive if vectors_since(document) == document.write_seq]
+        self.index.upsert(collection_id, [*fresh, *(self.index.patch(collection_id, kept) if kept else ())])
         self.on_change(collection_id, [document.document_id for document in page])

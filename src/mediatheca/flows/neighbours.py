@@ -12,9 +12,11 @@ from mediatheca.flows.outside.reach import NO_LIMITS, Reach
 from mediatheca.flows.retrieve import ExecutionContext, Plan
 from mediatheca.flows.retrieve.context import CONFINED
 from mediatheca.flows.retrievers import Compiled, RetrieverPlans, views
+from mediatheca.flows.taxonomies.nodes import read_view
 from mediatheca.flows.vault import Vault
 from mediatheca.kernel.errors import ForbiddenError, NotFoundError
 from mediatheca.kernel.scope import Scope
+from mediatheca.kernel.taxonomies import TaxonomyView
 from mediatheca.stages import CollectionView
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tx import Record, Row
@@ -90,6 +92,9 @@ class NamespaceNeighbours:
     async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
         found = await self._plans.find(self._scope, identifier, version)
         return found.retriever_id, found.plan
+
+    async def taxonomy(self, identifier: str, version: int | None = None) -> TaxonomyView:
+        return await asyncio.to_thread(read_view, self._db, self._plans, self._scope, identifier, version)
 
     async def upload(self, identifier: str) -> str:
         def read() -> str:

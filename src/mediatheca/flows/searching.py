@@ -82,10 +82,10 @@ class IndexSearcher:
         return await self._exactly(collection_id, [], counted)
 
     async def get(
-        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = ()
+        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
     ) -> tuple[list[Hit], bool]:
         if self._indexer.ready(collection_id):
-            return self._indexer.index.get(collection_id, ids, with_vectors), False
+            return self._indexer.index.get(collection_id, ids, with_vectors, bare=bare), False
         documents = self._indexer.documents
         return await self._exactly(
             collection_id,

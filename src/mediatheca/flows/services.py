@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mediatheca.clusterers import Clusterer
 from mediatheca.extractors import Extractor
+from mediatheca.flows.alerts.percolator import Percolator
+from mediatheca.flows.delivery.deliverer import Deliverer
 from mediatheca.flows.documents import DocumentWriter
+from mediatheca.flows.events.live import LiveFeed
 from mediatheca.flows.executions import ExecutionLog
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.learning import LearnedFusion
@@ -25,6 +29,7 @@ from mediatheca.kernel.models import Models
 from mediatheca.settings import Settings
 from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.event_feed import EventFeed
 from mediatheca.stores.documents.base import DocumentStore
 from mediatheca.stores.fetch import Fetcher
 
@@ -64,5 +69,15 @@ class Services(JobServices):
     """Secrets of organizations, encrypted."""
     around: Surroundings
     """What executions reach besides their own collections."""
+    feed: EventFeed
+    """Events in the order in which readers may trust them."""
+    live: LiveFeed
+    """The same as it happens, for readers that stay."""
+    deliverer: Deliverer
+    """Sends messages to the world until they arrive."""
     labels: LabelTables
     """The labels of taxonomies that were compared with last."""
+    clusterers: Mapping[str, Clusterer]
+    """Clustering algorithms, by name."""
+    percolator: Percolator
+    """New documents against the alerts of their collection."""

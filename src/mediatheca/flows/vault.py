@@ -25,6 +25,9 @@ _KIND = "secret"
 CONNECTION = "storage_connection"
 """The other kind of resource that keeps something sealed: credentials."""
 
+TARGETS = ("webhook", "channel", "alert")
+"""Kinds of resources whose channels hold sealed settings, under `deliver_to`."""
+
 
 def sealed_name(kind: str, ident: str, name: str) -> str:
     """What a sealed value is bound to besides its organization: a secret's name, or a connection's id."""
@@ -100,7 +103,22 @@ class Vault:
             if sealed is not None:
                 tx.change(each, {**each.body, "sealed": sealed})
                 changed += 1
+        for level in [tx, *(tx.within(namespace.id) for namespace in tx.resources("namespace"))]:
+            changed += sum(self._rewrap_target(level, each) for kind in TARGETS for each in level.resources(kind))
         tx.emit("secret.rewrapped", tx.scope.organization_id, {"count": changed, "key": self.keys.current})
+        return changed
+
+    def _rewrap_target(self, tx: Tx, target: Record) -> int:
+        """The channels of a target; how many were under another key."""
+        held = target.body.get("deliver_to") or []
+        made = [dict(each) for each in held]
+        for each in made:
+            if each.get("sealed"):
+                name = sealed_name("channel", each["seal_id"], "")
+                each["sealed"] = self.keys.rewrap(each["sealed"], tx.scope.organization_id, name) or each["sealed"]
+        changed = sum(1 for new, old in zip(made, held, strict=True) if new != old)
+        if changed:
+            tx.change(target, {**target.body, "deliver_to": made})
         return changed
 
     async def secrets_for(self, scope: Scope, names: Collection[str]) -> SecretValues:

@@ -130,14 +130,19 @@ class JobQueue:
         ours = self._write(lambda connection: self._end(connection, job, status, error, int(delay * 1e6)))
         return status if ours else "lost"
 
-    def unburied(self, limit: int = 100) -> list[tuple[Job, str]]:
-        """Dead jobs, with the reason, that nobody has seen to: whoever gave up on them may have died itself."""
+    def unburied(self, kinds: Sequence[str] = (), limit: int = 100) -> list[tuple[Job, str]]:
+        """Dead jobs of these kinds (none: of all), with the reason, that nobody has seen to: whoever gave up on them
+        may have died itself."""
+        chosen = " AND kind IN :kinds" if kinds else ""
         statement = text(
-            "SELECT job_id, organization_id, namespace_id, kind, payload, attempts, max_attempts, group_key, error "
-            "FROM jobs WHERE status = 'dead' AND finished_at IS NULL ORDER BY job_id LIMIT :limit"
+            "SELECT job_id, organization_id, namespace_id, kind, payload, attempts, max_attempts, group_key, error "  # noqa: S608
+            f"FROM jobs WHERE status = 'dead' AND finished_at IS NULL{chosen} ORDER BY job_id LIMIT :limit"
         ).columns(payload=Json)
+        values: dict[str, Any] = {"limit": limit}
+        if kinds:
+            statement, values["kinds"] = statement.bindparams(bindparam("kinds", expanding=True)), list(kinds)
         with self._db.translate(), self._db.engine.connect() as connection, connection.begin():
-            rows = connection.execute(statement, {"limit": limit}).mappings().all()
+            rows = connection.execute(statement, values).mappings().all()
         return [(_job(row, ""), row["error"] or "") for row in rows]
 
     def bury(self, job: Job) -> None:

@@ -140,10 +140,10 @@ class WorkerPool:
             log.error("job.fail_not_recorded", job=job.job_id, error=_message(trouble))
 
     def _bury(self) -> None:
-        """See to what dead jobs leave behind, also those that other processes left dead."""
+        """See to what dead jobs of our kinds leave behind, also those that other processes left dead."""
         if self._on_dead is None:
             return
-        for job, message in self._queue.unburied():
+        for job, message in self._queue.unburied(list(self._handlers)):
             self._on_dead(job, message)
             self._queue.bury(job)
 

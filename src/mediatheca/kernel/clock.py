@@ -12,4 +12,4 @@ def now() -> datetime:
 
 def wire_time(moment: datetime) -> str:
     """`2026-01-31T12:00:00.000000Z`, the form every answer uses."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"

@@ -39,7 +39,7 @@ def mmr(relevance: Sequence[float], similar: Similar, balance: float, count: int
     values, nearest = gain.copy(), np.zeros(len(gain))
     picked: list[tuple[int, float]] = []
     for _ in range(min(count, len(gain))):
-        choice = int(np.argmax(values))
+        choice = int(values.argmax())
         picked.append((choice, float(values[choice])))
         gain[choice] = -np.inf
         if len(picked) < count:

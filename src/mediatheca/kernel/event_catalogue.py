@@ -57,6 +57,7 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("cluster", "a cluster", "created updated deleted"),
     ("trigger", "a trigger", "created updated deleted"),
     ("alert", "an alert", "created updated deleted"),
+    ("notification_template", "a template of notices", "created updated deleted"),
     ("webhook", "a webhook", "created updated deleted"),
     ("channel", "a stored channel", "created updated deleted"),
 )
@@ -122,6 +123,8 @@ _EVENTS = (
     _event("cluster.execution.failed", "other", "a cluster run has failed"),
     _event("trigger.paused", "update", "a trigger was paused"),
     _event("trigger.resumed", "update", "a trigger was resumed"),
+    _event("trigger.disabled", "update", "a trigger was switched off: its action failed again and again"),
+    _event("trigger.disabled", "update", "a trigger was switched off because it cannot run"),
     _event("trigger.fired", "other", "a trigger began its action"),
     _event("trigger.execution.completed", "other", "the action of a trigger has ended"),
     _event("trigger.execution.failed", "other", "the action of a trigger has failed"),
@@ -129,6 +132,7 @@ _EVENTS = (
     _event("alert.execution.completed", "other", "an alert was evaluated"),
     _event("alert.execution.failed", "other", "an alert could not be evaluated"),
     _event("webhook.disabled", "update", "a webhook was switched off because its receiver does not answer"),
+    _event("webhook.secret_rotated", "update", "a webhook got a new signing secret"),
     _event("event.consumer_failed", "other", "an event could not be handed on and was left out", public=False),
 )
 

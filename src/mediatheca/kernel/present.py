@@ -27,8 +27,10 @@ SOURCE_TYPES = ("bucket", "collection", "direct_upsert", "signal")
 
 _ALIASES = (*LINEAGE, "created_at", "updated_at")
 _SHOWN_LINEAGE = "_internal.lineage."
-_SHOWN_OTHERWISE = frozenset({*LINEAGE, "lineage_path", "lineage_chain", "document_blobs", "source_blobs"})
-"""System fields that `_internal` shows in a form of their own; the others stand there as they are."""
+_SHOWN_OTHERWISE = frozenset(
+    {*LINEAGE, "lineage_path", "lineage_chain", "document_blobs", "source_blobs", "kept_vectors"}
+)
+"""System fields that `_internal` shows in a form of their own, or not at all; the others stand there as they are."""
 _BLOB_TYPES = ("video", "image", "audio", "text", "pdf")
 _DOCUMENT = ("document_id", "collection_id")
 _RESULT = (*_DOCUMENT, "score", "feature_id", *FINDINGS)
@@ -137,8 +139,7 @@ def stored_path(path: str) -> str:
 def lineage(hit: Hit) -> dict[str, Any]:
     """Where the document comes from; `chain` is ordered from the root object to this document."""
     system = hit.system
-    found: dict[str, Any] = dict.fromkeys(LINEAGE)
-    found.update((name, system[name]) for name in LINEAGE if system.get(name))
+    found: dict[str, Any] = {name: system.get(name) or None for name in LINEAGE}
     if found["source_type"] not in SOURCE_TYPES:
         found["source_type"] = "direct_upsert"
     if found["source_object_id"] is None:
@@ -153,7 +154,7 @@ def chain(hit: Hit) -> list[dict[str, Any]]:
     system = hit.system
     steps = [dict(step) for step in system.get("lineage_chain") or ()]
     extractor = system.get("feature_extractor_id")
-    if extractor and not any(step.get("document_id") == hit.document_id for step in steps):
+    if extractor and hit.document_id not in [step.get("document_id") for step in steps]:
         own = {"collection_id": hit.collection_id, "feature_extractor_id": extractor, "document_id": hit.document_id}
         steps.append({**own, "timestamp": system.get("created_at")})
     return steps

@@ -50,6 +50,9 @@ class VectorQuery:
     exact: bool = False
     exclude: Collection[str] = ()
     with_vectors: Collection[str] = ()
+    bare: bool = False
+    """Hits may come without payload and system fields, for whoever reads those of the few that stay. Where the payload
+    is needed to answer, and where documents answer in place of the index, they come all the same."""
 
 
 def query_chunk(number: int, score: float, *, text: Span | None = None, time_ms: Span | None = None) -> dict[str, Any]:
@@ -84,6 +87,8 @@ class TextQuery:
     phrase: float = 1.0
     """What the score of a document is multiplied with when it holds the words next to each other, in their order; less
     when only some of them are. Not above the best `phrase_pool` documents."""
+    bare: bool = False
+    """As in `VectorQuery`."""
 
 
 def arm_of(query: VectorQuery | TextQuery) -> str:

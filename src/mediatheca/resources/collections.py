@@ -10,13 +10,20 @@ from pydantic import AliasChoices, Field, model_validator
 
 from mediatheca.api.deps import Read, Reader, Write, Writer, answer
 from mediatheca.flows.collections import design
-from mediatheca.flows.ingest.plan import MAX_OBJECTS, check_objects, create_batch, submit_batch
+from mediatheca.flows.ingest.backfill import Wanted, trigger_collection
 from mediatheca.kernel.analysis import language_of
-from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
-from mediatheca.kernel.filters import all_of, parse_filter
+from mediatheca.kernel.errors import ConflictError, ValidationError
+from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.ids import check_name
+from mediatheca.resources._applications import LISTS, Applications, applications_view, checked_applications
+from mediatheca.resources._collection_schedule import (
+    ScheduleSpec,
+    checked_schedule,
+    drop_schedule,
+    schedules_of,
+    set_schedule,
+)
 from mediatheca.resources.base import Context, Resource, Spec, merge
-from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
 
@@ -64,7 +71,7 @@ def _single_extractor(data: Any) -> Any:
     return {**data, "feature_extractor": several[0]}
 
 
-class CollectionSpec(Spec):
+class CollectionSpec(Applications):
     """The body of create."""
 
     collection_name: str
@@ -73,6 +80,7 @@ class CollectionSpec(Spec):
     feature_extractor: ExtractorConfig
     enabled: bool = True
     metadata: dict[str, Any] = Field(default_factory=dict)
+    schedule: ScheduleSpec | None = None
     embedding_task: str | None = None
     language: str | None = Field(None, description="Of the text fields: words are searched by stem; none: as they are.")
     field_languages: dict[str, str] = Field(default_factory=dict, description="Of single text fields.")
@@ -80,16 +88,17 @@ class CollectionSpec(Spec):
     _unwrap = model_validator(mode="before")(_single_extractor)
 
 
-class CollectionPatch(Spec):
+class CollectionPatch(Applications):
     """What may change later; source and extractor may not: clone the collection with other ones."""
 
     collection_name: str | None = None
     description: str | None = None
     enabled: bool | None = None
     metadata: dict[str, Any] | None = None
+    schedule: ScheduleSpec | None = None
 
 
-class CloneSpec(Spec):
+class CloneSpec(Applications):
     """A copy of the declaration under another name; documents are not copied, trigger it to fill it."""
 
     collection_name: str
@@ -135,6 +144,8 @@ def _body(tx: Tx, spec: CollectionSpec, context: Context) -> dict[str, Any]:
         "embedding_task": spec.embedding_task,
         "languages": _languages(spec, designed["indexed_fields"]),
         **designed,
+        **checked_applications(tx, spec),
+        "schedule": checked_schedule(spec.schedule),
     }
 
 
@@ -156,6 +167,8 @@ def _languages(spec: CollectionSpec, indexed: Mapping[str, str]) -> dict[str, st
 def created(tx: Tx, record: Record) -> None:
     """A new collection has a table of documents from the first moment."""
     tx.insert("document_tables", [{"collection_id": record.id}])
+    if record.body.get("schedule"):
+        set_schedule(tx, record.id, record.body["schedule"])
 
 
 def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> tuple[str, dict[str, Any]]:
@@ -164,7 +177,11 @@ def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> 
         raise ConflictError(
             f"{', '.join(fixed)} of a collection cannot change; clone it with other values and trigger it"
         )
-    return merge(record, patch, "collection_name")
+    name, body = merge(record, patch, "collection_name")
+    if patch.schedule is not None:
+        set_schedule(tx, record.id, checked_schedule(patch.schedule) or {})
+    kept = {listed: record.body[listed] for listed in LISTS if listed in record.body}  # null leaves a list alone
+    return name, {**body, **kept, **checked_applications(tx, patch, own=record.id)}
 
 
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
@@ -173,6 +190,7 @@ def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -
     tx.update("chunks", {**where, "status": ["PENDING", "PROCESSING"]}, {"status": "CANCELED"})
     for table in ("document_tables", "tombstones", "derivations", "failures"):
         tx.delete(table, where)
+    drop_schedule(tx, record.id)
     tx.enqueue("collection.drop", where, group=record.id)
     return {"collection_id": record.id}
 
@@ -181,7 +199,11 @@ def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dic
     ids = [record.id for record in records]
     counted = tx.sums("derivations", {"collection_id": ids}, ("documents",), by=("collection_id",)) if ids else []
     counts = {row["collection_id"]: int(row["documents"]) for row in counted}
-    return [_view(record, _count(record, counts, context), context) for record in records]
+    schedules = schedules_of(tx, ids)
+    return [
+        {**_view(record, _count(record, counts, context), context), **schedules.get(record.id, {})}
+        for record in records
+    ]
 
 
 def _count(record: Record, derived: Mapping[str, int], context: Context) -> int:
@@ -218,7 +240,7 @@ def _view(record: Record, documents: int, context: Context) -> dict[str, Any]:
         "schema_version": record.version,
         "lifecycle_state": "active",
         "indexing_status": "quiesced" if context.services.indexer.ready(record.id) else "indexing",
-        "taxonomy_applications": [],
+        **applications_view(body),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
     }
@@ -262,6 +284,7 @@ def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Respon
         metadata=body["metadata"] if spec.metadata is None else spec.metadata,
         embedding_task=body["embedding_task"],
         field_languages=body.get("languages", {}),
+        **{name: getattr(spec, name) if getattr(spec, name) is not None else body.get(name) for name in LISTS},
     )
     context = Context(caller.services, caller.absolute)
     made = tx.put("collection", "col", merged.collection_name, _body(tx, merged, context))
@@ -277,24 +300,9 @@ def trigger(identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerS
     """Process the objects of the sources: one batch per bucket, submitted at once."""
     spec = spec or TriggerSpec()
     collection = tx.get("collection", identifier)
-    if not collection.body["enabled"]:
-        raise ConflictError(f"collection '{collection.id}' is disabled; enable it first")
-    buckets = collection.body["source"]["bucket_ids"]
-    if spec.include_buckets:
-        wanted = {tx.get("bucket", ident).id for ident in spec.include_buckets}
-        buckets = [bucket for bucket in buckets if bucket in wanted]
-    options = {"collection_ids": [collection.id], "dedup_strategy": spec.dedup_strategy}
-    batches, count = [], 0
-    for bucket_id in buckets:
-        for ids in _chunks_of(_objects(tx, bucket_id, collection, spec)):
-            batch = create_batch(tx, bucket_id, ids, **options)
-            batches.append(submit_batch(tx, batch, caller.services.settings.chunk_size))
-            count += len(ids)
-    if not batches:
-        raise BadRequestError(
-            f"the sources of collection '{collection.id}' have no objects to process; upload some first"
-        )
-    tx.emit("collection.triggered", collection.id, {"batch_ids": [batch["batch_id"] for batch in batches]})
+    wanted = Wanted(spec.include_buckets, spec.object_ids, spec.source_filters, spec.dedup_strategy)
+    batches = trigger_collection(tx, collection, wanted, caller.services.settings.chunk_size)
+    count = sum(batch["object_count"] for batch in batches)
     return answer(
         {
             "batch_id": batches[0]["batch_id"],
@@ -303,30 +311,13 @@ def trigger(identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerS
             "task_ids": [batch["task_id"] for batch in batches],
             "batch_count": len(batches),
             "collection_id": collection.id,
-            "source_bucket_ids": buckets,
+            "source_bucket_ids": list(dict.fromkeys(batch["bucket_id"] for batch in batches)),
             "object_count": count,
             "total_tiers": 1,
             "message": f"{count} objects queued",
         },
         202,
     )
-
-
-def _objects(tx: ReadTx, bucket_id: str, collection: Record, spec: TriggerSpec) -> list[str]:
-    if spec.object_ids:
-        check_objects(tx, bucket_id, spec.object_ids)
-        return list(dict.fromkeys(spec.object_ids))
-    given = [collection.body["source"]["source_filters"], spec.source_filters]
-    trees = [tree for tree in (parse_filter(raw, path="source_filters") for raw in given) if tree is not None]
-    if not trees:
-        found = tx.rows("objects", {"bucket_id": bucket_id}, columns=("object_id",), order=("object_id",))
-        return [row["object_id"] for row in found]
-    query = ListQuery(limit=MAX_OBJECTS, filter=all_of(*trees), include_total=False)
-    return [row["object_id"] for row in tx.page("objects", {"bucket_id": bucket_id}, query).rows]
-
-
-def _chunks_of(ids: list[str]) -> list[list[str]]:
-    return [ids[start : start + MAX_OBJECTS] for start in range(0, len(ids), MAX_OBJECTS)]
 
 
 @routes.get("/collections/{identifier}/features", operation_id="describe_collection_features", response_model=None)

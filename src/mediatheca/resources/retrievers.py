@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mediatheca.api.deps import Reader, Write, Writer, answer, json_body
+from mediatheca.flows.alerts.store import alerts_on
 from mediatheca.flows.evaluation import check_learning_config
 from mediatheca.flows.executions_replay import kept_stages
 from mediatheca.flows.learning import forget_retriever
@@ -24,7 +25,7 @@ from mediatheca.kernel.ids import check_name
 from mediatheca.kernel.inputs import input_schema_changes, parse_input_schema
 from mediatheca.kernel.uris import parse_feature_uri
 from mediatheca.resources._executing import context_of, query_of, respond
-from mediatheca.resources.base import Context, Resource, Spec
+from mediatheca.resources.base import Context, Resource, Spec, is_true
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
 
@@ -146,6 +147,11 @@ def _identifiers(record: Record) -> list[str] | None:
 
 
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
+    watching = [] if is_true(query.get("force")) else alerts_on(tx, record.id)
+    if watching:
+        names = ", ".join(alert.name for alert in watching[:5])
+        message = f"{len(watching)} alerts watch retriever '{record.name}' ({names})"
+        raise ConflictError(f"{message}; change or delete them, or add ?force=true")
     for table in ("retriever_versions", "executions"):
         tx.delete(table, {"retriever_id": record.id})
     forget_retriever(tx, record.id)

@@ -67,4 +67,5 @@ def kill(task_id: str, tx: Delete) -> Response:
         cancel_batch(tx, batch, "task canceled")
     elif task["status"] not in ENDED:
         change_task(tx, task_id, "CANCELED", {})
+        tx.cancel_jobs(task_id)
     return answer({"success": True, "message": f"task '{task_id}' is {_get(tx, task_id)['status']}"})

@@ -30,6 +30,7 @@ from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.ordering import SortKey
 from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.taxonomies import TaxonomyView
 
 ENTRY_POINTS = "mediatheca.stages"
 
@@ -123,6 +124,14 @@ class StageContext(Protocol):
             NotFoundError: there is none.
         """
 
+    async def taxonomy(self, identifier: str, version: int | None = None) -> TaxonomyView:
+        """A stored taxonomy of the namespace, by id or name, ready to be compared with.
+
+        Raises:
+            NotFoundError: there is none, or no such version of it.
+            ConflictError: it is not ready, or something it is made of is gone.
+        """
+
     async def execute(
         self,
         pipeline: str | Sequence[dict[str, Any]],
@@ -133,7 +142,8 @@ class StageContext(Protocol):
         filter: Filter | None = None,
         version: int | None = None,
     ) -> list[Hit]:
-        """Run a stored retriever (id or name, of a version or of the current one), or stages on this retriever's collections, as a part of this execution.
+        """Run a stored retriever (id or name, of a version or of the current one), or stages on this retriever's
+        collections, as a part of this execution.
 
         The tenant, the mandatory constraints and what is left of the budgets are the same; `hits` are what the first
         stage gets; `inputs` replace this execution's. What it finds passes `filter`: give `ctx.filter` where that
@@ -163,7 +173,11 @@ class StageContext(Protocol):
 
     async def facet(self, collection_id: str, key: str, limit: int, filter: Filter | None) -> list[tuple[Any, int]]: ...
 
-    async def documents(self, collection_id: str, ids: Sequence[str], vectors: Sequence[str] = ()) -> list[Hit]: ...
+    async def documents(
+        self, collection_id: str, ids: Sequence[str], vectors: Sequence[str] = (), *, bare: bool = False
+    ) -> list[Hit]:
+        """Documents by id, those left out that are missing or may not be seen. `bare`: for their vectors alone; payload
+        and system fields may be empty."""
 
     async def embed(
         self,

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from mediatheca.kernel.templates import compile_tree, is_template
+from mediatheca.kernel.template_trees import compile_tree
+from mediatheca.kernel.templates import is_template
 
 
 def pack(stages: list[Any]) -> dict[str, Any]:

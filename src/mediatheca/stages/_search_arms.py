@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -62,10 +62,11 @@ async def run_arm(search: Search, depth: int, params: Params, ctx: StageContext)
     elif is_empty(search.query):
         await _on_empty(arm, views, depth, ctx)
     elif search.lexical:
-        arm.hits = await _lexical(arm, [view for view, _ in targets], depth, all_of(ctx.filter, search.filters), ctx)
-    else:
         keep = all_of(ctx.filter, search.filters)
-        arm.hits = await _nearest(search, [(v, i) for v, i in targets if i is not None], depth, keep, ctx)
+        arm.hits = await _lexical(arm, [view for view, _ in targets], depth, keep, ctx, bare=params.chooses_first)
+    else:
+        keep, found = all_of(ctx.filter, search.filters), [(v, i) for v, i in targets if i is not None]
+        arm.hits = await _nearest(search, found, depth, keep, ctx, bare=params.chooses_first)
     if search.optional and not arm.hits and not arm.skipped and not await _documents(targets, ctx):
         arm.skipped = f"the optional search on '{search.feature_uri}' was skipped: the index is empty"
     if arm.skipped:
@@ -110,13 +111,13 @@ async def _on_empty(arm: Arm, views: Sequence[CollectionView], depth: int, ctx: 
 
 
 async def _lexical(
-    arm: Arm, views: Sequence[CollectionView], depth: int, keep: Filter | None, ctx: StageContext
+    arm: Arm, views: Sequence[CollectionView], depth: int, keep: Filter | None, ctx: StageContext, *, bare: bool
 ) -> list[Hit]:
     search = arm.search
     text = search.query.value
     if not isinstance(text, str):
         raise ValidationError.at("searches.query.value", "a lexical search needs a text", "string_type")
-    query = text_query(search, depth, keep, ctx)
+    query = replace(text_query(search, depth, keep, ctx), bare=bare)
     pages = await together([ctx.search(view.collection_id, query) for view in views])
     _note_corrections(arm, text, pages, ctx)
     if search.min_score is not None:
@@ -163,11 +164,14 @@ async def _nearest(
     depth: int,
     keep: Filter | None,
     ctx: StageContext,
+    *,
+    bare: bool,
 ) -> list[Hit]:
     queries = []
     for view, index in targets:  # one after the other: the second index of a model finds the vector in the cache
         vector, exclude = await query_vector(search.query, search.feature_uri, index, ctx)
-        queries.append((view, VectorQuery(index.name, vector, depth, keep, search.min_score, exclude=exclude)))
+        query = VectorQuery(index.name, vector, depth, keep, search.min_score, exclude=exclude, bare=bare)
+        queries.append((view, query))
     pages = await together([ctx.search(view.collection_id, query) for view, query in queries])
     spaces = {(index.weights, index.model, index.metric) for _, index in targets}
     if len(spaces) > 1:

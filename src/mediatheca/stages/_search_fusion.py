@@ -32,7 +32,27 @@ async def fused(arms: Sequence[Arm], params: Params, final: int | None, ctx: Sta
     strategy, rankings, weights = await _plan(arms, params, ctx)
     entries = fuse(strategy, rankings, weights, k=params.rrf_k, limit=final)
     ctx.metadata["fusion"] = params.fusion
-    return [_scored(by_key[entry.key], entry, arms, params.fusion) for entry in entries]
+    return await _read([_scored(by_key[entry.key], entry, arms, params.fusion) for entry in entries], ctx)
+
+
+async def _read(hits: list[Hit], ctx: StageContext) -> list[Hit]:
+    """The hits, those of bare searches with their documents; without those that were deleted meanwhile."""
+    bare: dict[str, list[str]] = {}
+    for hit in hits:
+        if not hit.system:
+            bare.setdefault(hit.collection_id, []).append(hit.document_id)
+    if not bare:
+        return hits
+    found = {
+        (document.document_id, collection_id): document
+        for collection_id, ids in bare.items()
+        for document in await ctx.documents(collection_id, ids)
+    }
+    for hit in hits:
+        document = None if hit.system else found.get((hit.document_id, hit.collection_id))
+        if document is not None:
+            hit.payload, hit.system = document.payload, document.system
+    return [hit for hit in hits if hit.system]
 
 
 def _scored(hit: Hit, entry: Fused[tuple[str, str]], arms: Sequence[Arm], name: str) -> Hit:

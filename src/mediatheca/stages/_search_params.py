@@ -153,6 +153,13 @@ class Params(CacheParams):
     degrade_retry: StrictBool = True
     auto_preprocess: bool = True
 
+    @property
+    def chooses_first(self) -> bool:
+        """Documents are read when they were chosen: of several searches, most of what is found is dropped."""
+        said = [self.query_preprocessing, *(search.query_preprocessing for search in self.searches)]
+        by_field = self.group_by is not None or any(how is not None and how.dedup_field is not None for how in said)
+        return len(self.searches) > 1 and not by_field
+
     @model_validator(mode="after")
     def _patient(self) -> Params:
         """A language model takes longer than a search."""

@@ -49,18 +49,19 @@ async def vector_spaces(
     if any(index.sparse for index in indexes.values()):
         message = f"the vectors of '{feature_uri}' are sparse; documents are compared by dense ones"
         raise ValidationError.at("feature_uri", message, "modality")
-    by_collection: dict[str, list[int]] = defaultdict(list)
+    by_collection: dict[str, dict[int, str]] = defaultdict(dict)
     for row, hit in enumerate(hits):
-        collection_id = identity(hit)[0]
+        collection_id, document_id = identity(hit)
         if collection_id in indexes:
-            by_collection[collection_id].append(row)
+            by_collection[collection_id][row] = document_id
     spaces: dict[tuple[str, str, int], Space] = {}
     for collection_id, rows in by_collection.items():
         index = indexes[collection_id]
         space = spaces.setdefault((index.model, index.weights, index.dimensions), Space(index))
-        found = await _read([hits[row] for row in rows], index.name, ctx)
-        for row in rows:
-            vector = found.get(identity(hits[row])[1])
+        held = {ident: hits[row].vectors[index.name] for row, ident in rows.items() if index.name in hits[row].vectors}
+        found = held | await _read(collection_id, [i for i in rows.values() if i not in held], index.name, ctx)
+        for row, ident in rows.items():
+            vector = found.get(ident)
             if vector is not None:
                 space.rows.append(row)
                 space.vectors.append(vector if vector.ndim == 1 else vector.mean(axis=0))
@@ -70,16 +71,14 @@ async def vector_spaces(
     return sorted((s for s in spaces.values() if s.rows), key=lambda space: -len(space.rows))
 
 
-async def _read(hits: Sequence[Hit], name: str, ctx: StageContext) -> dict[str, Vector]:
-    """By document id: from the hits where they have it, else from the store."""
-    held = {identity(hit)[1]: hit.vectors[name] for hit in hits if name in hit.vectors}
-    missing = list(dict.fromkeys(ident for hit in hits if (ident := identity(hit)[1]) not in held))
-    collection_id = identity(hits[0])[0]
+async def _read(collection_id: str, idents: Sequence[str], name: str, ctx: StageContext) -> dict[str, Vector]:
+    """By document id. Several rows may stand for one document."""
+    missing, found = list(dict.fromkeys(idents)), {}
     for start in range(0, len(missing), READ_AT_ONCE):
-        for found in await ctx.documents(collection_id, missing[start : start + READ_AT_ONCE], [name]):
-            if name in found.vectors:
-                held[found.document_id] = found.vectors[name]
-    return held
+        for hit in await ctx.documents(collection_id, missing[start : start + READ_AT_ONCE], [name], bare=True):
+            if name in hit.vectors:
+                found[hit.document_id] = hit.vectors[name]
+    return found
 
 
 def known_feature(feature_uri: str | None, collections: Iterable[CollectionView], name: str) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 from pydantic import AliasChoices, BaseModel, Field
 
 from mediatheca.kernel.cluster_labels import keywords
+from mediatheca.kernel.clustering import Labels, Matrix, unit_rows
 from mediatheca.kernel.hits import as_document, write_field
 from mediatheca.kernel.search import Hit
 from mediatheca.stages import CollectionView, Need, StageContext, stage
-from mediatheca.stages._clustering import OUTLIER, Algorithm, Labels, Matrix, label, require_sklearn
+from mediatheca.stages._clustering import OUTLIER, Algorithm, label, require_sklearn
 from mediatheca.stages._fields import FieldPath, rename, text_of
 from mediatheca.stages._vectors import Space, known_feature, searched_feature, vector_spaces
 
@@ -26,7 +27,9 @@ log = logging.getLogger(__name__)
 
 
 class Params(BaseModel):
-    algorithm: Algorithm = Field("hdbscan", description="hdbscan and dbscan find the number of clusters themselves.")
+    algorithm: Algorithm = Field(
+        "hdbscan", description="hdbscan, dbscan and leiden find the number of clusters themselves."
+    )
     n_clusters: int | None = Field(
         None,
         ge=2,
@@ -35,7 +38,7 @@ class Params(BaseModel):
         description="Clusters to make; not given: a tenth of the documents, 2 to 8.",
     )
     min_cluster_size: int = Field(
-        5, ge=2, le=100, description="hdbscan, dbscan: members at least; a third of all at most."
+        5, ge=2, le=100, description="hdbscan, dbscan, leiden: members at least; a third of all at most."
     )
     feature_uri: str | None = Field(None, description="The vectors to cluster by; not given: those of the last search.")
     output_mode: Literal["clusters", "labeled", "representatives"] = Field(
@@ -136,8 +139,7 @@ async def _space(hits: list[Hit], params: Params, ctx: StageContext) -> Space | 
 
 
 def _cluster(hits: list[Hit], space: Space, params: Params) -> list[_Cluster]:
-    lengths = np.linalg.norm(space.matrix, axis=1, keepdims=True)
-    vectors: Matrix = (space.matrix / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    vectors = unit_rows(space.matrix)
     count = params.n_clusters or max(2, min(8, len(vectors) // 10))
     labels = label(vectors, params.algorithm, count, params.min_cluster_size)
     numbers = sorted(set(labels.tolist()), key=lambda number: (number == OUTLIER, number))

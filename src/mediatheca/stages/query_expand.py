@@ -12,7 +12,7 @@ from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.kernel.fusion import Fused, fuse
 from mediatheca.kernel.hits import Identity, identity, write_field
 from mediatheca.kernel.search import Hit
-from mediatheca.kernel.templates import BLANK, compile_tree
+from mediatheca.kernel.template_trees import BLANK, compile_tree
 from mediatheca.stages import LANGUAGE, CollectionView, KeysOf, StageContext, stage
 from mediatheca.stages._fields import as_text, rename
 from mediatheca.stages._language import ModelParams, query_of

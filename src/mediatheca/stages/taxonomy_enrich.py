@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
+from mediatheca.kernel.assignments import Assignment, FieldRule, enriched
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import Leaf
@@ -18,6 +19,7 @@ from mediatheca.stages import CollectionView, FilterParam, StageContext, stage
 from mediatheca.stages._fields import FieldPath, OutputField, as_text, rename, text_of
 from mediatheca.stages._language import MAX_TIME_MS, Missed, each, split_by, tell_missed
 from mediatheca.stages._search_spellings import find_index
+from mediatheca.stages._taxonomies import classify
 from mediatheca.stages._vectors import searched_feature, vector_spaces
 
 AT_ONCE = 20
@@ -26,7 +28,7 @@ EXAMPLES_PER_LABEL = 5
 SECONDS = MAX_TIME_MS / 1000 * 0.95
 
 
-class FieldRule(BaseModel):
+class TakenField(BaseModel):
     """One field taken over from the matching labelled document."""
 
     field_path: FieldPath
@@ -35,16 +37,22 @@ class FieldRule(BaseModel):
 
 
 class Params(BaseModel):
+    taxonomy_id: str | None = Field(
+        None,
+        max_length=200,
+        description="A stored taxonomy, by id or name: its mappings and its retriever say how documents are compared.",
+    )
+    version: int | None = Field(None, ge=1, description="Of the taxonomy; the newest one by default.")
     reference_collection_id: str | None = Field(
         None,
         validation_alias=AliasChoices("reference_collection_id", "reference_collection"),
-        description="The collection of labelled documents, by id or name.",
+        description="Without a taxonomy: the collection of labelled documents, by id or name.",
     )
     feature_uri: str | None = Field(None, description="The vectors to compare; not given: those of the last search.")
     content_field: FieldPath | None = Field(None, description="Text of documents that have no such vector.")
     label_field: FieldPath = Field("label", description="The label of a labelled document.")
     parent_field: FieldPath = Field("parent", description="Id or label of the labelled document above it.")
-    fields: list[FieldRule] = Field([], max_length=50, description="Fields taken over from the best match.")
+    fields: list[TakenField] = Field([], max_length=50, description="Fields taken over from the best match.")
     top_k: int = Field(3, ge=1, le=50, description="Labels of one document.")
     min_score: float = Field(
         0.0, ge=-1, le=1, validation_alias=AliasChoices("min_score", "min_confidence"), description="Least similarity."
@@ -73,11 +81,11 @@ class _Label:
 def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:
     params = {name: value for name, value in raw.items() if value is not None}
     rename(params, "reference_collection_id", "reference_collection")
-    if not params.get("reference_collection_id"):
-        message = "is required: the collection of labelled documents"
-        if params.get("taxonomy_id"):
-            message += "; a taxonomy cannot be named here, name the collection that it is made of"
-        raise ValidationError.at("reference_collection_id", message, "missing")
+    if bool(params.get("reference_collection_id")) == bool(params.get("taxonomy_id")):
+        message = (
+            "give one of taxonomy_id and reference_collection_id: the taxonomy, or a collection of labelled documents"
+        )
+        raise ValidationError.at("taxonomy_id", message, "missing")
     entries = params.get("fields", [])
     if isinstance(entries, list):
         params["fields"] = [{"field_path": entry} if isinstance(entry, str) else entry for entry in entries]
@@ -92,19 +100,21 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     icon="tags",
     aliases=("taxonomy",),
     cost_tier="moderate",
-    example={"reference_collection_id": "product categories", "label_field": "name", "top_k": 1, "min_score": 0.5},
+    example={"taxonomy_id": "product-categories", "top_k": 1, "min_score": 0.5},
     hard_timeout_ms=MAX_TIME_MS,
     prepare=_prepare,
 )
 async def taxonomy_enrich(hits: list[Hit], params: Params, ctx: StageContext) -> list[Hit]:
-    """Label documents by the labelled documents of another collection whose vectors are most alike.
+    """Label documents by a taxonomy, or by the labelled documents of another collection whose vectors are most alike.
 
-    Vectors of the same model are compared; a document without one is compared by its text. Documents that are like none
-    get no label. No language model is called.
+    A taxonomy brings its own input mappings and its own retriever. Else vectors of the same model are compared; a
+    document without one is compared by its text. Documents that are like none get no label.
     """
     chosen, skipped = split_by(hits, params.when)
     if not chosen:
         return hits
+    if params.taxonomy_id is not None:
+        return await _by_taxonomy(hits, chosen, params.taxonomy_id, params, ctx)
     assert params.reference_collection_id is not None
     view = await ctx.collection(params.reference_collection_id)
     vectors, index = await _vectors(chosen, view, params, ctx)
@@ -116,6 +126,61 @@ async def taxonomy_enrich(hits: list[Hit], params: Params, ctx: StageContext) ->
     with_label = sum(bool(found) for found in labels.values())
     ctx.metadata.update(labelled=with_label, without_label=len(chosen) - with_label, skipped=skipped)
     return [row for hit in hits for row in _rows(hit, labels.get(id(hit), []), params)]
+
+
+async def _by_taxonomy(
+    hits: list[Hit], chosen: Sequence[Hit], taxonomy: str, params: Params, ctx: StageContext
+) -> list[Hit]:
+    view = await ctx.taxonomy(taxonomy, params.version)
+    given = params.model_fields_set
+    rules = [FieldRule(r.field_path, r.target_field or r.field_path, r.merge_mode) for r in params.fields]
+    found = await classify(
+        chosen,
+        view,
+        ctx,
+        top_k=params.top_k if "top_k" in given else view.top_k,
+        min_score=params.min_score if "min_score" in given else None,
+        rules=rules if "fields" in given and rules else None,
+        seconds=SECONDS,
+    )
+    labels = {id(hit): assignments for hit, assignments in zip(chosen, found, strict=True)}
+    for hit in chosen:
+        hit.payload, _ = enriched(hit.payload, labels[id(hit)], "best_match", tree=False)
+        write_field(hit, params.result_field, _assigned(labels[id(hit)], params))
+    with_label = sum(map(bool, found))
+    ctx.metadata.update(labelled=with_label, without_label=len(chosen) - with_label, skipped=len(hits) - len(chosen))
+    ctx.metadata.update(taxonomy_id=view.taxonomy_id, taxonomy_version=view.version)
+    return [row for hit in hits for row in _expanded(hit, labels.get(id(hit), []), params)]
+
+
+def _assigned(found: Sequence[Assignment], params: Params) -> dict[str, Any]:
+    """The same form of answer for the nodes of a taxonomy."""
+    shown = [
+        {"id": entry.node.node_id, "name": entry.node.label, "confidence": entry.node.score, "path": entry.path}
+        for entry in found
+    ]
+    above = found[0].tiers[:-1] if found and params.include_ancestors else ()
+    return {
+        "primary": {name: shown[0][name] for name in ("id", "name", "confidence")} if shown else None,
+        "all": shown,
+        "ancestors": [
+            {"id": tier.node_id, "name": tier.label, "level": level}
+            for level, tier in enumerate(above[-params.max_depth :])
+        ],
+        "path": " > ".join(found[0].path) if found else None,
+    }
+
+
+def _expanded(hit: Hit, found: Sequence[Assignment], params: Params) -> list[Hit]:
+    """The document; with `expand` once for every label."""
+    if not params.expand or len(found) < 2:
+        return [hit]
+    made = []
+    for number, entry in enumerate(found):
+        row = derived(hit, dict(hit.payload), row=str(number))
+        write_field(row, params.result_field, _assigned([entry], params))
+        made.append(row)
+    return made
 
 
 async def _vectors(

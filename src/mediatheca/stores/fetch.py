@@ -139,6 +139,11 @@ class Fetcher:
                 target = following
         raise BadRequestError(f"url: more than {MAX_REDIRECTS} redirects; give the final address")
 
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """How certificates are checked."""
+        return self._tls
+
     def named(self, url: httpx.URL) -> bool:
         """Whether the operator named this host, or its address, in the allow-list."""
         return self._guard.named(_host(url), _port(url))

@@ -10,60 +10,33 @@ class TestMyStore(DocumentStoreContract):
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mediatheca.kernel.documents import Document, Metric, Vector, VectorIndex
+from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import ConflictError, MediathecaError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.stores.documents.base import DocumentStore, Scan, Tombstones
-
-DENSE = VectorIndex("text_v1_dense", "mixpeek://text@v1/dense", 4)
-OTHER = VectorIndex("image_v1_Other.näme/2", "mixpeek://image@v1/other", 3)
-MULTI = VectorIndex("page_v1_tokens", "mixpeek://page@v1/tokens", 3, multi=True)
-COLLECTION = "col_contract"
-
-
-def make(ident: str, payload: dict[str, Any] | None = None, **fields: Any) -> Document:
-    """A document of the contract's collection."""
-    return Document(ident, COLLECTION, {"n": ident} if payload is None else payload, **fields)
-
-
-def dense(*values: float) -> dict[str, Vector]:
-    return {DENSE.name: np.array(values, np.float32)}
-
-
-def ids(documents: Sequence[Document]) -> list[str]:
-    return [document.document_id for document in documents]
+from mediatheca.testing.document_data import (
+    COLLECTION,
+    DENSE,
+    MULTI,
+    OTHER,
+    changed,
+    dense,
+    found,
+    ids,
+    make,
+)
+from mediatheca.testing.document_nearest import NearestRules
+from mediatheca.testing.document_sharing import SharingRules
 
 
-def found(store: DocumentStore, scan: Scan | None = None, **options: Any) -> list[str]:
-    return ids(list(store.scan(COLLECTION, scan or Scan(), **options)))
-
-
-def changed(store: DocumentStore, after: int = 0, upto: int | None = None) -> list[Document]:
-    return [document for page in store.changes(COLLECTION, after, upto) for document in page]
-
-
-class DocumentStoreContract:
-    """What `mediatheca.stores.documents.base` promises. Filters are in `DocumentFilterContract`."""
-
-    @pytest.fixture
-    def store(self) -> DocumentStore:
-        raise NotImplementedError("give a fixture `store`: an empty document store")
-
-    @pytest.fixture
-    def other(self) -> DocumentStore:
-        raise NotImplementedError("give a fixture `other`: a second store on the same data")
-
-    @pytest.fixture(autouse=True)
-    def _table(self, store: DocumentStore) -> None:
-        store.ensure(COLLECTION, [DENSE])
+class DocumentStoreContract(NearestRules, SharingRules):
+    """What `mediatheca.stores.documents.base` promises. Vectors in bulk are in `DocumentVectorsContract`."""
 
     # -- tables
 
@@ -377,146 +350,3 @@ class DocumentStoreContract:
     def test_an_id_that_is_no_key_is_refused(self, store: DocumentStore, ident: str) -> None:
         with pytest.raises(ValidationError, match="document_id"):
             store.upsert(COLLECTION, [make(ident)], 1)
-
-    # -- exact search
-
-    @pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])
-    def test_nearest_agrees_with_a_scan_in_numpy(self, store: DocumentStore, metric: Metric) -> None:
-        index = VectorIndex(DENSE.name, DENSE.feature_uri, 4, metric)
-        matrix = np.random.default_rng(2).normal(size=(300, 4)).astype(np.float32)
-        store.upsert(COLLECTION, [make(f"{i:03d}", vectors={DENSE.name: v}) for i, v in enumerate(matrix)], 1)
-        store.upsert(COLLECTION, [make("none")], 2)
-        query = np.array([0.3, -1, 0.5, 0.1], np.float32)
-        wide = matrix.astype(np.float64)
-        scores = {
-            "dot": wide @ query,
-            "cosine": wide @ query / np.linalg.norm(wide, axis=1) / np.linalg.norm(query),
-            "euclid": 1 / (1 + np.linalg.norm(wide - query, axis=1)),
-        }[metric]
-        order = np.argsort(-scores)[:20]
-        near = store.nearest(COLLECTION, index, query, 20)
-        assert ids([d for _, d in near]) == [f"{i:03d}" for i in order]
-        np.testing.assert_allclose([s for s, _ in near], scores[order], atol=1e-6)
-        assert len(store.nearest(COLLECTION, index, query, 1000)) == 300
-
-    @pytest.mark.parametrize("metric", ["cosine", "dot", "euclid"])
-    def test_nearest_of_a_multi_vector_is_max_sim(self, store: DocumentStore, metric: Metric) -> None:
-        index = VectorIndex(MULTI.name, MULTI.feature_uri, 3, metric, multi=True)
-        store.ensure(COLLECTION, [DENSE, index])
-        rng = np.random.default_rng(3)
-        stored = {f"{i:02d}": rng.normal(size=(rng.integers(1, 6), 3)).astype(np.float32) for i in range(40)}
-        store.upsert(COLLECTION, [make(k, vectors={MULTI.name: v}) for k, v in stored.items()] + [make("x")], 1)
-        query = rng.normal(size=(2, 3)).astype(np.float32)
-        expected = {k: _max_sim(query, v, metric) for k, v in stored.items()}
-        near = store.nearest(COLLECTION, index, query, 10)
-        best = sorted(expected, key=lambda k: -expected[k])[:10]
-        assert ids([d for _, d in near]) == best
-        np.testing.assert_allclose([s for s, _ in near], [expected[k] for k in best], rtol=1e-5)
-
-    def test_equal_scores_are_ordered_by_id(self, store: DocumentStore) -> None:
-        store.upsert(COLLECTION, [make(i, vectors=dense(1, 1, 1, 1)) for i in "dbca"], 1)
-        assert ids([d for _, d in store.nearest(COLLECTION, DENSE, np.ones(4, np.float32), 4)]) == list("abcd")
-
-    @pytest.mark.parametrize("query", [np.ones(3), np.ones((2, 4)), np.array([1, 2, 3, np.nan])])
-    def test_a_query_that_does_not_fit_is_refused(self, store: DocumentStore, query: Any) -> None:
-        with pytest.raises(ValidationError, match="vector"):
-            store.nearest(COLLECTION, DENSE, query, 3)
-
-    # -- versions, threads, processes
-
-    def test_another_store_sees_every_commit_at_once(self, store: DocumentStore, other: DocumentStore) -> None:
-        for number in range(1, 30):
-            writer, reader = (store, other) if number % 2 else (other, store)
-            writer.upsert(COLLECTION, [make(f"{number:02d}")], number)
-            assert ids(reader.get(COLLECTION, [f"{number:02d}"])) == [f"{number:02d}"]
-            assert reader.count(COLLECTION) == number == reader.last_seq(COLLECTION)
-
-    def test_maintenance_changes_no_document(self, store: DocumentStore, other: DocumentStore) -> None:
-        for number in range(1, 40):
-            rows = [make(f"{i}", {"v": number}, object_id=f"o{i}") for i in range(number % 7, 20)]
-            store.upsert(COLLECTION, rows, number, [f"o{number % 5}"])
-        before = changed(store)
-        store.maintain(COLLECTION)
-        assert _plain(changed(store)) == _plain(before) == _plain(changed(other))
-        other.upsert(COLLECTION, [make("new")], 100)
-        assert store.last_seq(COLLECTION) == 100
-
-    def test_a_tag_holds_through_maintenance_and_its_name_is_unique(self, store: DocumentStore) -> None:
-        store.upsert(COLLECTION, [make("a")], 1)
-        store.tag(COLLECTION, "snap")
-        with pytest.raises(ConflictError, match="snap"):
-            store.tag(COLLECTION, "snap")
-        store.upsert(COLLECTION, [make("b")], 2)
-        store.maintain(COLLECTION)
-        assert found(store) == ["a", "b"]
-
-    def test_threads_read_while_others_write_and_maintain(self, store: DocumentStore) -> None:
-        stop, faults = threading.Event(), []
-
-        def read() -> None:
-            try:
-                while not stop.is_set():
-                    seen = store.get(COLLECTION, [f"{i}" for i in range(10)], vectors=True)
-                    # All ten are written in each commit: a read is never torn between two.
-                    assert len({(d.write_seq, d.payload["v"], float(d.vectors[DENSE.name][0])) for d in seen}) <= 1
-                    assert len(list(store.scan(COLLECTION, Scan()))) in (0, 10)
-                    store.count(COLLECTION)
-            except BaseException as fault:
-                faults.append(fault)
-
-        readers = [threading.Thread(target=read) for _ in range(3)]
-        for thread in readers:
-            thread.start()
-        for number in range(1, 41):
-            rows = [make(f"{i}", {"v": number}, vectors=dense(number, 0, 0, 1)) for i in range(10)]
-            store.upsert(COLLECTION, rows, number)
-            if number % 10 == 0:
-                store.maintain(COLLECTION)
-        stop.set()
-        for thread in readers:
-            thread.join()
-        assert faults == []
-
-    def test_threads_that_write_take_turns(self, store: DocumentStore) -> None:
-        """The lease is the caller's; here a lock gives out the numbers, in order."""
-        lock, numbers, faults = threading.Lock(), iter(range(1, 1000)), []
-
-        def write(worker: int) -> None:
-            try:
-                for turn in range(10):
-                    with lock:
-                        store.upsert(
-                            COLLECTION, [make(f"{turn}", {"by": worker}), make(f"{worker}-{turn}")], next(numbers)
-                        )
-            except BaseException as fault:
-                faults.append(fault)
-
-        threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert faults == []
-        assert len(set(found(store))) == len(found(store)) == 50
-
-    def test_a_store_that_works_passes_its_check(self, store: DocumentStore) -> None:
-        store.check()
-
-    def test_a_closed_store_says_so(self, store: DocumentStore) -> None:
-        store.close()
-        with pytest.raises(MediathecaError, match="closed"):
-            store.count(COLLECTION)
-
-
-def _max_sim(query: Vector, tokens: Vector, metric: Metric) -> float:
-    """MaxSim as the index engine defines it, written the slow way."""
-    a, b = query.astype(np.float64), tokens.astype(np.float64)
-    if metric == "euclid":
-        return float(1 / (1 + np.sqrt(sum(min(((x - y) ** 2).sum() for y in b) for x in a))))
-    if metric == "cosine":
-        a, b = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in (a, b))
-    return float(sum(max(float(x @ y) for y in b) for x in a))
-
-
-def _plain(documents: Sequence[Document]) -> list[tuple[Any, ...]]:
-    return [(d.document_id, d.write_seq, d.deleted, d.payload, d.object_id, d.created_at) for d in documents]

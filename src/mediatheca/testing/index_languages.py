@@ -12,7 +12,7 @@ import pytest
 from mediatheca.kernel.lexical import bm25
 from mediatheca.kernel.search import TextQuery
 from mediatheca.stores.index.base import IndexSpec, SearchIndex
-from mediatheca.testing.index import COLLECTION, document, found, key
+from mediatheca.testing.index_data import COLLECTION, document, found, key
 
 SPEC = IndexSpec(
     COLLECTION, (), {"body": "text", "titel": "text", "plain": "text"}, {"body": "english", "titel": "german"}

@@ -177,7 +177,7 @@ class MemorySearcher:
         found = self._matching(collection_id, query.filter)
         hits = self._lexical(collection_id, query) if isinstance(query, TextQuery) else self._nearest(found, query)
         hits.sort(key=lambda hit: (-hit.score, hit.document_id))
-        return hits[: query.limit], self.degraded
+        return [_bare(hit) if query.bare else hit for hit in hits[: query.limit]], self.degraded
 
     def _nearest(self, documents: Sequence[Document], query: VectorQuery) -> list[Hit]:
         metric = self.indexes[query.using].metric if query.using in self.indexes else "cosine"
@@ -228,17 +228,22 @@ class MemorySearcher:
         return sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:limit], self.degraded
 
     async def get(
-        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = ()
+        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
     ) -> tuple[list[Hit], bool]:
         self.calls["get"] += 1
         held = self.documents.get(collection_id, {})
-        return [_hit(held[ident], 0.0, with_vectors) for ident in ids if ident in held], self.degraded
+        hits = [_hit(held[ident], 0.0, with_vectors) for ident in ids if ident in held]
+        return [_bare(hit) if bare else hit for hit in hits], self.degraded
 
 
 def _hit(document: Document, score: float, with_vectors: Collection[str] = ()) -> Hit:
     vectors = {name: document.vectors[name] for name in with_vectors if name in document.vectors}
     payload = dict(document.payload)
     return Hit(document.document_id, document.collection_id, score, payload, system_fields(document), vectors)
+
+
+def _bare(hit: Hit) -> Hit:
+    return replace(hit, payload={}, system={})
 
 
 def similarity(query: Vector, vector: Vector, metric: str) -> float:

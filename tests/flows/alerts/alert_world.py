@@ -23,6 +23,8 @@ DIMENSIONS = 8
 SPOTS = VectorIndex("spots", "spots", DIMENSIONS, "cosine", False, "", "", ())
 FIELDS = {"title": "text", "body": "text", "price": "float", "code": "keyword"}
 _numbers = itertools.count(1)
+Written = tuple[dict[str, Any], np.ndarray | None]
+"""Payload and vector."""
 
 
 class AlertWorld:
@@ -69,7 +71,9 @@ class AlertWorld:
         with self.services.db.read(self.scope) as tx:
             return tx.get("collection", collection)
 
-    def write(self, documents: Mapping[str, tuple[dict[str, Any], np.ndarray | None]], collection: str = "") -> list[str]:
+    def write(
+        self, documents: Mapping[str, tuple[dict[str, Any], np.ndarray | None]], collection: str = ""
+    ) -> list[str]:
         """Documents by id: payload and vector."""
         target = self.record(collection or self.collection)
 

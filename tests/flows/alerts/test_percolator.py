@@ -1,4 +1,4 @@
-"""Percolation against brute force: every retriever run after every write, the documents of that write among its answer."""
+"""Percolation against brute force: every retriever run after every write, its answer cut to what was written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from alert_world import DIMENSIONS, AlertWorld, search, stage, step, words
 
-VOCABULARY = "red green blue fire fires water mountain mountains sea rose night ready tea".split()
+VOCABULARY = [
+    "red", "green", "blue", "fire", "fires", "water", "mountain", "mountains", "sea", "rose", "night", "ready", "tea",
+]  # fmt: skip
 CODES = ["a", "b", "c", "d"]
 Alerts = dict[str, tuple[str, dict[str, Any]]]
 """Alert → its retriever and inputs."""

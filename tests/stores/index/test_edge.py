@@ -21,7 +21,8 @@ from mediatheca.kernel.sparse import sparse_vector
 from mediatheca.stores.index import edge_shard
 from mediatheca.stores.index.base import IndexSpec
 from mediatheca.stores.index.edge import EdgeIndex
-from mediatheca.testing.index import COLLECTION, SPEC, SearchIndexContract, document, key, vector
+from mediatheca.testing.index import SearchIndexContract
+from mediatheca.testing.index_data import COLLECTION, SPEC, document, key, vector
 from mediatheca.testing.index_languages import LanguageContract
 
 

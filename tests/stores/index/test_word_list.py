@@ -11,7 +11,7 @@ from mediatheca.kernel.search import TextQuery
 from mediatheca.stores.index.base import IndexSpec
 from mediatheca.stores.index.edge import EdgeIndex
 from mediatheca.stores.index.word_list import NAME
-from mediatheca.testing.index import COLLECTION, SPEC, document, found, key
+from mediatheca.testing.index_data import COLLECTION, SPEC, document, found, key
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from mediatheca.flows.alerts.inputs import split_mappings
 from mediatheca.flows.alerts.running import Runs, Trouble
 from mediatheca.flows.alerts.standing import Way, way_of
 from mediatheca.flows.alerts.standing_set import Entry
+from mediatheca.flows.applications import works_on_new
 from mediatheca.flows.retrievers import TTL_S, Compiled, RetrieverPlans
 from mediatheca.kernel.errors import MediathecaError, NotFoundError
 from mediatheca.kernel.filters import Filter, parse_filter
@@ -21,6 +22,9 @@ from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tx import ReadTx, Record
 
 KIND = "alert"
+SYSTEM = "system"
+"""Parent of the records of alerts on system conditions, which no document concerns."""
+WATCHING = {"kind": KIND, "parent": ""}
 _TOPICS = {"resource:alert", "resource:retriever", "resource:collection", "resource:namespace"}
 _AT_ONCE = 500
 GONE = "its retriever was deleted"
@@ -99,7 +103,7 @@ class Entries:
         if found is None:
             return _told(Way("direct", told, (f"{told}; {AGAIN}",)), alert.body.get("watched") or [])
         named = attached.get(alert.id)
-        applied = [(ident, how) for ident, how in named or () if _on_ingest(how)]
+        applied = [(ident, how) for ident, how in named or () if works_on_new(how)]
         mapped = any(split_mappings(how.get("input_mappings") or [])[1] for _, how in applied)
         way = way_of(found.plan, no_results=_waits(alert), mapped=mapped)
         watched = [view.collection_id for view in found.plan.collections] if named is None else [i for i, _ in applied]
@@ -133,7 +137,7 @@ class Entries:
     def _read(self, scope: Scope, before: _Known) -> _Known:
         generation = self._generation
         with self._db.read(scope) as tx:
-            versions = {r["id"]: r["version"] for r in tx.rows("resources", {"kind": KIND}, columns=("id", "version"))}
+            versions = {r["id"]: r["version"] for r in tx.rows("resources", WATCHING, columns=("id", "version"))}
             alerts = _alerts(tx, versions, before.alerts)
             retrievers = tx.rows("resources", {"kind": "retriever"}, columns=("id", "version"))
             collections = tx.resources("collection")
@@ -182,7 +186,7 @@ class Entries:
                 yield 0, self._entry(scope, known, alert, collection_id, {})
             return
         for ident, how in attached:
-            if ident == collection_id and _on_ingest(how):
+            if ident == collection_id and works_on_new(how):
                 yield int(how.get("priority") or 0), self._entry(scope, known, alert, collection_id, how)
 
     def _watches(self, scope: Scope, known: _Known, alert: Record, collection_id: str) -> bool:
@@ -253,7 +257,7 @@ def _alerts(tx: ReadTx, versions: Mapping[str, int], before: Mapping[str, Record
     changed = [i for i, version in versions.items() if i not in before or before[i].version != version]
     read: dict[str, Record] = {}
     if len(changed) > _AT_ONCE * 4:
-        read = {record.id: record for record in tx.resources(KIND)}
+        read = {record.id: record for record in tx.resources(KIND, {"parent": ""})}
     else:
         for at in range(0, len(changed), _AT_ONCE):
             read |= {record.id: record for record in tx.resources(KIND, {"id": changed[at : at + _AT_ONCE]})}
@@ -273,10 +277,6 @@ def _attached(collections: Sequence[Record], alerts: Mapping[str, Record]) -> At
             named = str(how.get("alert_id") or "")
             found[named if named in alerts else by_name.get(named, named)].append((record.id, how))
     return dict(found)
-
-
-def _on_ingest(how: Mapping[str, Any]) -> bool:
-    return how.get("enabled", True) is not False and how.get("execution_mode") in (None, "on_ingest")
 
 
 def _scroll(how: Mapping[str, Any]) -> Filter | None:

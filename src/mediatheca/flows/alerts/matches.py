@@ -55,16 +55,15 @@ def shown_score(score: float, *, bounded: bool) -> float:
     return max(0.0, min(1.0, score)) if bounded else max(0.0, score) / (1.0 + max(0.0, score))
 
 
-def match_view(match: Match, *, bounded: bool, scores: bool = True) -> dict[str, Any]:
+def match_view(match: Match, *, bounded: bool) -> dict[str, Any]:
     """One match as an execution shows it."""
     hit = match.hit
-    shown: dict[str, Any] = {
+    return {
         "document_id": hit.document_id,
         "collection_id": hit.collection_id,
         "asset_id": hit.system.get("root_object_id") or hit.system.get("object_id") or None,
-        "score": shown_score(match.score, bounded=bounded) if scores else 0.0,
-        "raw_score": match.score if scores else None,
-        "matched_features": dict(match.features) if scores else {},
+        "score": shown_score(match.score, bounded=bounded),
+        "raw_score": match.score,
+        "matched_features": dict(match.features),
         "metadata": hit.payload,
     }
-    return shown

@@ -39,6 +39,10 @@ log = structlog.get_logger()
 
 MAX_CHANGED = 100_000
 """Changed documents of a collection that are remembered between two passes; more: any may have changed."""
+SCAN_FROM = 32
+"""Queries that are new to a pass; from so many on, one scan of the collection may replace asking for each."""
+SCAN_UPTO = 200
+"""Documents that are multiplied in the time of asking one query."""
 Found = dict[int, dict[int, tuple[float, str]]]
 """Entry → document → best score, and what found it."""
 
@@ -162,6 +166,10 @@ class Percolator:
             result.matches = [match for match in result.matches if _created(match.hit) >= since]
         return result
 
+    def watching(self, scope: Scope, collection_id: str) -> set[str]:
+        """The alerts that watch a collection."""
+        return {entry.alert.id for entry in self._entries.of(scope, collection_id)}
+
     def describe(self, scope: Scope, alert: Record, attached: Attached) -> dict[str, Any]:
         """How an alert works, for its view: mode, reason, the collections it watches, warnings."""
         return self._entries.describe(scope, alert, attached)
@@ -239,30 +247,49 @@ class _Pass:
             self._learn(group, number)
         vectors = np.stack([self._documents[place].vectors[name] for place in rows])
         pairs = self._set.vectors[name].reaching(vectors, group.ranks.floors())
-        order = np.argsort(pairs.queries, kind="stable")
-        queries, starts = np.unique(pairs.queries[order], return_index=True)
-        near, scores = pairs.documents[order], pairs.scores[order]
-        for number, own, own_scores in zip(
-            queries.tolist(), np.split(near, starts[1:]), np.split(scores, starts[1:]), strict=True
+        found: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        for row, number, score in zip(
+            pairs.documents.tolist(), pairs.queries.tolist(), pairs.scores.tolist(), strict=True
         ):
             arm = group.arms[number]
-            found = [
-                (rows[row], score)
-                for row, score in zip(own.tolist(), own_scores.tolist(), strict=True)
-                if self._passes(arm.filter, rows[row]) and not self._excluded(arm, rows[row])
-            ]
-            if found:
-                self._admit(group, number, found)
+            if self._passes(arm.filter, rows[row]) and not self._excluded(arm, rows[row]):
+                found[number].append((rows[row], score))
+        states = group.ranks.states()
+        learned = self._learn_many(name, group, [number for number in found if states[number] == UNKNOWN])
+        for number, held in sorted(found.items()):
+            self._admit(group, number, held, counted=number in learned)
 
     def _excluded(self, arm: Arm, place: int) -> bool:
         query = arm.query
         return isinstance(query, VectorQuery) and self._documents[place].document_id in query.exclude
 
-    def _admit(self, group: Group, number: int, found: Sequence[tuple[int, float]]) -> None:
-        """Leave out what does not come among the best that the query gives."""
+    def _learn_many(self, name: str, group: Group, numbers: Sequence[int]) -> set[int]:
+        """For how many documents of the collection these queries have room, from one scan of it; those that have any.
+
+        The documents of this pass are among them."""
+        collection_id, index = self._set.spec.collection_id, self._set.vector_index(name)
+        if len(numbers) < SCAN_FROM or self._indexer.index.count(collection_id) > SCAN_UPTO * len(numbers):
+            return set()
+        floors = np.full(len(group.arms), np.inf, np.float32)
+        floors[numbers] = group.ranks.floors()[numbers]
+        dead = self._indexer.tombstones_of(collection_id)
+        counts = np.zeros(len(group.arms), np.int64)
+        for page in self._indexer.documents.vectors(collection_id, index, tombstones=dead):
+            counts += self._set.vectors[name].counts(page.vectors, floors)
+        having = [number for number in numbers if counts[number] <= group.arms[number].query.limit]
+        for number in having:
+            group.ranks.give_room(number, int(counts[number]))
+        return set(having)
+
+    def _admit(self, group: Group, number: int, found: Sequence[tuple[int, float]], *, counted: bool = False) -> None:
+        """Leave out what does not come among the best that the query gives. `counted`: its room was found out with
+        these documents there."""
         arm = group.arms[number]
         named = [(self._documents[place].document_id, score) for place, score in found]
-        kept = group.ranks.admit(number, named) if group.ranks.states()[number] != UNKNOWN else None
+        if counted:
+            kept: list[int] | None = group.ranks.among(number, named)
+        else:
+            kept = group.ranks.admit(number, named) if group.ranks.states()[number] != UNKNOWN else None
         if kept is None and number not in group.saturated:
             self._learn(group, number)
             if number not in group.saturated:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from mediatheca.flows.retrieve import ExecutionContext, Plan, RetrieveEngine, Searcher
-from mediatheca.flows.retrieve.execute import Outcome
 from mediatheca.flows.retrieve.optimise import optimise
+from mediatheca.flows.retrieve.outcome import Outcome
 from mediatheca.flows.retrieve.plan import PlannedStage
 from mediatheca.flows.retrieve.request import MAX_PAGE
 from mediatheca.kernel.errors import BadRequestError
@@ -193,9 +193,9 @@ class Listener:
         return [], False
 
     async def get(
-        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = ()
+        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
     ) -> tuple[list[Hit], bool]:
-        return await self._inner.get(collection_id, ids, with_vectors)
+        return await self._inner.get(collection_id, ids, with_vectors, bare=bare)
 
     async def catch_up(self, collection_id: str, seq: int) -> int:
         return seq

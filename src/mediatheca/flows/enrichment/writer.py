@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from mediatheca.flows.documents import Change
@@ -90,7 +90,8 @@ def apply_patches(
     counts = PatchCounts()
     for start in range(0, len(patches), PATCH_ROWS):
         part = patches[start : start + PATCH_ROWS]
-        changes = [_change(patch, reason) for patch in part]
+        moment = clock.now()  # one for all: equal changes of many documents are one operation of the index
+        changes = [_change(patch, reason, moment) for patch in part]
         outcomes = services.writer.write(
             scope,
             actor,
@@ -118,7 +119,7 @@ def _count(counts: PatchCounts, document_id: str, error: MediathecaError | None)
         counts.failed[document_id] = error.message
 
 
-def _change(patch: Patch, reason: str) -> Change:
+def _change(patch: Patch, reason: str, moment: datetime) -> Change:
     def apply(held: Document | None) -> Document:
         if held is None:
             raise NotFoundError("document", patch.document_id)
@@ -129,10 +130,9 @@ def _change(patch: Patch, reason: str) -> Change:
             raise _UnchangedError(f"document '{patch.document_id}' stays as it is")
         encode_json(payload, held.document_id, "payload")
         encode_json(system, held.document_id, "system")
-        moment = clock.now()
-        if held.updated_at is not None:  # strictly rising, also on coarse clocks
-            moment = max(moment, held.updated_at + timedelta(microseconds=1))
-        return replace(held, payload=payload, system=system, updated_at=moment)
+        # Strictly rising, also on coarse clocks.
+        later = moment if held.updated_at is None else max(moment, held.updated_at + timedelta(microseconds=1))
+        return replace(held, payload=payload, system=system, updated_at=later)
 
     return Change(patch.document_id, apply)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from mediatheca.flows.tables import tombstones
 from mediatheca.kernel.clustering import Matrix, unit_rows
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
-from mediatheca.kernel.filters import Filter
+from mediatheca.kernel.filters import Filter, document_view
+from mediatheca.kernel.present import system_fields
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.tx import Record
 from mediatheca.stores.documents.base import Tombstones, VectorPage
@@ -141,14 +143,20 @@ class SpaceReader:
                 yield self._rows(collection.id, page, indexes, dead)
 
     def of(self, collection_id: str, document_ids: Sequence[str]) -> Rows:
-        """These documents; those that are gone or lack a vector are left out."""
+        """These documents; those that are gone, lack a vector or do not match the filter are left out."""
         for collection, dead, indexes in self._tables():
             if collection.id == collection_id:
                 names = [index.name for index in indexes]
                 documents = self._services.documents.get(collection_id, document_ids, tombstones=dead, vectors=names)
-                return self._of_documents(collection_id, documents, indexes)
+                return self._of_documents(collection_id, [d for d in documents if self._keeps(d)], indexes)
         return Rows(collection_id, [], [np.zeros((0, i.dimensions), np.float32) for i in self.space.indexes[0]],
                     np.zeros(0, np.int64))  # fmt: skip
+
+    def _keeps(self, document: Document) -> bool:
+        if self._filter is None:
+            return True
+        view = document_view(document.payload, document.document_id, document.collection_id, system_fields(document))
+        return bool(self._filter.matches(view))
 
     def _tables(self) -> list[tuple[Record, Tombstones, tuple[VectorIndex, ...]]]:
         """Collections that were ever written to, with their deletes and their indexes."""
@@ -160,9 +168,7 @@ class SpaceReader:
                     found.append((collection, tombstones(tx, collection.id), indexes))
         return found
 
-    def _rows(
-        self, collection_id: str, page: VectorPage, indexes: Sequence[VectorIndex], dead: Tombstones
-    ) -> Rows:
+    def _rows(self, collection_id: str, page: VectorPage, indexes: Sequence[VectorIndex], dead: Tombstones) -> Rows:
         first = _single(page.vectors, page.offsets, self.space.method) if indexes[0].multi else page.vectors
         if len(indexes) == 1:
             return Rows(collection_id, page.document_ids, [first], page.write_seqs, page.without)
@@ -175,9 +181,7 @@ class SpaceReader:
         missing = len(page.document_ids) - len(found.document_ids)
         return Rows(collection_id, found.document_ids, found.features, found.write_seqs, page.without + missing)
 
-    def _of_documents(
-        self, collection_id: str, documents: Sequence[Document], indexes: Sequence[VectorIndex]
-    ) -> Rows:
+    def _of_documents(self, collection_id: str, documents: Sequence[Document], indexes: Sequence[VectorIndex]) -> Rows:
         whole = [d for d in documents if all(index.name in d.vectors for index in indexes)]
         features = []
         for index in indexes:
@@ -190,7 +194,7 @@ class SpaceReader:
 
 def _single(tokens: Matrix, offsets: npt.NDArray[np.int64], method: str) -> Matrix:
     """One vector a document, of its tokens."""
-    found = [_one(tokens[start:end], method) for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    found = [_one(tokens[start:end], method) for start, end in pairwise(offsets)]
     return np.stack(found) if found else np.zeros((0, tokens.shape[1]), np.float32)
 
 
@@ -203,5 +207,5 @@ def _one(vector: Vector, method: str) -> Vector:
         return np.asarray(np.median(vector, axis=0), np.float32)
     if method == "medoid":
         tokens = unit_rows(vector)
-        return vector[int((tokens @ tokens.T).sum(axis=1).argmax())]
+        return np.asarray(vector[int((tokens @ tokens.T).sum(axis=1).argmax())], np.float32)
     return np.asarray(vector.mean(axis=0), np.float32)

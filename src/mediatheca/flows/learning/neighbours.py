@@ -10,6 +10,7 @@ from mediatheca.flows.learning.service import Asker, LearnedFusion
 from mediatheca.flows.retrieve import ExecuteRequest, Plan
 from mediatheca.flows.retrieve.seams import Neighbours
 from mediatheca.kernel.scope import Scope
+from mediatheca.kernel.taxonomies import TaxonomyView
 from mediatheca.stages import CollectionView
 
 
@@ -34,6 +35,9 @@ class LearningNeighbours:
 
     async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
         return await self._inner.retriever(identifier, version)
+
+    async def taxonomy(self, identifier: str, version: int | None = None) -> TaxonomyView:
+        return await self._inner.taxonomy(identifier, version)
 
     async def upload(self, identifier: str) -> str:
         return await self._inner.upload(identifier)

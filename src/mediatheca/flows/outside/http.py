@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from mediatheca.flows.outside.domains import check_headers, check_permitted
+from mediatheca.flows.outside.domains import check_permitted
 from mediatheca.flows.outside.rates import Rates
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.http_headers import check_headers
 from mediatheca.kernel.outside import HttpAnswer, HttpRequest
 from mediatheca.stores.fetch import Answered, Fetcher, check_url
 

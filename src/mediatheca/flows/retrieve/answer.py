@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-import orjson
-
 from mediatheca.flows.retrieve.advice import advise_filters
-from mediatheca.flows.retrieve.cache import ResultCache, size_of
-from mediatheca.flows.retrieve.cache_fields import complete, keepable
+from mediatheca.flows.retrieve.cache import ResultCache
 from mediatheca.flows.retrieve.consistency import Freshness, wait_until_fresh
 from mediatheca.flows.retrieve.diagnose import diagnose
-from mediatheca.flows.retrieve.execute import Execution, Outcome, Parts, Tell
+from mediatheca.flows.retrieve.execute import Parts, Tell
 from mediatheca.flows.retrieve.explain import Trace, explanation, standing
+from mediatheca.flows.retrieve.finding import Finder
 from mediatheca.flows.retrieve.framing import Frame, again, remembered
 from mediatheca.flows.retrieve.grouping import group_hits
 from mediatheca.flows.retrieve.optimise import optimise
+from mediatheca.flows.retrieve.outcome import Outcome
 from mediatheca.flows.retrieve.paging import (
     DEFAULT_PAGE,
     PageRequest,
@@ -33,18 +31,14 @@ from mediatheca.flows.retrieve.plan import Plan
 from mediatheca.flows.retrieve.request import MAX_PAGE, ExecuteRequest, GroupBy
 from mediatheca.flows.retrieve.seams import ExecutionContext, Sign
 from mediatheca.flows.retrieve.showing import Shower
-from mediatheca.flows.retrieve.stage_cache import StageStates
 from mediatheca.flows.retrieve.whynot import WhyNot
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ForbiddenError, ValidationError
 from mediatheca.kernel.filters import all_of
 from mediatheca.kernel.ordering import sort_hits
 from mediatheca.kernel.search import Hit
-from mediatheca.kernel.template_functions import at_moment
 
 EXPIRED = "the remembered ranking has expired; the query was run again and may rank differently"
-
-
 RECORDED = ("collections", "weights")
 """What the record of a later page takes over from the execution that made its ranking."""
 
@@ -63,11 +57,8 @@ class Answer:
         context: ExecutionContext,
         tell: Tell | None = None,
     ) -> None:
-        self.parts = parts
         self.searcher = parts.searcher
         self.snapshots = snapshots
-        self.cache = cache
-        self.tell = tell
         self.plan = optimise(plan.narrow(request.collection_identifiers), request.optimize)
         self.fresh = Freshness()
         self.request = request
@@ -82,11 +73,12 @@ class Answer:
         self.sort = request.sort_keys()
         self.inputs = plan.schema.check(self._given(), plan.inputs)
         self.keep = all_of(request.filter(plan.schema, plan.inputs), context.seen)
+        self.trace = Trace() if request.explain or request.explain_document is not None else None
+        self.finder = Finder(
+            parts, cache, self.plan, request, self.context, self.inputs.values, self.keep, self.trace, tell
+        )
         self.started = perf_counter()
-        self.cached_at: float | None = None
         self.shown: list[Hit] = []
-        asked = request.explain or request.explain_document is not None
-        self.trace = Trace() if asked else None
         self.warnings = [*plan.warnings, *request.warnings(), *self.page.warnings, *self.inputs.warnings]
         self.warnings += advise_filters(request.filters, self.plan.collections)
 
@@ -127,20 +119,20 @@ class Answer:
             return await self._first(page.offset)
         if page.cursor is not None:
             place = "pagination.scroll_id" if page.method == "scroll" else "pagination.cursor"
-            return await self._continued(*self.snapshots.read(page.cursor, self._key(), place))
+            return await self._continued(*self.snapshots.read(page.cursor, self.finder.key, place))
         if page.method == "keyset" and page.after:
             return await self._behind(page.after)
         held = self._latest() if page.offset else None
         return await (self._first(page.offset) if held is None else self._later(*held, page.offset))
 
     def _latest(self) -> tuple[str, Snapshot] | None:
-        return self.snapshots.latest(self._key(), self._asker())
+        return self.snapshots.latest(self.finder.key, self._asker())
 
     async def _continued(self, ident: str, position: int) -> dict[str, Any]:
         snapshot = self.snapshots.find(ident)
         if snapshot is None:
             self.warnings.append(EXPIRED)
-            return await self._first(0 if asked_unseen(self.request) else position)
+            return await self._first(0 if self.request.unseen else position)
         return await self._later(ident, snapshot, position)
 
     async def _behind(self, after: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +141,7 @@ class Answer:
         if "ranking" in after:
             if not isinstance(after["ranking"], str):
                 raise ValidationError.at("pagination.after.ranking", "must be a text", "string_type")
-            ident, position = self.snapshots.read(after["ranking"], self._key(), "pagination.after.ranking")
+            ident, position = self.snapshots.read(after["ranking"], self.finder.key, "pagination.after.ranking")
             snapshot = self.snapshots.find(ident)
             if snapshot is not None:
                 return await self._later(ident, snapshot, position)
@@ -158,26 +150,6 @@ class Answer:
         if held is not None and place is not None:
             return await self._later(*held, place)
         return await self._first(0, after)
-
-    def _key(self) -> str:
-        """Digest of everything that decides the ranking."""
-        asked = self.request
-        filters, grouped = asked.filters, asked.group_by and asked.group_by.model_dump()
-        views = [view.collection_id for view in self.plan.collections]
-        content = [
-            self.plan.key,
-            self._caller(),
-            views,
-            self.inputs.values,
-            filters,
-            asked.inputs.get("filters"),
-            asked.sort,
-            grouped,
-            asked_unseen(asked),
-            asked.max_chunks,
-        ]
-        data = orjson.dumps(content, default=repr, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-        return hashlib.blake2b(data, digest_size=12).hexdigest()
 
     def _asker(self) -> str:
         """Whose walk through the pages this is, as far as a request tells."""
@@ -192,7 +164,7 @@ class Answer:
         reach = offset + (known if isinstance(known, int) and 0 < known <= MAX_PAGE * 20 else 0)
         repeat = self.context.repeat
         wanted = repeat.depth if repeat is not None else reach + (self.page.limit or DEFAULT_PAGE)
-        outcome = await self._outcome(wanted)
+        outcome = await self.finder.find(wanted, self.moment)
         hits = sort_hits(outcome.hits, self.sort) if self.sort else outcome.hits
         limit = self.page.limit or min(outcome.page_limit or DEFAULT_PAGE, MAX_PAGE)
         if after:
@@ -206,59 +178,6 @@ class Answer:
         self._note(offset, limit, wanted)
         return body
 
-    async def _outcome(self, wanted: int) -> Outcome:
-        key = self._cache_key(wanted)
-        kept = None if key is None or self.request.skip_cache else self.cache.find(key)
-        found = None if kept is None else await complete(kept.value, self.context.cache, self.searcher)
-        if kept is not None and found is not None:
-            self.cached_at = kept.made
-            return found
-        run = Execution(
-            self.plan,
-            self.context,
-            self.inputs.values,
-            self.keep,
-            wanted,
-            self.parts,
-            trace=self.trace,
-            tell=self.tell,
-            states=None if key is None or self.request.skip_cache else self._states(wanted),
-        )
-        with at_moment(self.moment):
-            outcome = await run.run()
-        policy = self.context.cache
-        if key is not None and policy is not None and outcome.notes.repeatable and outcome.status == "completed":
-            shown = keepable(outcome, self.plan, policy)
-            if shown is not None:
-                self.cache.keep(key, shown, size_of(shown.hits), policy.ttl_s)
-        return outcome
-
-    def _states(self, wanted: int) -> StageStates | None:
-        policy = self.context.cache
-        if policy is None or not policy.stages:
-            return None
-        base = [self._caller(), [view.collection_id for view in self.plan.collections], self._versions(), wanted]
-        asked = [self.request.filters, self.request.inputs.get("filters")]
-        return StageStates(
-            self.parts.states, self.plan, [base, asked], self.inputs.values, policy.ttl_s, self.context.namespace_id
-        )
-
-    def _versions(self) -> list[int | None]:
-        return [self.searcher.version(view.collection_id) for view in self.plan.collections]
-
-    def _caller(self) -> tuple[str, str, str]:
-        return self.context.internal_id, self.context.namespace_id, repr(self.context.filter)
-
-    def _cache_key(self, wanted: int) -> str | None:
-        """None: the result may not be kept, or not be taken from what was kept."""
-        watched = self.trace is not None or self.tell is not None
-        if self.context.cache is None or watched or self.plan.clocked or asked_unseen(self.request):
-            return None
-        versions = self._versions()
-        if None in versions:
-            return None  # the index is catching up: the answer will be degraded
-        return f"{self.context.namespace_id} {self._key()}:{wanted}:{versions}"
-
     async def _show(
         self, body: dict[str, Any], outcome: Outcome, hits: list[Hit], offset: int, limit: int, depth: int
     ) -> dict[str, Any]:
@@ -269,7 +188,7 @@ class Answer:
             told = remembered(outcome, self.fresh)
             extra = {"limit": limit, "told": told, "depth": depth, "at": self.moment, "record": self.context.record}
             whole = grouped is not None or not self.plan.keeps_documents
-            ident = self.snapshots.keep(self._key(), hits, extra, whole=whole, asker=self._asker())
+            ident = self.snapshots.keep(self.finder.key, hits, extra, whole=whole, asker=self._asker())
         if grouped is not None:
             return await self._grouped(body, hits, grouped, offset, limit, ident, fresh=True)
         return await self._present(body, hits[offset : offset + limit], offset, limit, len(hits), ident)
@@ -285,7 +204,7 @@ class Answer:
         if self._falls_short(snapshot, position + limit):
             rerun = await self._deepen(ident, snapshot, position + limit)
         elif self.trace is not None:
-            rerun = await self._outcome(max(extra["depth"], position + limit))
+            rerun = await self.finder.find(max(extra["depth"], position + limit), self.moment)
             self.warnings.append("a later page is explained by running the query again; the ranking stands")
         body = self._frame(again(extra["told"], rerun))
         self.context.record.update({name: extra["record"][name] for name in RECORDED if name in extra["record"]})
@@ -309,7 +228,7 @@ class Answer:
 
     async def _deepen(self, ident: str, snapshot: Snapshot, reach: int) -> Outcome:
         """Look deeper, and put what is new behind what was ranked before."""
-        outcome = await self._outcome(reach)
+        outcome = await self.finder.find(reach, self.moment)
         hits = sort_hits(outcome.hits, self.sort) if self.sort else outcome.hits
         known = set(snapshot.identities())
         self.snapshots.extend(ident, [hit for hit in hits if (hit.collection_id, hit.document_id) not in known])
@@ -357,7 +276,7 @@ class Answer:
         if self.page.method == "offset":
             shown.update(offset=offset, page_size=limit, page_number=offset // limit + 1)
             return shown
-        cursor = self.snapshots.cursor(ident, offset + limit, self._key()) if more and ident else None
+        cursor = self.snapshots.cursor(ident, offset + limit, self.finder.key) if more and ident else None
         if self.page.method == "keyset":
             last = page[-1] if page else Hit("", "", 0.0, {}, {})
             shown["after"] = mark_of(last, offset + limit, self.sort, cursor) if cursor else None
@@ -372,7 +291,7 @@ class Answer:
             self.inputs,
             self.fresh,
             self.warnings,
-            self.cached_at,
+            self.finder.cached_at,
             self.request.explain,
         )
         return frame.body(run, (perf_counter() - self.started) * 1000)
@@ -399,8 +318,3 @@ class Answer:
         """What the record of the execution needs, so that it can be repeated."""
         at = clock.wire_time(self.moment)
         self.context.record.update(position=position, limit=limit, depth=depth, ranked_at=at)
-
-
-def asked_unseen(asked: ExecuteRequest) -> list[Any] | None:
-    """For whom documents that were seen are left out; None when nobody asked for it."""
-    return [asked.exclude_seen, asked.session_id, asked.user_id] if asked.exclude_seen else None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mediatheca.flows.retrieve.cache import CachePolicy
-from mediatheca.flows.retrieve.execute import Outcome
+from mediatheca.flows.retrieve.outcome import Outcome
 from mediatheca.flows.retrieve.plan import Plan
 from mediatheca.flows.retrieve.seams import Searcher
 from mediatheca.flows.retrieve.stage_cache import copied

@@ -15,6 +15,7 @@ from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.relaxation import Absent
 from mediatheca.kernel.search import FINDINGS, Hit, TextQuery, VectorQuery, arm_of
+from mediatheca.kernel.taxonomies import TaxonomyView
 from mediatheca.kernel.templates import compile_string
 from mediatheca.stages import CollectionView
 from mediatheca.telemetry import span
@@ -120,6 +121,10 @@ class Context:
         self._notes.repeatable = False  # a cached result does not move with collections that are not the retriever's
         return await self._caller.neighbours.collection(identifier)
 
+    async def taxonomy(self, identifier: str, version: int | None = None) -> TaxonomyView:
+        self._notes.repeatable = False  # a cached result does not move with its labels
+        return await self._caller.neighbours.taxonomy(identifier, version)
+
     async def reranker(self, name: str) -> Reranker:
         return await self._embedder.reranker(name)
 
@@ -180,8 +185,12 @@ class Context:
         self._noted(collection_id, degraded)
         return values
 
-    async def documents(self, collection_id: str, ids: Sequence[str], vectors: Sequence[str] = ()) -> list[Hit]:
-        hits, degraded = await self._searcher.get(collection_id, ids, vectors)
+    async def documents(
+        self, collection_id: str, ids: Sequence[str], vectors: Sequence[str] = (), *, bare: bool = False
+    ) -> list[Hit]:
+        # A mandatory constraint is checked on the payload.
+        bare = bare and self._mandatory is None
+        hits, degraded = await self._searcher.get(collection_id, ids, vectors, bare=bare)
         self._noted(collection_id, degraded)
         return visible(hits, self._mandatory)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mediatheca.flows.retrieve.execute import Outcome
+from mediatheca.flows.retrieve.outcome import Outcome
 from mediatheca.flows.retrieve.plan import Plan
 from mediatheca.flows.retrieve.seams import Searcher
 from mediatheca.kernel.filters import Filter, all_of, fields_of

@@ -9,9 +9,10 @@ from typing import Any
 from mediatheca.flows.retrieve.answer import Answer
 from mediatheca.flows.retrieve.cache import ResultCache
 from mediatheca.flows.retrieve.embedding import QueryEmbedder
-from mediatheca.flows.retrieve.execute import Execution, Outcome, Parts, Tell
+from mediatheca.flows.retrieve.execute import Execution, Parts, Tell
 from mediatheca.flows.retrieve.normalise import Registry, normalise_stages, wire_kind
 from mediatheca.flows.retrieve.optimise import optimise
+from mediatheca.flows.retrieve.outcome import Outcome
 from mediatheca.flows.retrieve.paging import Snapshots
 from mediatheca.flows.retrieve.plan import Compiler, Plan
 from mediatheca.flows.retrieve.request import ExecuteRequest

@@ -8,8 +8,8 @@ from typing import Any
 
 from mediatheca.flows.retrieve.consistency import Freshness
 from mediatheca.flows.retrieve.context import Notes
-from mediatheca.flows.retrieve.execute import OF_ALL, Outcome
 from mediatheca.flows.retrieve.optimise import summary
+from mediatheca.flows.retrieve.outcome import OF_ALL, Outcome
 from mediatheca.flows.retrieve.plan import Plan
 from mediatheca.flows.retrieve.seams import ExecutionContext
 from mediatheca.kernel.ids import new_id

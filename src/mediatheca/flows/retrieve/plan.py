@@ -24,14 +24,8 @@ from mediatheca.kernel.errors import FieldError, MediathecaError, ValidationErro
 from mediatheca.kernel.filters import Filter, parse_filter
 from mediatheca.kernel.inputs import InputSchema
 from mediatheca.kernel.relaxation import Relaxation
-from mediatheca.kernel.templates import (
-    BLANK,
-    DOCUMENT_NAMES,
-    CompiledTree,
-    Scope,
-    compile_tree,
-    translate_ternary,
-)
+from mediatheca.kernel.template_trees import BLANK, CompiledTree, compile_tree
+from mediatheca.kernel.templates import DOCUMENT_NAMES, Scope, translate_ternary
 from mediatheca.stages import CollectionView, Stage
 
 Place = tuple[str | int, ...]

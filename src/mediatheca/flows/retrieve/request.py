@@ -120,6 +120,11 @@ class ExecuteRequest(BaseModel):
             raise ValidationError.at(("settings", "max_chunks"), message, "int_range")
         return given
 
+    @property
+    def unseen(self) -> list[Any] | None:
+        """For whom documents that were seen are left out; None when nobody asked for it."""
+        return [self.exclude_seen, self.session_id, self.user_id] if self.exclude_seen else None
+
     def repeatable(self) -> dict[str, Any]:
         """What decides the result beside the inputs: enough to ask the same again."""
         kept = {

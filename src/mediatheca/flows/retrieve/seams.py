@@ -14,6 +14,7 @@ from mediatheca.kernel.errors import NotFoundError
 from mediatheca.kernel.filters import Filter
 from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.taxonomies import TaxonomyView
 from mediatheca.stages import CollectionView
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Searcher(Protocol):
     ) -> tuple[list[tuple[Any, int]], bool]: ...
 
     async def get(
-        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = ()
+        self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
     ) -> tuple[list[Hit], bool]:
-        """By id, in the order asked, missing ones left out, scores 0."""
+        """By id, in the order asked, missing ones left out, scores 0. `bare`: payload and system fields may be empty."""
 
     async def catch_up(self, collection_id: str, seq: int) -> int:
         """Return when everything that was committed can be found, or, for a `seq` above 0, that write; the sequence
@@ -120,6 +121,13 @@ class Neighbours(Protocol):
     async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
         """Id and plan of a stored retriever; of its current version where none is named."""
 
+    async def taxonomy(self, identifier: str, version: int | None = None) -> TaxonomyView:
+        """A stored taxonomy, ready to be compared with.
+
+        Raises:
+            ConflictError: it is not ready, or something it is made of is gone.
+        """
+
     async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
         """What was learned for this caller; None when learning is off."""
 
@@ -148,6 +156,9 @@ class NoNeighbours:
 
     async def retriever(self, identifier: str, version: int | None = None) -> tuple[str, Plan]:
         raise NotFoundError("retriever", identifier)
+
+    async def taxonomy(self, identifier: str, version: int | None = None) -> TaxonomyView:
+        raise NotFoundError("taxonomy", identifier)
 
     async def fusion_weights(self, retriever_id: str, feature_uris: Sequence[str]) -> dict[str, float] | None:
         return None

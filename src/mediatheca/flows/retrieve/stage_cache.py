@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from mediatheca.flows.retrieve.cache import ResultCache, size_of
+from mediatheca.flows.retrieve.outcome import Outcome
 from mediatheca.flows.retrieve.plan import Plan
 from mediatheca.kernel.relaxation import Relaxation
 from mediatheca.kernel.search import Hit
@@ -43,6 +44,37 @@ def copied(hits: Sequence[Hit]) -> list[Hit]:
         )
         for h in hits
     ]
+
+
+def take_up(state: StageState, out: Outcome, scope: Mapping[str, Any]) -> None:
+    """Put an execution behind the stages that a state was kept of."""
+    out.hits, out.side = copied(state.hits), dict(state.side)
+    scope["STAGE"].update(state.stages)
+    scope["CONTEXT"].update(state.aliases)
+    out.statistics = {
+        name: {**entry, "stage_cache_hit": True, "cache_hit": True} for name, entry in state.statistics.items()
+    }
+    out.stage_results, out.page_limit = list(state.stage_results), state.page_limit
+    out.relaxations.extend(state.relaxations)
+    out.notes.warnings.update(state.warnings)
+    out.notes.limits.extend(state.limits)
+
+
+def state_of(number: int, plan: Plan, out: Outcome, scope: Mapping[str, Any]) -> StageState:
+    """What an execution has come to behind a stage."""
+    return StageState(
+        number=number,
+        hits=copied(out.hits),
+        side=dict(out.side),
+        stages=dict(scope["STAGE"]),
+        aliases={s.output_alias: scope["CONTEXT"].get(s.output_alias) for s in plan.stages if s.output_alias},
+        statistics=dict(out.statistics),
+        stage_results=list(out.stage_results),
+        page_limit=out.page_limit,
+        relaxations=list(out.relaxations),
+        warnings=dict(out.notes.warnings),
+        limits=list(out.notes.limits),
+    )
 
 
 class StageStates:

@@ -127,13 +127,13 @@ class Stream:
                 self.put(event, {**told, **hide.tree(data), "text": piece})
             return
         told["budget_used"] = {
-            "credits_used": run.language.credits,
-            "time_elapsed_ms": run.elapsed_ms,
-            "tokens_used": run.language.tokens,
+            "credits_used": run.budget.language.credits,
+            "time_elapsed_ms": run.budget.elapsed_ms,
+            "tokens_used": run.budget.language.tokens,
         }
         if event in ("stage_complete", "stage_error"):
-            told["statistics"] = run.statistics[stage.name]
-            told["documents"] = self._shown(run.hits[:MAX_STREAMED])
+            told["statistics"] = run.out.statistics[stage.name]
+            told["documents"] = self._shown(run.out.hits[:MAX_STREAMED])
         self.put(event, hide.tree({**told, **(data or {})}))
 
     def _piece(self, stage: str, data: Mapping[str, Any], hide: Redactor) -> str | None:

@@ -16,6 +16,7 @@ from mediatheca.flows.ingest.plan import ENDED, add_task, change_task
 from mediatheca.flows.services import Services
 from mediatheca.flows.taxonomies.enrich import Counts, Enricher, How
 from mediatheca.flows.taxonomies.nodes import KIND, SEEN_NODES, read_view
+from mediatheca.flows.taxonomies.stats import Tally
 from mediatheca.jobs.queue import Job
 from mediatheca.jobs.worker import Run
 from mediatheca.kernel import clock
@@ -31,6 +32,8 @@ JOB = "taxonomy.apply"
 TASK = "api_taxonomies_materialize"
 CHECKPOINT_ROWS = 5_000
 CHECKPOINT_S = 2.0
+NOTE = "follow_up"
+"""The kind of the rows of `taxonomy_runs` that say which follow-ups were counted."""
 MAX_PATHS = 10_000
 """Paths that are remembered as nodes of a carried hierarchy."""
 
@@ -153,6 +156,7 @@ def _prepared(services: Services, run: Run, row: Row) -> _Progress:
     how = How(options.style, target, options.parallelism, row["run_id"])
     enricher = Enricher(services, scope, collection, view, how, run)
     enricher.counts = Counts(**body["counts"])
+    enricher.tally = Tally.of(body.get("tally") or {})
     return _Progress(row, enricher, body["after"], monotonic())
 
 
@@ -202,9 +206,11 @@ def _checkpoint(
         task = tx.row("tasks", {"task_id": row["task_id"]})
         canceled = task is None or task["status"] == "CANCELED"
         view = enricher.view
-        enricher.tally.flush(tx, view.taxonomy_id, view.version, body["collection_id"])
+        if status or canceled:
+            enricher.tally.flush(tx, view.taxonomy_id, view.version, body["collection_id"])
         remember_paths(tx, view.taxonomy_id, enricher.paths)
-        values: dict[str, Any] = {"body": {**body, **(outputs or {})}}
+        kept = {**body, "version": view.version, "tally": enricher.tally.as_dict()}
+        values: dict[str, Any] = {"body": {**kept, **(outputs or {})}}
         shown = {**body["counts"], **(outputs or {})}
         if status or canceled:
             values |= {"status": "canceled" if canceled else status.lower(), "completed_at": clock.now()}
@@ -248,8 +254,11 @@ def _close(services: Services, run: Run, row: Row, status: str, outputs: Mapping
 
 
 def end_run(tx: Tx, row: Row, status: str, outputs: Mapping[str, Any]) -> None:
-    """A run that failed, and its task, say why."""
+    """A run that failed, and its task, say why. What it did until then counts."""
+    row = tx.row("taxonomy_runs", {"run_id": row["run_id"]}) or row
     body = {**row["body"], **outputs}
+    if body.get("tally"):
+        Tally.of(body.pop("tally")).flush(tx, row["taxonomy_id"], body["version"], body["collection_id"])
     values = {"status": status.lower(), "body": body, "completed_at": clock.now()}
     tx.update("taxonomy_runs", {"run_id": row["run_id"]}, values)
     told = {"collection_id": body.get("collection_id"), "task_id": row["task_id"], "error": outputs.get("error")}

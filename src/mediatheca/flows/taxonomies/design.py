@@ -69,7 +69,7 @@ def _resolved(tx: ReadTx, config: TaxonomyConfig) -> TaxonomyConfig:
 
 
 def _label_side(tx: ReadTx, config: TaxonomyConfig) -> dict[str, Any]:
-    """Labels are what the retriever searches. A source collection that it does not search is the one to be classified."""
+    """Labels are what the retriever searches. A source collection that it does not search is the one to classify."""
     retriever = tx.get("retriever", config.retriever_id or "")
     searched = _searched(retriever)
     check_retriever(retriever, config.input_mappings, CONFIG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,13 @@ import numpy.typing as npt
 
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.taxonomies.ways import MAX_LABELS
-from mediatheca.kernel.filters import Filter, document_view, to_wire
+from mediatheca.kernel.filters import to_wire
+from mediatheca.kernel.hierarchy import MAX_NODES, path_of
 from mediatheca.kernel.hits import value_key
 from mediatheca.kernel.mapping import MISSING, read_path, write_path
+from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.taxonomies import Chain, Join, Side, label_of, needed_paths
+from mediatheca.stores.documents.base import Scan
 
 MAX_BYTES = 256 << 20
 """Of all tables that are kept; the one in use may be larger."""
@@ -37,18 +41,7 @@ class LabelTable:
     fields: list[Mapping[str, Any]]
     chains: Chain = field(default_factory=dict)
     digest: str = ""
-    """Moves with every change of the labels' collection; empty: nobody knows."""
-
-    def kept(self, filter: Filter | None, collection_id: str) -> LabelTable:
-        """The rows that a constraint lets through, judged by the fields that were read."""
-        if filter is None:
-            return self
-        rows = [
-            row
-            for row, ident in enumerate(self.ids)
-            if filter.matches(document_view(self.fields[row], ident, collection_id, {}))
-        ]
-        return LabelTable([self.ids[r] for r in rows], self.matrix[rows], [self.fields[r] for r in rows], self.chains)
+    """Of everything above."""
 
 
 class LabelTables:
@@ -77,7 +70,7 @@ class LabelTables:
             if held is not None and held[0] == version:
                 self._kept.move_to_end(key)
                 return held[1]
-        table = self._read(side, join, version)
+        table = self._read(side, join)
         if version is not None:
             self._keep(key, version, table)
         return table
@@ -89,7 +82,7 @@ class LabelTables:
             while len(self._kept) > 1 and sum(t.matrix.nbytes for _, t in self._kept.values()) > self._max_bytes:
                 self._kept.popitem(last=False)
 
-    def _read(self, side: Side, join: Join, version: int | None) -> LabelTable:
+    def _read(self, side: Side, join: Join) -> LabelTable:
         ids: list[str] = []
         parts: list[npt.NDArray[np.float32]] = []
         fields: list[Mapping[str, Any]] = []
@@ -109,9 +102,11 @@ class LabelTables:
         order = sorted(range(len(ids)), key=ids.__getitem__)
         matrix = np.concatenate(parts) if parts else np.empty((0, join.index.dimensions), np.float32)
         ids, fields = [ids[n] for n in order], [fields[n] for n in order]
-        digest = "" if version is None else f"{join.collection_id}:{version}"
+        matrix = np.ascontiguousarray(matrix[order])
+        made = hashlib.blake2b(value_key([ids, fields]), digest_size=12)
+        made.update(matrix.tobytes())
         chains = chains_of(side, ids, fields) if side.parent_field else {}
-        return LabelTable(ids, matrix[order], fields, chains, digest)
+        return LabelTable(ids, matrix, fields, chains, made.hexdigest())
 
 
 def _only(payload: Mapping[str, Any], paths: Sequence[str] | None) -> Mapping[str, Any]:
@@ -126,6 +121,25 @@ def _only(payload: Mapping[str, Any], paths: Sequence[str] | None) -> Mapping[st
             else:
                 write_path(kept, path, value)
     return kept
+
+
+def label_paths(indexer: Indexer, scope: Scope, body: Mapping[str, Any], limit: int = MAX_NODES) -> list[str]:
+    """The paths that the label documents of a hierarchy have, written with its separator."""
+    config = body["config"]
+    field_, separator = config.get("path_field"), config.get("path_separator") or "/"
+    found: dict[str, None] = {}
+    for collection_id in body["labels"] if field_ else ():
+        if indexer.unwritten(collection_id):
+            continue
+        dead = indexer.tombstones(scope, collection_id)
+        for document in indexer.documents.scan(collection_id, Scan(), tombstones=dead):
+            value = read_path(document.payload, field_)
+            steps = path_of(None if value is MISSING else value, separator)
+            if steps:
+                found[separator.join(steps)] = None
+            if len(found) >= limit:
+                return sorted(found)
+    return sorted(found)
 
 
 def chains_of(side: Side, ids: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> Chain:

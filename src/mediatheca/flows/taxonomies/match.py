@@ -98,13 +98,24 @@ class Matcher:
 
     def labels_digest(self) -> str:
         """Moves when a label, or a retriever that finds them, changes; the same after a restart."""
-        retrievers = {side.retriever_id for side in self._view.sides}
-        collections = sorted({ident for side in self._view.sides for ident in side.collection_ids})
+        versions = {ident: self._services.plans.get(self._scope, ident).version for ident in self._retrievers()}
+        content = [self._content(side) for side in self._view.sides]
+        return hashlib.blake2b(value_key([versions, content]), digest_size=8).hexdigest()
+
+    def _retrievers(self) -> list[str]:
+        return sorted({side.retriever_id for side in self._view.sides})
+
+    def _content(self, side: Side) -> Any:
+        """Of the labels of a side: their own digest where they are in memory, else how far their writes have come."""
+        if side.join is not None:
+            try:
+                return self._services.labels.get(side, side.join).digest
+            except TooManyLabels:
+                self._too_many.add(side.join.collection_id)
         with self._services.db.read(self._scope) as tx:
-            rows = tx.rows("document_tables", {"collection_id": collections}, columns=("collection_id", "write_seq"))
-        seqs = sorted((row["collection_id"], row["write_seq"]) for row in rows)
-        versions = sorted((ident, self._services.plans.get(self._scope, ident).version) for ident in retrievers)
-        return hashlib.blake2b(value_key([seqs, versions]), digest_size=8).hexdigest()
+            where = {"collection_id": list(side.collection_ids)}
+            rows = tx.rows("document_tables", where, columns=("collection_id", "write_seq"))
+        return sorted((row["collection_id"], row["write_seq"]) for row in rows)
 
     def inputs_key(self, subject: Subject, salt: str) -> str:
         """Digest of everything of a document that the comparison reads, and of `salt`."""

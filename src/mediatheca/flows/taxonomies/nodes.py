@@ -198,3 +198,10 @@ def seen_paths(tx: ReadTx, taxonomy_id: str) -> list[str]:
     """The paths that documents were seen to carry."""
     row = tx.row("taxonomy_runs", {"run_id": f"{SEEN_NODES}_{taxonomy_id}"})
     return list(row["body"]["paths"]) if row is not None else []
+
+
+def version_row(record: Record) -> dict[str, Any]:
+    """The row of `taxonomy_versions` that keeps a taxonomy as it is now."""
+    body = record.body
+    kept = {"taxonomy_id": record.id, "version": body["version"], "body": versioned(body)}
+    return {**kept, "created_at": record.updated_at}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from mediatheca.kernel import clock
 from mediatheca.kernel.assignments import Assignment
-from mediatheca.stores.db.tx import Tx
+from mediatheca.stores.db.tx import Row, Tx
 
 BUCKETS = 20
 """Of a score from 0 to 1; what is below 0 is counted in the first."""
@@ -53,10 +53,21 @@ class Tally:
         held.sum_score += score
         held.buckets[bucket_of(score)] += 1
 
+    def as_dict(self) -> dict[str, Any]:
+        """As it is kept with the progress of a run."""
+        labels = {name: [held.count, held.sum_score, held.buckets] for name, held in self.labels.items()}
+        return {"labels": labels, "evaluated": self.evaluated, "failed": self.failed}
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Tally:
+        labels = {name: _Counted(*held) for name, held in (raw.get("labels") or {}).items()}
+        return cls(labels, raw.get("evaluated", 0), raw.get("failed", 0))
+
     def flush(self, tx: Tx, taxonomy_id: str, version: int, collection_id: str) -> None:
         """Add to the counts of this hour; the tally is empty then."""
         if not self.evaluated and not self.failed:
             return
+        tx.rows("resources", {"kind": "taxonomy", "id": taxonomy_id}, columns=("id",), hold="update")  # one at a time
         where = {"taxonomy_id": taxonomy_id, "version": version, "collection_id": collection_id}
         where |= {"hour": hour_of(clock.now())}
         _add(tx, where, {"": _Counted()}, self.evaluated, self.failed)
@@ -67,22 +78,26 @@ class Tally:
 
 
 def _add(tx: Tx, where: dict[str, Any], counted: dict[str, _Counted], evaluated: int, failed: int) -> None:
-    held = {row["label"]: row for row in tx.rows("taxonomy_stats", {**where, "label": list(counted)}, hold="update")}
-    fresh = []
-    for label, more in counted.items():
-        row = held.get(label)
-        if row is None:
-            fresh.append(
-                {**where, "label": label, "count": more.count, "sum_score": more.sum_score, "buckets": more.buckets}
-                | {"evaluated": evaluated, "failed": failed}
-            )
-            continue
-        values = {
-            "count": row["count"] + more.count,
-            "sum_score": row["sum_score"] + more.sum_score,
-            "buckets": [old + new for old, new in zip(row["buckets"], more.buckets, strict=True)],
-            "evaluated": row["evaluated"] + evaluated,
-            "failed": row["failed"] + failed,
-        }
-        tx.update("taxonomy_stats", {**where, "label": label}, values)
-    tx.insert("taxonomy_stats", fresh)
+    """Rows that are there are taken out and written again: two statements, however many labels."""
+    own = {**where, "label": list(counted)}
+    held = {row["label"]: row for row in tx.rows("taxonomy_stats", own)}
+    if held:
+        tx.delete("taxonomy_stats", own)
+    tx.insert(
+        "taxonomy_stats", [_sum(where, name, more, held.get(name), evaluated, failed) for name, more in counted.items()]
+    )
+
+
+def _sum(
+    where: dict[str, Any], label: str, more: _Counted, row: Row | None, evaluated: int, failed: int
+) -> dict[str, Any]:
+    old = row or {"count": 0, "sum_score": 0.0, "buckets": [0] * BUCKETS, "evaluated": 0, "failed": 0}
+    return {
+        **where,
+        "label": label,
+        "count": old["count"] + more.count,
+        "sum_score": old["sum_score"] + more.sum_score,
+        "buckets": [before + now for before, now in zip(old["buckets"], more.buckets, strict=True)],
+        "evaluated": old["evaluated"] + evaluated,
+        "failed": old["failed"] + failed,
+    }

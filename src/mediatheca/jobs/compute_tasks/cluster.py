@@ -1,4 +1,4 @@
-"""`cluster` and `layout`: vectors grouped by a clusterer, measured and drawn. Options: `TaskOptions` of the clusterers."""
+"""`cluster` and `layout`: vectors grouped by a clusterer, measured and drawn. Options: `TaskOptions`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mediatheca.clusterers import ENTRY_POINTS, Clusterer
 from mediatheca.clusterers._work import TaskOptions, cluster_vectors, lay_out
-from mediatheca.jobs.compute_tasks import Array, Computed, ComputeContext, ComputeTask
+from mediatheca.jobs.compute_tasks import Array, ComputeContext, Computed, ComputeTask
 
 
 def _cluster(arrays: Mapping[str, Array], raw: Mapping[str, Any], ctx: ComputeContext) -> Computed:

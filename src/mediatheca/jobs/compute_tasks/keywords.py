@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from mediatheca.jobs.compute_tasks import Array, Computed, ComputeContext, ComputeTask
+from mediatheca.jobs.compute_tasks import Array, ComputeContext, Computed, ComputeTask
 from mediatheca.kernel.cluster_labels import keywords, words
 
 EVERYWHERE = 0.5

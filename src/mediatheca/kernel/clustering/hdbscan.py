@@ -1,8 +1,8 @@
 """HDBSCAN: groups as dense regions that persist over many densities, and noise between them. Pure.
 
 Source: Campello, Moulavi, Sander (PAKDD 2013); McInnes, Healy (2017). Few vectors go through scikit-learn's exact
-version. From `EXACT` on the spanning tree is made of the graph of nearest neighbours instead of all pairs: edges between
-near vectors are exact, and parts that no such edge joins are joined by the shortest edge between their facing sides.
+version. From `EXACT` on the spanning tree is made of the graph of nearest neighbours instead of all pairs: edges
+between near vectors are exact; parts that none of them joins are joined by the shortest edge of their facing sides.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def leiden(
         sizes = np.bincount(labels)
         small = sizes[labels] < min_cluster_size
         labels = np.where(small, NOISE, labels).astype(np.int32)
-        notes = [f"{int(small.sum())} vectors in groups of less than {min_cluster_size} are noise"] if small.any() else []
+        notes = (
+            [f"{int(small.sum())} vectors in groups of less than {min_cluster_size} are noise"] if small.any() else []
+        )
     return Fit(labels, None, notes)
 
 
@@ -191,4 +193,3 @@ def _aggregated(graph: _Graph, refined: list[int], groups: list[int]) -> tuple[_
             if target != own:
                 links[own][target] = links[own].get(target, 0.0) + weight
     return _Graph([list(own.items()) for own in links], mass, graph.penalty), above
-

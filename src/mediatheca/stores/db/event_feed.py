@@ -78,9 +78,10 @@ class EventFeed:
         organization_id: str = "",
         namespace_id: str | None = None,
         types: Collection[str] = (),
+        without: Collection[str] = (),
     ) -> list[Event]:
         """Events with `position > after`, in order. `namespace_id=""`: those of the organization level only; None: of
-        all namespaces. No `types`: all."""
+        all namespaces. No `types`: all; `without`: not these."""
         where: list[ColumnElement[bool]] = [self._order > after]
         if organization_id:
             where.append(events.c.organization_id == organization_id)
@@ -88,9 +89,18 @@ class EventFeed:
             where.append(events.c.namespace_id == namespace_id)
         if types:
             where.append(events.c.type.in_(sorted(types)))
+        if without:
+            where.append(events.c.type.not_in(sorted(without)))
         statement = select(events).where(*where).order_by(self._order).limit(limit)
         with self._db.translate(), self._db.engine.connect() as connection, connection.begin():
             return [self._event(row) for row in connection.execute(statement).mappings()]
+
+    def organizations(self, after: int, limit: int) -> list[tuple[int, str]]:
+        """Whose the events behind a position are: (position, organization) in order."""
+        statement = select(self._order, events.c.organization_id).where(self._order > after)
+        with self._db.translate(), self._db.engine.connect() as connection, connection.begin():
+            rows = connection.execute(statement.order_by(self._order).limit(limit))
+            return [(int(position), str(organization_id)) for position, organization_id in rows]
 
     def _event(self, row: RowMapping) -> Event:
         return Event(

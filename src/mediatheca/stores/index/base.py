@@ -50,6 +50,10 @@ class SearchIndex(Protocol):
     def upsert(self, collection_id: str, documents: Sequence[Document]) -> None:
         """Write points; searchable on return, durable after `flush`."""
 
+    def patch(self, collection_id: str, documents: Sequence[Document]) -> list[Document]:
+        """Bring points up to date that hold the vectors of their document already: only payload and system fields are
+        changed, as an `upsert` would leave them. Gives back the documents that need one."""
+
     def delete(self, collection_id: str, document_ids: Collection[str]) -> None: ...
 
     def delete_objects(self, collection_id: str, object_ids: Collection[str], upto_seq: int) -> None:
@@ -64,8 +68,11 @@ class SearchIndex(Protocol):
         """Whether `query` looks at every document: always by words and by sparse vectors, by dense ones when asked to
         or while the collection is small."""
 
-    def get(self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = ()) -> list[Hit]:
-        """Points by id in the order asked; missing ones are left out. Scores are 0."""
+    def get(
+        self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
+    ) -> list[Hit]:
+        """Points by id in the order asked; missing ones are left out. Scores are 0. `bare`: without payloads and system
+        fields, as `VectorQuery.bare`; reading them takes most of the time."""
 
     def scroll(self, collection_id: str, filter: Filter | None, limit: int, after: str = "") -> list[Hit]:
         """Matching points by document id ascending, scores 0."""

@@ -15,6 +15,7 @@ from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.spelling import Vocabulary
 from mediatheca.stores.index import word_list
 from mediatheca.stores.index.base import IndexSpec
+from mediatheca.stores.index.patches import NESTED, PointPatch, together
 from mediatheca.stores.index.points import (
     OBJECT_ID,
     ODD,
@@ -197,6 +198,18 @@ class EdgeShard:
             self._points += len(part)
             self._highest = max(self._highest, *(d.write_seq for d in part)) if part else self._highest
 
+    def patch(self, patches: Sequence[PointPatch]) -> None:
+        operation = qe.UpdateOperation
+        for ids, removed in together((patch.point_id, patch.removed) for patch in patches):
+            self._shard.update(operation.delete_payload(ids, list(removed)))
+        for ids, values in together((patch.point_id, patch.values) for patch in patches):
+            self._shard.update(operation.set_payload(ids, values))
+        self._words.add((patch.values for patch in patches), self._text_fields)
+        for place, key in enumerate(NESTED):
+            for ids, values in together((patch.point_id, patch.nested[place]) for patch in patches):
+                self._shard.update(operation.set_payload(ids, values, key=key))
+        self._highest = max(self._highest, *(patch.write_seq for patch in patches))
+
     def has_odd_ids(self) -> bool:
         return self._has_odd
 
@@ -211,8 +224,9 @@ class EdgeShard:
         self._shard.update(qe.UpdateOperation.delete_points_by_filter(filter))
 
     def nearest(
-        self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str]
-    ) -> list[Raw]:
+        self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str],
+        keys: Sequence[str] | None = None,
+    ) -> list[Raw]:  # fmt: skip
         sparse = self.vectors[using].sparse
         if sparse:
             params = None  # an inverted index: always exact
@@ -226,7 +240,7 @@ class EdgeShard:
             query=qe.Query.Nearest(native_sparse(vector, qe.SparseVector) if sparse else vector.tolist(), using=using),
             filter=filter,
             params=params,
-            with_payload=True,
+            with_payload=self._payload(keys),
             with_vector=list(with_vectors) if with_vectors else False,
         )
         return [_raw(point, point.score) for point in self._shard.query(request)]
@@ -237,14 +251,16 @@ class EdgeShard:
     def lexical(
         self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None
     ) -> list[Raw]:
-        named = keys is not None and list(keys) == ["document_id"] and not self._has_odd
         request = qe.QueryRequest(
-            limit=limit, query=qe.TextQuery(field, text), filter=filter, with_payload=not named and _select(keys)
+            limit=limit, query=qe.TextQuery(field, text), filter=filter, with_payload=self._payload(keys)
         )
-        found = self._shard.query(request)
-        if named:  # the point's own name is the document's: reading payloads takes most of a text query's time
-            return [Raw({"document_id": str(point.id)}, point.score) for point in found]
-        return [_raw(point, point.score) for point in found]
+        return [_raw(point, point.score) for point in self._shard.query(request)]
+
+    def _payload(self, keys: Sequence[str] | None) -> Any:
+        """What is read of the payload. Where points have the names of their documents, a name needs none: reading
+        payloads takes most of a query's time."""
+        named = keys is not None and list(keys) == ["document_id"] and not self._has_odd
+        return not named and _select(keys)
 
     @property
     def _text_fields(self) -> list[str]:
@@ -274,7 +290,8 @@ class EdgeShard:
     def retrieve(
         self, point_ids: Sequence[str], keys: Sequence[str] | None, with_vectors: Collection[str]
     ) -> list[Raw]:
-        found = self._shard.retrieve(list(point_ids), _select(keys), list(with_vectors) if with_vectors else False)
+        vectors = list(with_vectors) if with_vectors else False
+        found = self._shard.retrieve(list(point_ids), self._payload(keys), vectors)
         return [_raw(point, 0.0) for point in found]
 
     def count(self, filter: Any) -> int:
@@ -315,5 +332,7 @@ def _select(keys: Sequence[str] | None) -> Any:
 
 
 def _raw(point: Any, score: float) -> Raw:
-    vector = point.vector
-    return Raw(point.payload, score, vector if isinstance(vector, dict) else {})
+    payload, vector = point.payload, point.vector
+    return Raw(
+        {"document_id": str(point.id)} if payload is None else payload, score, vector if isinstance(vector, dict) else {}
+    )

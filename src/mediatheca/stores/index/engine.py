@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.spelling import Vocabulary
+from mediatheca.stores.index.patches import PointPatch
 from mediatheca.stores.index.points import Raw
 
 
@@ -27,6 +28,9 @@ class Engine(Protocol):
     def write(self, documents: Sequence[Document]) -> None:
         """Upsert full points, whatever is stored."""
 
+    def patch(self, patches: Sequence[PointPatch]) -> None:
+        """Change payloads; vectors stay. At most `SLICE` at a time."""
+
     def may_be_stale(self, write_seq: int) -> bool:
         """False only when no stored point can have a higher `write_seq`."""
 
@@ -38,9 +42,10 @@ class Engine(Protocol):
     def remove_matching(self, filter: Any) -> None: ...
 
     def nearest(
-        self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str]
-    ) -> list[Raw]:
-        """Raw engine scores, best first."""
+        self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str],
+        keys: Sequence[str] | None = None,
+    ) -> list[Raw]:  # fmt: skip
+        """Raw engine scores, best first. `keys` limits the payload that comes back, here and below."""
 
     def scans(self) -> bool:
         """Whether a dense query that does not ask for it is exact all the same, because there are few points."""
@@ -48,7 +53,7 @@ class Engine(Protocol):
     def lexical(
         self, field: str, text: str, limit: int, filter: Any, *, keys: Sequence[str] | None = None
     ) -> list[Raw]:
-        """BM25 on one text field, best first. `keys` limits the payload that comes back."""
+        """BM25 on one text field, best first."""
 
     def vocabulary(self) -> Vocabulary:
         """The words of all text fields; a few may stand nowhere any more."""

@@ -13,6 +13,7 @@ from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.kernel.sparse import is_sparse
 from mediatheca.stores.index import search
 from mediatheca.stores.index.engine import Engine
+from mediatheca.stores.index.patches import plan_patches
 from mediatheca.stores.index.points import SLICE, point_id
 from mediatheca.stores.index.words import words
 
@@ -40,6 +41,18 @@ class EngineIndex(ABC):
             with self.writing(collection_id) as engine:
                 search.apply(engine, documents[start : start + SLICE])
 
+    def patch(self, collection_id: str, documents: Sequence[Document]) -> list[Document]:
+        rest: list[Document] = []
+        for start in range(0, len(documents), SLICE):
+            part = documents[start : start + SLICE]
+            with self.writing(collection_id) as engine:
+                held = engine.retrieve([point_id(document.document_id) for document in part], None, ())
+                patches, others = plan_patches(part, held)
+                if patches:
+                    engine.patch(patches)
+            rest += others
+        return rest
+
     def delete(self, collection_id: str, document_ids: Collection[str]) -> None:
         if document_ids:
             with self.writing(collection_id) as engine:
@@ -52,7 +65,7 @@ class EngineIndex(ABC):
 
     def query(self, collection_id: str, query: VectorQuery | TextQuery) -> list[Hit]:
         with self.reading(collection_id) as engine:
-            return search.run(engine, query)
+            return search.run(engine, query, collection_id)
 
     def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
         if isinstance(query, TextQuery) or query.exact or is_sparse(query.vector):
@@ -60,8 +73,12 @@ class EngineIndex(ABC):
         with self.reading(collection_id) as engine:
             return engine.scans()
 
-    def get(self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = ()) -> list[Hit]:
+    def get(
+        self, collection_id: str, document_ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
+    ) -> list[Hit]:
         with self.reading(collection_id) as engine:
+            if bare:
+                return search.get_bare(engine, document_ids, with_vectors, collection_id)
             return search.get(engine, document_ids, with_vectors)
 
     def scroll(self, collection_id: str, filter: Filter | None, limit: int, after: str = "") -> list[Hit]:

@@ -12,7 +12,7 @@ from mediatheca.kernel.passages import words as words_of
 from mediatheca.kernel.search import Hit, TextQuery
 from mediatheca.kernel.spelling import Bucket, Spelling, Vocabulary, spellings
 from mediatheca.stores.index.engine import Engine
-from mediatheca.stores.index.points import Raw, index_path, point_id
+from mediatheca.stores.index.points import BARE, Raw, index_path, point_id
 from mediatheca.stores.index.word_list import texts_at
 from mediatheca.stores.index.words import analysis_of
 
@@ -54,7 +54,7 @@ def text_hits(engine: Engine, query: TextQuery, native: Any, check: Callable[[Fe
     if not weights or not query.text.strip():
         return []
     if query.fuzziness == 0 and query.minimum <= 1:
-        found = check(lambda limit: _ranked(engine, weights, query.text, limit, native), _deep(query))
+        found = check(lambda limit: _ranked(engine, weights, query.text, limit, native, query.bare), _deep(query))
         return _by_neighbours(engine, query, list(dict.fromkeys(words_of(query.text))), fields, found)[: query.limit]
     found, spelling = _stacked(engine, query, weights, native, check, strict=False)
     if len(found) < query.limit and query.fuzziness != 0:
@@ -86,7 +86,7 @@ def _stacked(
         held = _holding(engine, heard, list(weights), query.minimum, native)
         first = bucket is spelling.buckets[0]
         depth = _deep(query) if first else query.limit + len(hits)
-        page = check(lambda limit: _ranked(engine, weights, text, limit, held), depth)
+        page = check(lambda limit: _ranked(engine, weights, text, limit, held, query.bare), depth)
         if first:
             page = _by_neighbours(engine, query, [group[0] for group in bucket.groups], names, page)
         for hit in page:
@@ -130,7 +130,7 @@ def _spelling(
 
 
 def _stands(engine: Engine, word: str, paths: Sequence[str]) -> bool:
-    return any(engine.lexical(path, word, 1, None, keys=["document_id"]) for path in paths)
+    return any(engine.lexical(path, word, 1, None, keys=BARE) for path in paths)
 
 
 def _any(engine: Engine, words: Iterable[str], paths: Sequence[str]) -> Any:
@@ -154,27 +154,30 @@ def _holding(engine: Engine, groups: Sequence[Sequence[str]], paths: Sequence[st
     return models.Filter(must=own or None, min_should=models.MinShould(conditions=each, min_count=needed))
 
 
-def _ranked(engine: Engine, weights: Weights, text: str, limit: int, native: Any) -> list[Raw]:
+def _ranked(engine: Engine, weights: Weights, text: str, limit: int, native: Any, bare: bool) -> list[Raw]:
+    """The best documents. `bare`: of their payload only what names them is read."""
     if len(weights) > 1:
-        return _summed(engine, weights, text, limit, native)
+        return _summed(engine, weights, text, limit, native, bare)
     ((path, weight),) = weights.items()
-    raws = _decided(engine, path, text, limit, native)
+    raws = _decided(engine, path, text, limit, native, bare)
     if weight != 1.0:
         for raw in raws:
             raw.score *= weight
     return raws
 
 
-def _decided(engine: Engine, path: str, text: str, limit: int, native: Any) -> list[Raw]:
+def _decided(engine: Engine, path: str, text: str, limit: int, native: Any, bare: bool) -> list[Raw]:
     """The best of one field. Which of equal scores are cut off is decided by document id, not by the engine."""
     asked = limit + _SPARE
-    raws = engine.lexical(path, text, asked, native)
+    raws = engine.lexical(path, text, asked, native, keys=BARE if bare else None)
     held = {raw.payload["document_id"]: raw for raw in raws}
     while len(raws) == asked and raws[limit - 1].score == raws[-1].score and asked < 2 * limit + _TIES:
         asked *= 2
-        raws = engine.lexical(path, text, asked, native, keys=["document_id"])
+        raws = engine.lexical(path, text, asked, native, keys=BARE)
     raws.sort(key=lambda raw: (-raw.score, raw.payload["document_id"]))
     best = raws[:limit]
+    if bare:
+        return best
     missing = [point_id(raw.payload["document_id"]) for raw in best if raw.payload["document_id"] not in held]
     held |= {raw.payload["document_id"]: raw for raw in engine.retrieve(missing, None, ())} if missing else {}
     for raw in best:
@@ -182,7 +185,7 @@ def _decided(engine: Engine, path: str, text: str, limit: int, native: Any) -> l
     return [held[raw.payload["document_id"]] for raw in best]
 
 
-def _summed(engine: Engine, weights: Weights, text: str, limit: int, native: Any) -> list[Raw]:
+def _summed(engine: Engine, weights: Weights, text: str, limit: int, native: Any, bare: bool) -> list[Raw]:
     """The top `limit` by the weighted sum of the fields' BM25 (Fagin's threshold algorithm).
 
     A point in no list scores at most the sum of the lists' last scores: once `limit` points are above it, stop. Exact,
@@ -190,7 +193,7 @@ def _summed(engine: Engine, weights: Weights, text: str, limit: int, native: Any
     """
     depth = max(2 * limit, 50)
     while True:
-        lists = [(engine.lexical(path, text, depth, native, keys=["document_id"]), w) for path, w in weights.items()]
+        lists = [(engine.lexical(path, text, depth, native, keys=BARE), w) for path, w in weights.items()]
         bound = sum(found[-1].score * weight for found, weight in lists if len(found) == depth)
         ids = {point_id(raw.payload["document_id"]) for found, _ in lists for raw in found}
         totals = _totals(engine, weights, text, ids)
@@ -198,6 +201,8 @@ def _summed(engine: Engine, weights: Weights, text: str, limit: int, native: Any
         if not bound or depth >= max(_DEEPEST, limit) or (len(ranked) == limit and ranked[-1][1] >= bound):
             break
         depth *= 4
+    if bare:
+        return [Raw({"document_id": document_id}, score) for document_id, score in ranked]
     raws = {raw.payload["document_id"]: raw for raw in engine.retrieve([point_id(i) for i, _ in ranked], None, ())}
     for document_id, score in ranked:
         raws[document_id].score = score
@@ -210,6 +215,6 @@ def _totals(engine: Engine, weights: Weights, text: str, ids: Collection[str]) -
         return totals
     among = engine.models.Filter(must=[engine.has_ids(ids)])
     for path, weight in weights.items():
-        for raw in engine.lexical(path, text, len(ids), among, keys=["document_id"]):
+        for raw in engine.lexical(path, text, len(ids), among, keys=BARE):
             totals[raw.payload["document_id"]] += raw.score * weight
     return totals

@@ -93,6 +93,16 @@ def decode(raw: Raw) -> Hit:
     return Hit(document_id, collection_id, raw.score, payload, system, vectors)
 
 
+BARE = ("document_id",)
+"""What is read of the payload of a bare hit."""
+
+
+def decode_bare(raw: Raw, collection_id: str) -> Hit:
+    """The hit of a point of which only `BARE` was read."""
+    vectors = {name: from_engine(vector) for name, vector in raw.vectors.items()} if raw.vectors else {}
+    return Hit(raw.payload["document_id"], collection_id, raw.score, {}, {}, vectors)
+
+
 def engine_vectors(document: Document, indexes: dict[str, VectorIndex], sparse: SparseClass) -> dict[str, Any]:
     """Vectors as nested lists: an engine converts those twice as fast as numpy rows. Sparse ones as the engine's own
     class; an empty one is left out, nothing can find it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.spelling import Vocabulary
 from mediatheca.stores.index.base import IndexSpec
+from mediatheca.stores.index.patches import NESTED, PointPatch, together
 from mediatheca.stores.index.points import ODD, SLICE, Raw, encode, engine_vectors, native_sparse, point_id, search_ef
 from mediatheca.stores.index.word_list import words_in
 
@@ -74,6 +75,24 @@ class QdrantCollection:
             ]
             self._client.upsert(self._name, points, wait=True)
 
+    def patch(self, patches: Sequence[PointPatch]) -> None:
+        models = self.models
+        fields = [path for path, kind in self.fields.items() if kind == "text"]
+        self._words.vocabulary.add(words_in((patch.values for patch in patches), fields))
+        removed = together((patch.point_id, patch.removed) for patch in patches)
+        operations: list[Any] = [
+            models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=list(keys), points=ids))
+            for ids, keys in removed
+        ]
+        steps: list[Any] = [(None, [(patch.point_id, patch.values) for patch in patches])]
+        steps += [(key, [(p.point_id, p.nested[place]) for p in patches]) for place, key in enumerate(NESTED)]
+        operations += [
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload=values, points=ids, key=key))
+            for key, changes in steps
+            for ids, values in together(changes)
+        ]
+        self._client.batch_update_points(self._name, operations, wait=True)
+
     def may_be_stale(self, write_seq: int) -> bool:
         """Other nodes write too: always look."""
         return True
@@ -90,8 +109,9 @@ class QdrantCollection:
         self._client.delete(self._name, self.models.FilterSelector(filter=filter), wait=True)
 
     def nearest(
-        self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str]
-    ) -> list[Raw]:
+        self, using: str, vector: Vector, limit: int, filter: Any, *, exact: bool, with_vectors: Sequence[str],
+        keys: Sequence[str] | None = None,
+    ) -> list[Raw]:  # fmt: skip
         models, sparse = self.models, self.vectors[using].sparse
         if sparse:
             params = None  # an inverted index: always exact
@@ -108,7 +128,7 @@ class QdrantCollection:
             query_filter=filter,
             limit=limit,
             search_params=params,
-            with_payload=True,
+            with_payload=_select(keys),
             with_vectors=list(with_vectors) if with_vectors else False,
         )
         return [_raw(point, point.score) for point in answer.points]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mediatheca.kernel.documents import Document
@@ -15,6 +16,7 @@ from mediatheca.kernel.sparse import is_sparse
 from mediatheca.stores.index.engine import Engine
 from mediatheca.stores.index.lexical import text_hits
 from mediatheca.stores.index.points import (
+    BARE,
     OBJECT_ID,
     ODD,
     ROOT_OBJECT_ID,
@@ -23,6 +25,7 @@ from mediatheca.stores.index.points import (
     Raw,
     check_vector,
     decode,
+    decode_bare,
     first_uuid_from,
     index_path,
     newest,
@@ -35,7 +38,7 @@ _FACETABLE = frozenset({"keyword", "bool"})
 """Field types whose engine facet equals ours; other fields are counted here."""
 
 
-def run(engine: Engine, query: VectorQuery | TextQuery) -> list[Hit]:
+def run(engine: Engine, query: VectorQuery | TextQuery, collection_id: str) -> list[Hit]:
     """The best `limit` hits, by score descending, then document id.
 
     Raises:
@@ -44,16 +47,24 @@ def run(engine: Engine, query: VectorQuery | TextQuery) -> list[Hit]:
     if query.limit <= 0:
         return []
     native, exact = _compile(engine, query.filter)
+    rest = None if exact else query.filter
+    if query.bare and not (exact and _payload_free(query)):
+        query = replace(query, bare=False)
+    made = partial(decode_bare, collection_id=collection_id) if query.bare else decode
     if isinstance(query, TextQuery):
-        rest = None if exact else query.filter
-        hits = text_hits(engine, query, native, lambda fetch, limit: _recheck(fetch, limit, rest))
+        hits = text_hits(engine, query, native, lambda fetch, limit: _recheck(fetch, limit, rest, made))
     else:
-        hits = _recheck(_nearest(engine, query, native), query.limit, None if exact else query.filter)
+        hits = _recheck(_nearest(engine, query, native), query.limit, rest, made)
         if query.min_score is not None:
             low = query.min_score
             hits = [hit for hit in hits if hit.score >= low]
     hits.sort(key=_rank)
     return hits
+
+
+def _payload_free(query: VectorQuery | TextQuery) -> bool:
+    """Whether no payload is needed besides what a filter is checked on: neighbouring words are looked for in it."""
+    return not isinstance(query, TextQuery) or query.phrase == 1.0
 
 
 def _rank(hit: Hit) -> tuple[float, str]:
@@ -68,13 +79,15 @@ def matches(filter: Filter | None, hit: Hit) -> bool:
     return filter is None or filter.matches(document_view(hit.payload, hit.document_id, hit.collection_id, hit.system))
 
 
-def _recheck(fetch: Callable[[int], list[Raw]], limit: int, filter: Filter | None) -> list[Hit]:
+def _recheck(
+    fetch: Callable[[int], list[Raw]], limit: int, filter: Filter | None, made: Callable[[Raw], Hit]
+) -> list[Hit]:
     """Fetch twice as many until enough pass the filter that the engine could not say in full, or none are left."""
     wanted = limit if filter is None else max(2 * limit, 32)
     while True:
         raw = fetch(wanted)
         exhausted = len(raw) < wanted
-        hits = [hit for hit in map(decode, raw) if matches(filter, hit)]
+        hits = [hit for hit in map(made, raw) if matches(filter, hit)]
         if len(hits) >= limit or exhausted:
             return hits[:limit]
         wanted *= 2
@@ -86,10 +99,10 @@ def _nearest(engine: Engine, query: VectorQuery, native: Any) -> Callable[[int],
         return _overlapping(engine, replace(query, vector=vector), native)
     euclid = engine.vectors[query.using].metric == "euclid"
     filter = _without(engine, native, query.exclude)
-    names = [name for name in query.with_vectors if name in engine.vectors]
+    names, keys = [name for name in query.with_vectors if name in engine.vectors], BARE if query.bare else None
 
     def fetch(limit: int) -> list[Raw]:
-        raws = engine.nearest(query.using, vector, limit, filter, exact=query.exact, with_vectors=names)
+        raws = engine.nearest(query.using, vector, limit, filter, exact=query.exact, with_vectors=names, keys=keys)
         if euclid:
             for raw in raws:
                 raw.score = 1.0 / (1.0 + raw.score)
@@ -101,12 +114,12 @@ def _nearest(engine: Engine, query: VectorQuery, native: Any) -> Callable[[int],
 def _overlapping(engine: Engine, query: VectorQuery, native: Any) -> Callable[[int], list[Raw]]:
     """The fetch of a sparse query. Terms that cancel out to 0 are no match: some engines say so, some do not."""
     filter = _without(engine, native, query.exclude)
-    names = [name for name in query.with_vectors if name in engine.vectors]
+    names, keys = [name for name in query.with_vectors if name in engine.vectors], BARE if query.bare else None
 
     def fetch(limit: int) -> list[Raw]:
         if not len(query.vector):
             return []
-        raws = engine.nearest(query.using, query.vector, limit, filter, exact=True, with_vectors=names)
+        raws = engine.nearest(query.using, query.vector, limit, filter, exact=True, with_vectors=names, keys=keys)
         return [raw for raw in raws if raw.score != 0]
 
     return fetch
@@ -121,13 +134,28 @@ def _without(engine: Engine, native: Any, exclude: Collection[str]) -> Any:
 
 def get(engine: Engine, document_ids: Sequence[str], with_vectors: Collection[str]) -> list[Hit]:
     """Points by id in the order asked."""
+    return _in_order(engine, document_ids, with_vectors, None, decode)
+
+
+def get_bare(
+    engine: Engine, document_ids: Sequence[str], with_vectors: Collection[str], collection_id: str
+) -> list[Hit]:
+    """The same without payloads and system fields."""
+    return _in_order(engine, document_ids, with_vectors, BARE, partial(decode_bare, collection_id=collection_id))
+
+
+def _in_order(
+    engine: Engine,
+    document_ids: Sequence[str],
+    with_vectors: Collection[str],
+    keys: Sequence[str] | None,
+    made: Callable[[Raw], Hit],
+) -> list[Hit]:
     names = [name for name in with_vectors if name in engine.vectors]
     found: dict[str, Hit] = {}
     for start in range(0, len(document_ids), PAGE):
         ids = [point_id(document_id) for document_id in document_ids[start : start + PAGE]]
-        for raw in engine.retrieve(ids, None, names):
-            hit = decode(raw)
-            found[hit.document_id] = hit
+        found |= {hit.document_id: hit for hit in map(made, engine.retrieve(ids, keys, names))}
     return [found[document_id] for document_id in document_ids if document_id in found]
 
 

@@ -38,7 +38,7 @@ deliveries = scoped(
     Column("response", Text),
     time_column("created_at", null=False),
     time_column("finished_at"),
-    Index("ix_deliveries_due", "status", "run_at"),
+    Index("ix_deliveries_due", "status", "run_at", "target_id"),
     Index("ix_deliveries_target", "namespace_id", "target_id", "delivery_id"),
     Index("ux_deliveries_message", "target_id", "channel_no", "message_id", unique=True),
     Index("ix_deliveries_age", "created_at"),

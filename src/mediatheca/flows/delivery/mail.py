@@ -1,0 +1,119 @@
+"""Handing mails to the operator's server: one thread, and a connection that is kept for a while."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
+
+from mediatheca.flows.delivery.setup import MailServer
+from mediatheca.kernel.notices import Sent
+
+TIMEOUT_S = 20.0
+KEEP_S = 10.0
+KEEP_MAILS = 100
+
+
+class Mailer:
+    """Sends one mail after the other. `send` runs in `threads`, which has one thread."""
+
+    def __init__(self, server: MailServer) -> None:
+        self.server = server
+        self.threads = ThreadPoolExecutor(1, "mail")
+        self._line: smtplib.SMTP | None = None
+        self._sent = 0
+        self._used = 0.0
+
+    def send(self, message: EmailMessage, recipients: Sequence[str]) -> Sent:
+        """One mail to all recipients. What the server refuses for good is permanent; all else may be tried again."""
+        try:
+            line = self._connected()
+            refused = line.send_message(message, to_addrs=list(recipients))
+        except smtplib.SMTPRecipientsRefused as error:
+            self._drop()
+            return _refused(error.recipients)
+        except smtplib.SMTPAuthenticationError as error:
+            self._drop()
+            return Sent(error.smtp_code, error="the mail server refuses the operator's user and password")
+        except smtplib.SMTPResponseException as error:
+            self._drop()
+            return _answered(error.smtp_code, error.smtp_error)
+        except smtplib.SMTPNotSupportedError:
+            self._drop()
+            return Sent(error="the mail server does not offer TLS, or sign-in, which the setting asks for")
+        except ssl.SSLCertVerificationError:
+            self._drop()
+            return Sent(error="the mail server's TLS certificate is not valid for its name")
+        except (smtplib.SMTPException, OSError, ValueError) as error:
+            self._drop()
+            return Sent(
+                error=f"the mail server cannot be reached, or broke off ({type(error).__name__}); try again later"
+            )
+        self._sent += 1
+        self._used = time.monotonic()
+        if refused:
+            return Sent(250, response=f"accepted; not for {', '.join(sorted(refused))[:500]}")
+        return Sent(250, response="accepted")
+
+    def close(self) -> None:
+        self.threads.submit(self._drop)
+        self.threads.shutdown()
+
+    def _connected(self) -> smtplib.SMTP:
+        if self._line is not None:
+            if self._sent < KEEP_MAILS and time.monotonic() - self._used < KEEP_S and self._alive(self._line):
+                return self._line
+            self._drop()
+        line = self._opened()
+        self._line, self._sent = line, 0
+        return line
+
+    def _alive(self, line: smtplib.SMTP) -> bool:
+        try:
+            return line.noop()[0] == 250
+        except (smtplib.SMTPException, OSError):
+            return False
+
+    def _opened(self) -> smtplib.SMTP:
+        server = self.server
+        context = server.context or ssl.create_default_context()
+        if server.tls == "implicit":
+            line: smtplib.SMTP = smtplib.SMTP_SSL(server.host, server.port, timeout=TIMEOUT_S, context=context)
+        else:
+            line = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT_S)
+        try:
+            line.ehlo()
+            if server.tls == "required" or (server.tls == "offered" and line.has_extn("starttls")):
+                line.starttls(context=context)
+                line.ehlo()
+            if server.user:
+                line.login(server.user, server.password)
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _drop(self) -> None:
+        line, self._line = self._line, None
+        if line is None:
+            return
+        try:
+            line.quit()
+        except (smtplib.SMTPException, OSError):
+            line.close()
+
+
+def _refused(recipients: dict[str, tuple[int, bytes]]) -> Sent:
+    """Nobody got it. Permanent only if that is so for everybody."""
+    codes = [code for code, _ in recipients.values()]
+    _, (code, text) = next(iter(sorted(recipients.items())))
+    error = f"the mail server refuses the recipients ({code})"
+    return Sent(code, text.decode("utf-8", "replace")[:500], error, permanent=all(each >= 500 for each in codes))
+
+
+def _answered(code: int, text: bytes | str) -> Sent:
+    shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return Sent(code, shown[:500], f"the mail server answered {code}", permanent=500 <= code < 600)

@@ -1,0 +1,278 @@
+"""What a trigger does: one `Action` for each `action_type`. Each gives the tasks that it started, in the transaction of
+the run, so that a run and what it does are one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mediatheca.flows.alerts.jobs import start_evaluation
+from mediatheca.flows.bodies import checked
+from mediatheca.flows.grouping.config import ExecuteRequest
+from mediatheca.flows.grouping.runs import TASK as CLUSTER_TASK
+from mediatheca.flows.grouping.runs import start_execution
+from mediatheca.flows.ingest.backfill import Wanted, objects_of, trigger_collection
+from mediatheca.flows.ingest.plan import MAX_OBJECTS, add_task, retry_failed
+from mediatheca.flows.ingest.rerun import submit_in_bulk
+from mediatheca.flows.services import Services
+from mediatheca.flows.taxonomies.apply import TASK as TAXONOMY_TASK
+from mediatheca.flows.taxonomies.apply import ApplyOptions, start_apply
+from mediatheca.kernel.errors import ConflictError, NotEnabledError, ValidationError
+from mediatheca.kernel.filters import parse_filter
+from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
+
+WHERE = ("body", "action_config")
+ACT = "trigger.act"
+"""Job of actions that take long and are no work of others: `{run_id, task_id}`."""
+CANARY_TASK = "api_retrievers_execute"
+BATCH_TASK = "api_buckets_batches_process"
+MAX_BATCHES = 200
+"""Batches of a bucket whose failures are retried by one run, the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A run that begins."""
+
+    services: Services
+    tx: Tx
+    trigger: Record
+    run_id: str
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.trigger.body["action_config"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`check` gives the configuration with references by id; `start` gives tasks, none when there was nothing to do.
+    `task`: the type of its tasks."""
+
+    task: str
+    config: type[BaseModel]
+    check: Callable[[ReadTx, dict[str, Any]], dict[str, Any]]
+    start: Callable[[Start], Sequence[str]]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+class ClusterConfig(_Config):
+    """Besides: what one execution of a cluster takes (`mode`, `sample_size`, …)."""
+
+    cluster_id: str = Field(min_length=1, max_length=200)
+
+
+class TaxonomyConfig(_Config):
+    """Documents that were labelled with the same inputs and the same version are left as they are."""
+
+    taxonomy_id: str = Field(min_length=1, max_length=200)
+    collection_id: str = Field(min_length=1, max_length=200)
+    incremental: bool = True
+    batch_size: int = Field(1000, ge=100, le=5000)
+    parallelism: int = Field(4, ge=1, le=20)
+    scroll_filters: dict[str, Any] | None = None
+
+
+class BatchConfig(_Config):
+    bucket_id: str = Field(min_length=1, max_length=200)
+    filters: dict[str, Any] | None = None
+    retry_failed_only: bool = False
+    collection_ids: list[str] | None = Field(None, max_length=100)
+    dedup_strategy: Literal["skip", "replace", "force"] | None = None
+
+
+class CollectionConfig(_Config):
+    collection_id: str = Field(min_length=1, max_length=200)
+    include_buckets: list[str] | None = Field(None, max_length=100)
+    object_ids: list[str] | None = Field(None, max_length=1000)
+    source_filters: dict[str, Any] | None = None
+    dedup_strategy: Literal["skip", "replace", "force"] | None = None
+
+
+class Acceptance(_Config):
+    """What an answer must be like. A stage that takes longer than `max_stage_time_ms` breaches its latency; of the
+    results, a share of `min_pass_ratio` must have a true value in `judge_field`."""
+
+    max_total_time_ms: float | None = Field(None, gt=0)
+    max_stage_latency_breaches: int | None = Field(None, ge=0)
+    max_stage_time_ms: float = Field(1000, gt=0)
+    min_results: int | None = Field(None, ge=0, le=100)
+    judge_field: str | None = Field(None, min_length=1, max_length=512)
+    min_pass_ratio: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _pair(self) -> Acceptance:
+        if (self.judge_field is None) != (self.min_pass_ratio is None):
+            raise ValueError("judge_field and min_pass_ratio go together")
+        return self
+
+
+class Notification(_Config):
+    notify_on: Literal["change", "failure", "always"] = "change"
+
+
+class CanaryConfig(_Config):
+    """A retriever with fixed inputs, never answered from a cache."""
+
+    retriever_id: str = Field(min_length=1, max_length=200)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    skip_cache: Literal[True] = True
+    acceptance: Acceptance = Field(default_factory=Acceptance)
+    notification: Notification = Field(default_factory=Notification)
+
+
+class AlertConfig(_Config):
+    alert_id: str = Field(min_length=1, max_length=200)
+    inputs: dict[str, Any] | None = None
+
+
+def _with_ids(kinds: Mapping[str, str]) -> Callable[[ReadTx, dict[str, Any]], dict[str, Any]]:
+    def check(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
+        return {**config, **{field: tx.get(kind, config[field]).id for field, kind in kinds.items()}}
+
+    return check
+
+
+def _check_cluster(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
+    checked(ExecuteRequest, {key: value for key, value in config.items() if key != "cluster_id"}, WHERE)
+    return _with_ids({"cluster_id": "cluster"})(tx, _parsed(config, "filters"))
+
+
+def _check_taxonomy(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
+    found = _parsed(config, "scroll_filters")
+    return _with_ids({"taxonomy_id": "taxonomy", "collection_id": "collection"})(tx, found)
+
+
+def _check_batch(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
+    found = _with_ids({"bucket_id": "bucket"})(tx, _parsed(config, "filters"))
+    if found["retry_failed_only"] and (found.get("filters") or found.get("dedup_strategy")):
+        message = "retries what failed in earlier batches; filters and dedup_strategy do not apply to it"
+        raise ValidationError.at((*WHERE, "retry_failed_only"), message)
+    if found.get("collection_ids"):
+        found["collection_ids"] = [tx.get("collection", ident).id for ident in found["collection_ids"]]
+    return found
+
+
+def _check_collection(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
+    found = _with_ids({"collection_id": "collection"})(tx, _parsed(config, "source_filters"))
+    if found.get("include_buckets"):
+        found["include_buckets"] = [tx.get("bucket", ident).id for ident in found["include_buckets"]]
+    return found
+
+
+def _check_alert(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
+    alert = tx.get("alert", config["alert_id"])
+    if alert.body.get("source") == "system":
+        message = f"'{alert.id}' watches a condition of the system; it is looked at every minute without a trigger"
+        raise ValidationError.at((*WHERE, "alert_id"), message)
+    return {**config, "alert_id": alert.id}
+
+
+def _parsed(config: dict[str, Any], filters: str) -> dict[str, Any]:
+    parse_filter(config.get(filters), path=f"action_config.{filters}")
+    return config
+
+
+# ---- starting
+
+
+def _cluster(start: Start) -> Sequence[str]:
+    cluster = start.tx.get("cluster", start.config["cluster_id"])
+    request = checked(ExecuteRequest, {key: v for key, v in start.config.items() if key != "cluster_id"}, WHERE)
+    return [start_execution(start.tx, cluster, request, automatic=True)]
+
+
+def _taxonomy(start: Start) -> Sequence[str]:
+    collection = start.tx.get("collection", start.config["collection_id"])
+    taxonomy = start.tx.get("taxonomy", start.config["taxonomy_id"])
+    filters, size, at_once = (start.config.get(name) for name in ("scroll_filters", "batch_size", "parallelism"))
+    options = ApplyOptions(filters=filters, batch_size=int(size or 1000), parallelism=int(at_once or 4))
+    return [start_apply(start.tx, start.services, collection, taxonomy, options)]
+
+
+def _batch(start: Start) -> Sequence[str]:
+    tx, config = start.tx, start.config
+    bucket = tx.get("bucket", config["bucket_id"])
+    chunk_size = start.services.settings.chunk_size
+    if config["retry_failed_only"]:
+        return _retried(tx, bucket.id, chunk_size)
+    ids = objects_of(tx, bucket.id, config.get("filters"))
+    options = {name: config.get(name) for name in ("collection_ids", "dedup_strategy")}
+    _, batches = submit_in_bulk(tx, bucket.id, ids, MAX_OBJECTS, chunk_size, trigger_id=start.trigger.id, **options)
+    return _tasks(batches)
+
+
+def _retried(tx: Tx, bucket_id: str, chunk_size: int) -> list[str]:
+    """The failed objects of the bucket's ended batches once more, each in its own batch."""
+    where = {"bucket_id": bucket_id, "status": ["COMPLETED_WITH_ERRORS", "FAILED"]}
+    found = tx.rows("batches", where, order=("-batch_id",), limit=MAX_BATCHES)
+    return _tasks([batch for batch in found if retry_failed(tx, batch, chunk_size, None, transient_only=False)])
+
+
+def _tasks(batches: Sequence[Row]) -> list[str]:
+    return [str(batch["task_id"]) for batch in batches if batch["task_id"]]
+
+
+def _collection(start: Start) -> Sequence[str]:
+    config = start.config
+    collection = start.tx.get("collection", config["collection_id"])
+    names = ("include_buckets", "object_ids", "source_filters", "dedup_strategy")
+    wanted = Wanted(*(config.get(name) for name in names))
+    size = start.services.settings.chunk_size
+    return _tasks(trigger_collection(start.tx, collection, wanted, size, trigger_id=start.trigger.id))
+
+
+def _canary(start: Start) -> Sequence[str]:
+    retriever = start.tx.get("retriever", start.config["retriever_id"])
+    told = {"retriever_id": retriever.id, "trigger_id": start.trigger.id, "run_id": start.run_id}
+    task = add_task(start.tx, CANARY_TASK, told)
+    start.tx.enqueue(ACT, {"run_id": start.run_id, "task_id": task}, group=task, max_attempts=2)
+    return [task]
+
+
+def _alert(start: Start) -> Sequence[str]:
+    alert = start.tx.get("alert", start.config["alert_id"])
+    if alert.body.get("enabled") is False:
+        raise ConflictError(f"alert '{alert.id}' is switched off; switch it on, or pause this trigger")
+    reason = f"trigger {start.trigger.id}"
+    return [start_evaluation(start.tx, alert, inputs=start.config.get("inputs"), reason=reason)]
+
+
+ACTIONS: Mapping[str, Action] = {
+    "cluster": Action(CLUSTER_TASK, ClusterConfig, _check_cluster, _cluster),
+    "taxonomy_enrichment": Action(TAXONOMY_TASK, TaxonomyConfig, _check_taxonomy, _taxonomy),
+    "batch_rerun": Action(BATCH_TASK, BatchConfig, _check_batch, _batch),
+    "collection_trigger": Action(BATCH_TASK, CollectionConfig, _check_collection, _collection),
+    "retriever_execution": Action(CANARY_TASK, CanaryConfig, _with_ids({"retriever_id": "retriever"}), _canary),
+    "alert_evaluation": Action(CANARY_TASK, AlertConfig, _check_alert, _alert),
+}
+
+
+def parse_action(tx: ReadTx, action_type: str, raw: Any) -> dict[str, Any]:
+    """The configuration with its defaults, references by id.
+
+    Raises:
+        ValidationError: the type or a field is wrong.
+        NotFoundError: something named does not exist in this namespace.
+        NotEnabledError: the action is of a feature that is not here.
+    """
+    if action_type == "sync":
+        raise NotEnabledError("action_type 'sync': syncs are not built in; trigger a collection instead")
+    action = ACTIONS.get(action_type)
+    if action is None:
+        message = f"'{action_type[:50]}' is no action; known: {', '.join(ACTIONS)}"
+        raise ValidationError.at(("body", "action_type"), message, "enum")
+    config = checked(action.config, raw, WHERE)
+    return action.check(tx, config.model_dump(mode="json", exclude_none=True))
