@@ -12,16 +12,19 @@ from benchmarks import (
     clusters,
     crash,
     delivery,
+    fanout,
     ingest,
     model,
     newcomer,
     peers,
+    percolation,
     quality,
     retrieval,
     retrieval_peers,
     scale,
     search,
     start,
+    taxonomy,
 )
 from benchmarks._report import Report, record
 
@@ -37,7 +40,9 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
     "retrieval_peers": retrieval_peers.run,
     "clusters": clusters.run,
     "delivery": delivery.run,
+    "fanout": fanout.run,
     "percolation": percolation.run,
+    "taxonomy": taxonomy.run,
     "crash": crash.run,
     "newcomer": newcomer.run,
 }

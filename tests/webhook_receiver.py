@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -45,7 +46,7 @@ class Reply:
 
 
 class Receiver:
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.answer: Callable[[Got], Reply] = lambda got: Reply()
         self.got: list[Got] = []
         self.connections = 0
@@ -67,7 +68,7 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver.serve(self)
 
-            do_GET = do_POST
+            do_GET = do_PUT = do_POST
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -80,6 +81,8 @@ class Receiver:
                 pass
 
         self._server = Server(("127.0.0.1", port), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -131,8 +134,8 @@ class Receiver:
 
 
 @contextmanager
-def a_receiver(port: int = 0) -> Iterator[Receiver]:
-    receiver = Receiver(port)
+def a_receiver(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    receiver = Receiver(port, tls)
     try:
         yield receiver
     finally:

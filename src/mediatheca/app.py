@@ -279,13 +279,13 @@ def build(settings: Settings) -> App:
     services = _services(common, secret, query_runner)
     services.indexer.on_advance = lambda: settle_batches(services)
     handlers = {"collection.drop": lambda run: _drop_table(services, run), **evaluation_jobs(services)}
-    handlers |= {**trigger_jobs(services), **webhook_jobs(services)}
+    handlers |= {**trigger_jobs(services), **webhook_jobs(services.db)}
     services.deliverer.recorded = note_results
 
     def buried(job: Job, message: str) -> None:
         evaluation_died(services, job, message)
         triggers_died(services, job, message)
-        expansion_died(services, job, message)
+        expansion_died(services.db, job, message)
 
     pool = _worker_pool(services, handlers, buried)
     phases = find_plugins(settings, "flows.phases", Phase, PHASES)
@@ -319,7 +319,7 @@ def _consumers(services: Services, phases: Sequence[Phase]) -> list[Consumer]:
 def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
     """Jobs that need the index and take minutes, on threads of their own."""
     handlers: dict[str, Handler] = {FOLLOW_UP: lambda run: run_follow_ups(services, phases, run)}
-    handlers |= canary_jobs(services)
+    handlers |= {**canary_jobs(services), **trigger_jobs(services)}  # due times wait for no evaluation or ingest
     handlers |= taxonomy_jobs(services)
     handlers |= alert_jobs(services)
     handlers |= cluster_jobs(services)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mediatheca import app
+from mediatheca.flows.delivery.probe import probe_notices
 from mediatheca.flows.outside.probe import Probe, probe
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.models import Models
@@ -66,13 +67,13 @@ def _models(reports: Sequence[ModelReport]) -> Table:
 
 def _ways_out(settings: Settings, models: Models) -> Sequence[Probe]:
     try:
-        return asyncio.run(probe(settings, models))
+        return [*asyncio.run(probe(settings, models)), *probe_notices(settings)]
     except MediathecaError as error:  # a setting that cannot be read
         return [Probe("reaching out", "", error.message, wrong=True)]
 
 
 def _outside(ways: Sequence[Probe]) -> Table:
-    """What stages can reach: language models, web search, code, rerankers."""
+    """What stages and notices can reach: language models, web search, code, rerankers, mail, Slack."""
     table = Table("what", "where", "state", title="Reaching out", title_justify="left")
     for way in ways:
         colour = "green" if way.works else "red" if way.wrong else "dim"

@@ -18,6 +18,13 @@ REQUESTS = Histogram("mediatheca_request_seconds", "HTTP requests.", ["method", 
 WORK = CollectorRegistry()
 """What tenants' work amounts to: for the operator's eyes."""
 JOBS = Gauge("mediatheca_jobs", "Jobs by status.", ["status"], registry=WORK)
+DELIVERIES = Gauge("mediatheca_deliveries_waiting", "Messages that are still to be delivered.", registry=WORK)
+ATTEMPTS = Counter(
+    "mediatheca_delivery_attempts_total",
+    "Attempts to deliver, by what came of it.",
+    ["channel", "status"],
+    registry=WORK,
+)
 DOCUMENTS = Counter("mediatheca_documents_written_total", "Documents committed to the document store.", registry=WORK)
 INDEX_LAG = Gauge("mediatheca_index_lag", "Commits the index is behind the documents, all collections.", registry=WORK)
 RECALL = Gauge("mediatheca_recall", "Share of the exact answer that sampled searches found.", registry=WORK)

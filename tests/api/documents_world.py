@@ -40,6 +40,7 @@ def new_collection(
         "source_bucket_schemas": {},
         "enabled": True,
         "metadata": {},
+        "embedding_task": None,
         "feature_extractor": {**extractor, "feature_extractor_id": "text_extractor_v1"},
         "input_schema": {"properties": {}},
         "output_schema": {"properties": {}},

@@ -111,6 +111,31 @@ class Labels:
         return document["_internal"].get(f"_taxonomy_{taxonomy_id}_{name}")
 
 
+FIELDS = [{"field_path": "label_name", "target_field": "kind"}]
+MAPPINGS = [{"input_key": "query", "source_type": "payload", "path": "text"}]
+
+
+def basic(labels: Labels) -> tuple[str, str, dict[str, Any]]:
+    """Label collection, retriever, and a flat taxonomy `kinds` with both."""
+    side = labels.labels(fox="fox fox", whale="whale whale")
+    retriever = labels.retriever(side)
+    source = {"collection_id": side, "enrichment_fields": FIELDS}
+    return side, retriever, labels.flat(retriever_id=retriever, source_collection=source)
+
+
+def refused(labels: Labels, config: dict[str, Any], status: int = 422) -> str:
+    body = {"taxonomy_name": "refused", "config": config}
+    return str(labels.call("POST", "/taxonomies", body, status)["error"]["message"])
+
+
+def hierarchy(labels: Labels) -> tuple[str, str, str, str]:
+    """Animals, foxes below them, whales below them; and a retriever over all three."""
+    animals = labels.labels("animals", animal="fox whale aou")
+    foxes = labels.labels("foxes", fox="fox foo oo")
+    whales = labels.labels("whales", whale="whale wael")
+    return animals, foxes, whales, labels.retriever(animals, foxes, whales, name="all three")
+
+
 def planted(labels: int, documents: int, seed: int = 7) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Label vectors, document vectors near one each, and which."""
     made = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ from learning_shop import Shop, search, stage
 
 from helpers import failed, ok, places, wait_for
 from mediatheca.flows.alerts.evaluate import run_alerts
+from mediatheca.flows.alerts.jobs import start_evaluation
 from mediatheca.flows.alerts.watch import watch_system
 from mediatheca.flows.follow_up import FollowUp
 from mediatheca.jobs.queue import Job
@@ -231,6 +232,19 @@ def test_inside_a_cool_down_hits_are_deferred_and_told_in_one_summary(shop: Shop
     assert len(set(receiver.ids)) == 2
 
 
+def test_what_a_cool_down_held_back_is_told_with_the_first_hit_after_it(shop: Shop, receiver: Receiver) -> None:
+    made = alert(shop, near(shop), receiver, cooldown_seconds=86_400)
+    for number in range(2):
+        written(shop, (f"sub{number}", "yellow submarine", float(number), "x"))
+    with shop.server.app.services.db.begin(shop.scope) as tx:  # a day later
+        past = tx.row("alert_states", {"alert_id": made["alert_id"]})["fired_at"]
+        tx.update("alert_states", {"alert_id": made["alert_id"]}, {"cooldown_until": past})
+    written(shop, ("sub2", "yellow submarine", 2.0, "x"))
+    wait_for(lambda: len(receiver.got) == 2)
+    assert receiver.got[1]["summary"]["runs"] == 1
+    assert [match["document_id"] for match in receiver.got[1]["matches"]] == ["sub2"]
+
+
 def test_min_count_and_threshold_decide_whether_it_is_a_hit(shop: Shop) -> None:
     retriever = near(shop)
     many = alert(shop, retriever, min_count=2)
@@ -332,6 +346,24 @@ def test_a_manual_run_looks_at_everything_and_tells_nobody_unless_asked(shop: Sh
     assert receiver.ids == [loud["execution_id"]]
     assert shop.get("/alerts/executions", alert_id=made["alert_id"])["total"] == 4
     assert shop.get(f"/alerts/executions/{quiet['execution_id']}")["match_count"] == 2
+
+
+def test_an_evaluation_that_was_asked_for_ends_its_task(shop: Shop, receiver: Receiver) -> None:
+    """As triggers ask for it: a job with a task."""
+    written(shop, SUB)
+    good, bad = alert(shop, near(shop), receiver), alert(shop, near(shop, "other"), inputs={})
+    queues = {"source": "system", "retriever_id": None, "system_condition": {"type": "dlq_growth"}}
+    system = alert(shop, "", **queues)
+    with shop.server.app.services.db.begin(shop.scope) as tx:
+        tasks = [start_evaluation(tx, tx.get("alert", made["alert_id"]), reason="test") for made in (good, bad, system)]
+    done, failed_task, looked = (
+        wait_for(lambda task=task: (t := shop.get(f"/tasks/{task}"))["status"] in ("COMPLETED", "FAILED") and t)
+        for task in tasks
+    )
+    assert (done["status"], failed_task["status"], looked["status"]) == ("COMPLETED", "FAILED", "COMPLETED")
+    wait_for(lambda: receiver.got)
+    assert receiver.got[0]["matches"][0]["document_id"] == "sub"
+    assert shop.get(f"/alerts/{system['alert_id']}/results")["triggered"] is False
 
 
 def test_history_says_how_often_it_would_have_fired(shop: Shop) -> None:

@@ -20,6 +20,8 @@ SEARCH = {
     "parameters": {"searches": [{"feature_uri": URI, "query": {"input_mode": "text", "value": "{{INPUT.query}}"}}]},
 }
 BY_TITLE = [{"input_key": "query", "source": {"source_type": "document_field", "path": "title"}}]
+FIXED = {"input_key": "query", "source": {"source_type": "constant", "value": "red"}}
+FROM = {"input_mappings": BY_TITLE}
 COLOR = [{"source_field": "color", "target_field": "matched.color"}]
 
 
@@ -57,7 +59,7 @@ class Shelf:
     def enrich(self, *ids: str, stop: bool = False) -> Outcome:
         with self.tenant.world.db.read(self.tenant.scope) as tx:
             collection = tx.get("collection", self.things)
-        run = Run(Job("job", "follow_up", {}, self.tenant.scope, "token", 1, 5, None))
+        run = Run(Job("job", self.tenant.scope, "follow_up", {}, 1, 5, None, "token"))
         if stop:
             run.stop.set()
         follow = FollowUp("fol_1", self.tenant.scope, collection, list(ids))
@@ -85,7 +87,7 @@ def test_lists_are_stored_by_id_with_defaults_and_shown(shelf: Shelf) -> None:
     shown = shelf.apply(
         taxonomy_applications=[{"taxonomy_id": "genres", "priority": 5, "scroll_filters": None}],
         cluster_applications=[{"cluster_id": cluster, "cooldown_seconds": 60}],
-        alert_applications=[{"alert_id": "news", "input_mappings": [], "execution_mode": "scheduled"}],
+        alert_applications=[{"alert_id": "news", "input_mappings": [FIXED], "execution_mode": "scheduled"}],
         retriever_enrichments=[shelf.entry(retriever_id="labels by text", input_mappings={"query": "$.title"})],
     )
     assert shown["taxonomy_applications"] == [
@@ -130,16 +132,17 @@ def test_an_older_mode_is_told_under_a_name_that_generated_clients_leave_alone(s
     [
         ({"taxonomy_applications": [{"taxonomy_id": "none"}]}, 404, "taxonomy 'none'"),
         ({"cluster_applications": [{"cluster_id": "none"}]}, 404, "cluster 'none'"),
-        ({"alert_applications": [{"alert_id": "none"}]}, 404, "alert 'none'"),
-        ({"alert_applications": [{"alert_id": "load"}]}, 422, "condition of the system"),
-        ({"alert_applications": [{"alert_id": "news"}, {"alert_id": "news"}]}, 422, "already"),
+        ({"alert_applications": [{"alert_id": "none", **FROM}]}, 404, "alert 'none'"),
+        ({"alert_applications": [{"alert_id": "load", **FROM}]}, 422, "condition of the system"),
+        ({"alert_applications": [{"alert_id": "news", **FROM}] * 2}, 422, "already"),
         ({"taxonomy_applications": [{"taxonomy_id": "genres", "version": 9}]}, 422, "no version 9"),
         ({"taxonomy_applications": [{"taxonomy_id": "genres", "priority": 1001}]}, 422, "priority"),
         ({"taxonomy_applications": [{"taxonomy_id": "genres", "execution_phase": 3}]}, 422, "execution_phase"),
         ({"taxonomy_applications": [{"taxonomy_id": "genres", "target_collection_id": "no"}]}, 404, "collection 'no'"),
-        ({"taxonomy_applications": [{"taxonomy_id": "genres", "scroll_filters": {"field": "a", "operator": "?"}}]}, 422, "?"),
+        ({"taxonomy_applications": [{"taxonomy_id": "genres", "scroll_filters": {"field": ""}}]}, 422, "field"),
         ({"taxonomy_applications": [{"taxonomy_id": "genres"}] * 51}, 422, "50"),
         ({"retriever_enrichments": [{"retriever_id": "labels by text"}]}, 422, "input_mappings"),
+        ({"alert_applications": [{"alert_id": "news", "input_mappings": []}]}, 422, "input_mappings"),
     ],
 )  # fmt: skip
 def test_an_entry_that_cannot_work_is_refused(shelf: Shelf, lists: dict[str, Any], status: int, said: str) -> None:

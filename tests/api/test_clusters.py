@@ -183,6 +183,41 @@ def test_a_run_is_started_by_itself_when_enough_documents_came(cluster_shop):
     assert cluster_shop.ended(ident, found[0]["run_id"])["num_points"] == 91
 
 
+def test_results_are_written_onto_documents_when_that_is_asked_for_later(cluster_shop):
+    ident = cluster_shop.create()
+    asked = {"clustering_ids": [ident], "source_collection_id": cluster_shop.collection}
+    cluster_shop.call("POST", "/clusters/enrich", asked, status=409)
+    cluster_shop.execute(ident)
+    done = cluster_shop.call("POST", "/clusters/enrich", asked)
+    assert done == {"processed": 90, "enriched": 90, "failed": 0, "batches": 1}
+    document = cluster_shop.call("GET", f"/collections/{cluster_shop.collection}/documents/whale2")
+    assert document["cluster_id"] == cluster_shop.groups(ident)["whale"]["cluster_id"]
+    cluster_shop.call("POST", "/clusters/enrich", {**asked, "target_collection_id": "other"}, status=403)
+
+
+def test_all_mapped_fields_are_written(cluster_shop):
+    fields = (
+        "cluster_id",
+        "cluster_label",
+        "distance_to_centroid",
+        "member_count",
+        "keywords",
+        "probability",
+        "x",
+        "y",
+    )
+    mappings = [{"source_field": name, "target_field": f"group.{name}"} for name in fields]
+    ident = cluster_shop.create(
+        enrich_source_collection=True, source_enrichment_config={"field_mappings": mappings}, description="all of it"
+    )
+    run = cluster_shop.execute(ident)
+    assert run["enriched"] == {"written": 90, "unchanged": 0, "gone": 0}
+    document = cluster_shop.call("GET", f"/collections/{cluster_shop.collection}/documents/fox3")
+    assert set(document["group"]) == set(fields)
+    assert document["group"]["member_count"] == 30
+    assert 0 <= document["group"]["distance_to_centroid"] < 0.1
+
+
 def test_a_deferred_layout_follows(cluster_shop):
     ident = cluster_shop.create(enrich_source_collection=True)
     cluster_shop.execute(ident, defer_visualization=True)

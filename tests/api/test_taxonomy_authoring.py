@@ -273,3 +273,120 @@ def test_steps_transitions_and_paths_follow_the_labels_over_time(labels: Labels)
     assert labels.call("GET", f"{path}/runs/{first['run_id']}")["run_count"] == 2
     labels.call("GET", f"{path}/runs/none", status=404)
     labels.call("POST", f"{path}/transitions", {"collection_id": things, "from_step": "fox"}, 422)
+
+
+# ---- what other parts of the warehouse give: a language model, clusters
+
+
+def test_a_language_model_proposes_the_hierarchy(tmp_path: Any) -> None:
+    import orjson
+    from fastapi.testclient import TestClient
+
+    from language_server import KEY, LanguageServer
+    from mediatheca.app import build
+    from mediatheca.flows.tenancy import create_organization
+    from mediatheca.kernel.scope import Scope
+    from mediatheca.settings import Settings
+
+    answers: list[str] = []
+    with LanguageServer([lambda asked: answers[0]]) as server:
+        settings = Settings(
+            data_dir=tmp_path, workers=0, plugins="documents_plugins", log_level="error",
+            language_url=f"{server.url}/v1", language_key=KEY, language_model="test-model",
+        )  # fmt: skip
+        app = build(settings)
+        app.start()
+        try:
+            ident, key = create_organization(app.services.db, "asking", "asking@example.org")
+            client = TestClient(app.asgi, headers={"Authorization": f"Bearer {key}"})
+            namespace = client.post("/v1/namespaces", json={"namespace_name": "shop"}).json()["namespace_id"]
+            client.headers["X-Namespace"] = namespace
+            home = Home(_Around(app), client, Scope(ident, namespace), "system")  # type: ignore[arg-type]
+            labels = Labels(home)
+            people, staff = labels.collection("people"), labels.collection("staff")
+            labels.texts(staff, {"s": "Ann leads the team"})
+            nodes = [
+                {"collection_id": people, "parent_collection_id": None, "label": "People"},
+                {"collection_id": "staff", "parent_collection_id": people, "label": "Staff"},
+                {"collection_id": "invented", "parent_collection_id": people, "label": "?"},
+            ]
+            answers.append(orjson.dumps({"nodes": nodes}).decode())
+            retriever = labels.retriever(people, staff)
+            made = inferred(labels, "llm", [people, staff], retriever, llm_sample_size=2)
+            assert made["ready"] is True, made["inference"]
+            shown = {node["node_id"]: (node["parent_id"], node["label"]) for node in made["nodes"]}
+            assert shown == {people: (None, "People"), staff: (people, "Staff")}
+            assert "invented" in made["inference"]["notes"][0]
+            assert "Ann leads the team" in server.requests[-1].text
+            circle = [
+                {"collection_id": people, "parent_collection_id": staff, "label": "People"},
+                {"collection_id": staff, "parent_collection_id": people, "label": "Staff"},
+            ]
+            answers[0] = orjson.dumps({"nodes": circle}).decode()
+            config = {**made["config"], "llm_prompt_template": "About {collection_name}"}
+            path = f"/taxonomies/{made['taxonomy_id']}/versions"
+            second = labels.call("POST", path, {"config": config})
+            labels.ended(second["inference"]["task_id"])
+            failed = labels.call("GET", f"/taxonomies/{made['taxonomy_id']}")
+            assert failed["status"] == "failed"
+            assert "circle" in failed["inference"]["error"]
+        finally:
+            app.close()
+
+
+class _Around:
+    """What a tenant's helper needs of its world."""
+
+    def __init__(self, app: Any) -> None:
+        self.app, self.services, self.db = app, app.services, app.services.db
+
+
+def clustered(labels: Labels, collections: list[str], groups: int) -> tuple[str, str]:
+    """A completed run of k-means: cluster and run."""
+    config = {
+        "clustering_method": "kmeans",
+        "algorithm_params": {"n_clusters": groups},
+        "feature_uris": [RAW.feature_uri],
+    }
+    body = {"cluster_name": "groups", "collection_ids": collections, "vector_config": config}
+    cluster = labels.call("POST", "/clusters", body)["cluster_id"]
+    task = labels.call("POST", f"/clusters/{cluster}/execute", {})
+    ended = labels.ended(task["task_id"])
+    assert ended["status"] == "COMPLETED", ended
+    return cluster, task["additional_data"]["run_id"]
+
+
+def test_every_cluster_of_a_run_becomes_a_node(labels: Labels) -> None:
+    _, vectors, chosen = planted(4, 160)
+    things = points(labels, "things", vectors)
+    cluster, run = clustered(labels, [things], 4)
+    body = {
+        "taxonomy_name": "promoted",
+        "cluster_run": {"cluster_id": cluster, "run_id": run},
+        "enrichment_target_field": "group",
+    }
+    made = labels.call("POST", "/taxonomies/from-documents", body)
+    assert len(made["nodes"]) == 4
+    assert sum(node["member_count"] for node in made["nodes"]) == 160
+    labels.attach(things, made["taxonomy_id"])
+    assert labels.apply(things, made["taxonomy_id"])["outputs"][0]["enriched"] == 160
+    found = labels.documents(things)
+    for label in range(4):
+        assert len({found[f"p{n}"]["group"] for n, own in enumerate(chosen) if own == label}) == 1
+    body["cluster_run"] = {"cluster_id": cluster, "run_id": "run_none"}
+    labels.call("POST", "/taxonomies/from-documents", {**body, "taxonomy_name": "other"}, 404)
+
+
+def test_shared_clusters_decide_who_stands_below_whom(labels: Labels) -> None:
+    _, vectors, chosen = planted(3, 90)
+    wide = points(labels, "wide", vectors)
+    narrow = points(labels, "narrow", [v for v, own in zip(vectors, chosen, strict=True) if own == 0])
+    cluster, _ = clustered(labels, [wide, narrow], 3)
+    search = {"feature_uri": RAW.feature_uri, "query": {"input_mode": "vector", "value": "{{INPUT.v}}"}}
+    stage = {"stage_id": "feature_search", "parameters": {"searches": [search]}}
+    body = {"retriever_name": "raw", "collection_identifiers": [wide, narrow], "stages": [stage]}
+    retriever = labels.call("POST", "/retrievers", body)["retriever_id"]
+    mappings = [{"input_key": "v", "source_type": "vector", "path": RAW.name}]
+    made = inferred(labels, "cluster", [wide, narrow], retriever, cluster_ids=[cluster], input_mappings=mappings)
+    assert made["ready"] is True, made["inference"]
+    assert {node["node_id"]: node["parent_id"] for node in made["nodes"]} == {wide: None, narrow: wide}

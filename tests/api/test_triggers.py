@@ -76,7 +76,7 @@ class Automation:
             tx.update("schedules", {"schedule_id": made["trigger_id"]}, {"next_at": at})
 
 
-def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"

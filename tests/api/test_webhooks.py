@@ -186,6 +186,7 @@ def test_the_header_of_the_short_path_narrows_a_webhook_and_an_unknown_one_does_
         ({"headers": {"webhook-id": "1"}}, "body.channels.0.config.headers"),
         ({"headers": {"x-a": "1\r\nx-b: 2"}}, "body.channels.0.config.headers"),
         ({"timeout": 31}, "body.channels.0.config.timeout"),
+        ({"metadata": {"a": "x" * 20_000}}, "body.metadata"),
     ],
 )
 def test_what_cannot_work_is_refused_at_its_place(admin: httpx.Client, change: dict[str, Any], place: str) -> None:

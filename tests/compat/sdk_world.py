@@ -47,12 +47,28 @@ class World:
     retriever: str = ""
     byo: str = ""
     numbers: Any = field(default_factory=itertools.count)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def name(self, kind: str = "thing") -> str:
         return f"{kind}-{next(self.numbers)}"
 
     def request(self, method: str, path: str, body: Any = None, namespace: str | None = None) -> Any:
         return self.client._request(method, path, body=body, namespace=namespace)
+
+    def once(self, what: str, make: Callable[[], Any]) -> Any:
+        """What `make` gave when it was first asked for."""
+        if what not in self.kept:
+            self.kept[what] = make()
+        return self.kept[what]
+
+    def task_ended(self, task_id: str) -> str:
+        for _ in range(600):
+            task = self.request("GET", f"/tasks/{task_id}")
+            if task["status"] in ENDED:
+                assert task["status"] == "COMPLETED", task
+                return task_id
+            time.sleep(0.05)
+        raise AssertionError(f"the task did not end: {task}")
 
     # ---- the ones every call may use
 

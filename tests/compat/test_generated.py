@@ -1,9 +1,10 @@
 """The generated, strictly parsing classes of the official SDK against a real server: every operation of the groups
-that are served, each as data in `sdk_ingest`, `sdk_search`, `sdk_learning` and `sdk_vault`."""
+that are served, each as data in `sdk_ingest`, `sdk_search`, `sdk_learning`, `sdk_automation` and `sdk_vault`."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ import pytest
 from compat_served import Served
 from mixpeek import Mixpeek
 from mixpeek.api_client import ApiClient
+from sdk_automation import ALERTS, CLUSTERS, TAXONOMIES, TRIGGERS, WEBHOOKS
 from sdk_ingest import ACCOUNT, BATCHES, BUCKETS, NAMESPACES, UPLOADS
 from sdk_learning import ANNOTATIONS, EVALUATIONS, PUBLISHING
 from sdk_search import COLLECTIONS, DOCUMENTS, HEALTH, RETRIEVERS
@@ -31,6 +33,11 @@ GROUPS: dict[str, dict[str, Call]] = {
     "evaluations": EVALUATIONS,
     "annotations": ANNOTATIONS,
     "publishing": PUBLISHING,
+    "taxonomies": TAXONOMIES,
+    "clusters": CLUSTERS,
+    "triggers": TRIGGERS,
+    "alerts": ALERTS,
+    "webhooks": WEBHOOKS,
     "health": HEALTH,
 }
 
@@ -99,7 +106,9 @@ def perform(generated: ApiClient, world: World, operation: str, call: Call) -> s
         given = dict(call.arguments(world))
         headers = given.pop("_headers", {})
         arguments = {name: typed(bound, name, value) for name, value in given.items()}
-        answer = bound(**arguments, **({"_headers": headers} if headers else {}))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(GET|POST) .* is deprecated", DeprecationWarning)  # says the client
+            answer = bound(**arguments, **({"_headers": headers} if headers else {}))
         return None if call.holds(answer, world) else f"{operation}: unexpected answer {answer!r}"
     except Exception as error:
         return f"{operation}: {type(error).__name__}: {error}"

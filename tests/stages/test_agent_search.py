@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import pytest
 from language_runs import LanguageSuite, run_with_model
-from language_server import Asked, LanguageServer, Say
 from stage_runs import VIEW, World, ids, run, told
 
+from language_server import Asked, LanguageServer, Say
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.stages.agent_search import agent_search

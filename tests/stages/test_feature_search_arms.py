@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -91,6 +91,25 @@ def test_every_search_tells_what_became_of_it():
     assert [entry["status"] for entry in told] == ["completed", "completed", "skipped"]
     assert told[0]["hits"] == 24
     assert told[1]["label"] == f"{TEXT_URI}#lexical"
+
+
+def test_of_fused_searches_only_the_documents_that_stay_are_read():
+    class Counted(MemorySearcher):
+        read: ClassVar[list[str]] = []
+
+        async def get(self, collection_id: str, ids: Any, *args: Any, **options: Any) -> tuple[list[Hit], bool]:
+            self.read.extend(ids)
+            found, degraded = await super().get(collection_id, ids, *args, **options)
+            return [hit for hit in found if hit.document_id != "d03"], degraded
+
+    searcher = Counted()
+    body = run({"searches": HYBRID, "final_top_k": 5}, searcher)
+    kept = [ident for ident in searcher.read if ident != "d03"]
+    assert len(searcher.read) == 5
+    assert "d03" in searcher.read  # which was deleted meanwhile
+    assert [(shown["document_id"], shown["price"]) for shown in body["documents"]] == [
+        (ident, int(ident[1:])) for ident in kept
+    ]
 
 
 @pytest.mark.parametrize("error", [UnavailableError("the index is away"), RuntimeError("a bug")])

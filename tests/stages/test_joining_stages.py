@@ -338,5 +338,7 @@ def test_vectors_of_other_weights_and_unknown_features_are_refused():
         joined.run("taxonomy_enrich", {"reference_collection_id": "authors"})
     with pytest.raises(ValidationError, match="has no vectors"):
         classify({"feature_uri": "mixpeek://nothing@v1/x"})
-    with pytest.raises(ValidationError, match="name the collection"):
+    with pytest.raises(ValidationError, match="give one of"):
+        classify({"taxonomy_id": "tax_1"})
+    with pytest.raises(NotFoundError, match="tax_1"):
         classify({"reference_collection_id": None, "taxonomy_id": "tax_1"})

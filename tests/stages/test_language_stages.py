@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 from language_runs import LanguageSuite, run_with_model
-from language_server import Asked, LanguageServer, Say
 from stage_runs import VIEW, World, ids, rows_of, run, told
 
+from language_server import Asked, LanguageServer, Say
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.stages.agentic_enrich import agentic_enrich

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import pytest
 from stage_runs import World, document, ids, rows_of, run, told
 
+from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.filters import parse_filter
 from mediatheca.stages import CollectionView
 from mediatheca.stages.mmr import mmr
 from mediatheca.testing.stages import TEXT_INDEX, TEXT_URI, StageSuite
@@ -32,6 +34,13 @@ def test_a_near_copy_falls_behind_what_is_different():
     assert scores == sorted(scores, reverse=True)
     assert body["documents"][0]["scores"] == {"original_score": 0.9, "mmr": 0.5}
     assert told(body) == {"mode": "features", "features": [TEXT_URI], "candidates": 3, "lambda": 0.5}
+
+
+def test_vectors_are_compared_under_a_constraint_too():
+    context = ExecutionContext(filter=parse_filter({"shop": "north"}))
+    body = run("mmr", {"lambda": 0.5}, [{**row, "shop": "north"} for row in TWINS], context=context)
+    assert ids(body) == ["a", "c", "b"]
+    assert "without_vector" not in told(body)
 
 
 def test_relevance_alone_and_diversity_alone_are_the_ends_of_lambda():

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import PayloadTooLargeError
 from mediatheca.kernel.notices import Sent
 from mediatheca.kernel.outside import HttpAnswer
 
@@ -20,11 +20,10 @@ _LONGEST_WAIT_S = 12 * 3600.0
 
 
 def as_json(body: Any) -> bytes:
-    """Raises ValidationError: more than may be posted."""
+    """Raises PayloadTooLargeError: more than may be posted."""
     data = orjson.dumps(body, default=str, option=orjson.OPT_NON_STR_KEYS)
     if len(data) > MAX_BODY:
-        message = f"the message has {len(data):,} bytes; at most {MAX_BODY:,} are posted"
-        raise ValidationError.at("body", message, "too_long")
+        raise PayloadTooLargeError(f"the message has {len(data):,} bytes; at most {MAX_BODY:,} are posted")
     return data
 
 

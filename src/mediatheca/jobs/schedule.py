@@ -34,6 +34,8 @@ GRACE_S = 60
 """So late a due time still counts as kept: for `skip`."""
 MAX_MISSED = 100
 """Due times that `all` runs after a pause, the latest; earlier ones are told as missed."""
+PRIORITY = 10
+"""Of jobs that are due at a time: they go before the thousands of an ingest."""
 MIN_INTERVAL_S = 60
 MAX_INTERVAL_S = 366 * 86_400
 MAX_CRON = 128
@@ -295,7 +297,7 @@ class Scheduler:
             if not tx.update("schedules", where, values):
                 return 0
             common = {**row["payload"], "schedule_id": row["schedule_id"]}
-            return len(tx.enqueue_many(row["kind"], [{**common, **job} for job in jobs]))
+            return len(tx.enqueue_many(row["kind"], [{**common, **job} for job in jobs], priority=PRIORITY))
 
         return self._db.run(Scope(row["organization_id"], row["namespace_id"]), fire, "scheduler")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,15 +64,13 @@ def identify(
         next_number: the lowest number that no cluster ever had.
     """
     count = len(centroids)
-    likeness, least, compared = _likeness(new, old, centroids, old_centroids, count, len(old_ids))
+    pairs, compared = _alike(new, old, centroids, old_centroids, count, len(old_ids))
     taken: dict[int, int] = {}
-    if likeness is not None:
-        for flat in np.argsort(-likeness, axis=None, kind="stable").tolist():
-            row, column = divmod(flat, len(old_ids))
-            if likeness[row, column] < least:
-                break
-            if row not in taken and column not in taken.values():
-                taken[row] = column
+    used: set[int] = set()
+    for row, column in pairs:
+        if row not in taken and column not in used:
+            taken[row] = column
+            used.add(column)
     ids = []
     for row in range(count):
         if row in taken:
@@ -82,23 +81,32 @@ def identify(
     return Identities(ids, [row in taken for row in range(count)], next_number, compared)
 
 
-def _likeness(
+def _alike(
     new: Labels, old: Labels, centroids: Matrix, old_centroids: Matrix, rows: int, columns: int
-) -> tuple[npt.NDArray[np.float64] | None, float, str]:
+) -> tuple[list[tuple[int, int]], str]:
+    """Pairs of a new and an old cluster that may be the same, the most alike first; and what was compared."""
     if not rows or not columns:
-        return None, 0.0, "none"
+        return [], "none"
     if len(new) >= MIN_SHARED:
-        return overlap(new, old, rows, columns), SAME_MEMBERS, "members"
+        found, values = overlap(new, old, rows, columns)
+        return _ordered(found, values, SAME_MEMBERS), "members"
     if centroids.shape[1] == old_centroids.shape[1]:
         cosine = unit_rows(centroids) @ unit_rows(old_centroids).T
-        return cosine.astype(np.float64), SAME_DIRECTION, "centroids"
-    return None, 0.0, "none"
+        near = np.argwhere(cosine >= SAME_DIRECTION)
+        return _ordered(near, cosine[near[:, 0], near[:, 1]], SAME_DIRECTION), "centroids"
+    return [], "none"
 
 
-def overlap(new: Labels, old: Labels, rows: int, columns: int) -> npt.NDArray[np.float64]:
-    """Jaccard index of every pair of clusters over the same documents, shape (rows, columns)."""
+def _ordered(pairs: npt.NDArray[np.int64], values: npt.NDArray[Any], least: float) -> list[tuple[int, int]]:
+    order = np.argsort(-values, kind="stable")
+    return [(int(pairs[at, 0]), int(pairs[at, 1])) for at in order.tolist() if values[at] >= least]
+
+
+def overlap(new: Labels, old: Labels, rows: int, columns: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Pairs of clusters with common documents, shape (pairs, 2), and the Jaccard index of each."""
     both = (new != NOISE) & (old != NOISE)
-    together = np.bincount(new[both] * np.int64(columns) + old[both], minlength=rows * columns).reshape(rows, columns)
-    one = np.bincount(new[new != NOISE], minlength=rows)[:, None]
-    other = np.bincount(old[old != NOISE], minlength=columns)[None, :]
-    return np.asarray(together / np.maximum(one + other - together, 1), np.float64)
+    codes, together = np.unique(new[both] * np.int64(columns) + old[both], return_counts=True)
+    pairs = np.stack(np.divmod(codes, columns), axis=1).astype(np.int64)
+    one = np.bincount(new[new != NOISE], minlength=rows)[pairs[:, 0]]
+    other = np.bincount(old[old != NOISE], minlength=columns)[pairs[:, 1]]
+    return pairs, np.asarray(together / np.maximum(one + other - together, 1), np.float64)

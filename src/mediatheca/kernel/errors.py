@@ -113,6 +113,12 @@ class ValidationError(MediathecaError):
         path: tuple[str | int, ...] = tuple(loc.split(".")) if isinstance(loc, str) else loc
         return cls(f"{'.'.join(map(str, path))}: {msg}", [FieldError(path, msg, kind)])
 
+    @classmethod
+    def of(cls, errors: Iterable[FieldError]) -> ValidationError:
+        """Several offending fields; the message tells all of them with their places."""
+        found = list(errors)
+        return cls("; ".join(f"{'.'.join(map(str, error.loc))}: {error.msg}" for error in found), found)
+
 
 class TooManyRequestsError(MediathecaError):
     status = 429

@@ -163,7 +163,7 @@ def chain(hit: Hit) -> list[dict[str, Any]]:
 def _internal(hit: Hit, view: View, blobs: list[dict[str, Any]]) -> dict[str, Any]:
     system = hit.system
     shown: dict[str, Any] = {
-        name: value for name, value in system.items() if name not in _SHOWN_OTHERWISE and value is not None
+        name: value for name, value in system.items() if value is not None and name not in _SHOWN_OTHERWISE
     }
     shown["document_id"], shown["collection_id"] = hit.document_id, hit.collection_id
     shown["created_at"], shown["updated_at"] = system.get("created_at"), system.get("updated_at")

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from mediatheca.flows.services import Services
+from mediatheca.flows.taxonomies.apply import ApplyOptions, start_apply
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.mapping import clean_path
 from mediatheca.resources.base import Spec
-from mediatheca.stores.db.tx import ReadTx
+from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
 MAX_APPLICATIONS = 50
 """Entries of one list."""
@@ -32,7 +34,8 @@ class _Entry(Spec):
 
 
 class TaxonomyApplication(_Entry):
-    """New documents are labelled; `on_demand`: nothing by itself; `retroactive`: those that are there already, too."""
+    """New documents are labelled. `on_demand`: nothing by itself; `retroactive`: once, those that are there when a
+    patch adds it."""
 
     taxonomy_id: str = Field(min_length=1, max_length=200)
     version: int | None = Field(None, ge=1, description="None: the latest.")
@@ -55,7 +58,13 @@ class ClusterApplication(_Entry):
     priority: Priority = 0
 
 
-class InputSource(_Entry):
+class _Part(_Entry):
+    """Of an entry; what nothing reads of it is not stored."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+class InputSource(_Part):
     """Where an input of a retriever comes from."""
 
     source_type: Literal["document_field", "constant", "source_blob"] = "document_field"
@@ -72,7 +81,7 @@ class InputSource(_Entry):
         return self
 
 
-class Mapped(_Entry):
+class Mapped(_Part):
     """One input of the retriever; `path` or `value` may stand beside the key instead of in `source`."""
 
     input_key: str = Field(min_length=1, max_length=200)
@@ -110,6 +119,11 @@ class AlertApplication(_Mapping):
     """New documents are matched against the alert; `scheduled` and `on_demand`: when a trigger or a caller asks."""
 
     alert_id: str = Field(min_length=1, max_length=200)
+    input_mappings: list[Mapped] = Field(
+        max_length=MAX_MAPPINGS,
+        min_length=1,
+        description="A constant where no field of the document is read: clients refuse an empty list.",
+    )
     execution_mode: Literal["on_ingest", "scheduled", "on_demand"] = "on_ingest"
     execution_phase: Literal[3] = 3
     priority: Priority = 0
@@ -117,7 +131,7 @@ class AlertApplication(_Mapping):
     enabled: bool = True
 
 
-class WriteBack(_Entry):
+class WriteBack(_Part):
     """A field of what the retriever found that is written into the document."""
 
     source_field: str = Field(min_length=1, max_length=512)
@@ -221,6 +235,25 @@ def _taxonomy_fits(tx: ReadTx, where: tuple[str | int, ...], fields: dict[str, A
     fields["target_collection_id"] = tx.get("collection", target).id
     if fields["target_collection_id"] == own:
         del fields["target_collection_id"]  # in place
+
+
+def label_what_is_there(tx: Tx, services: Services, collection: Record, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Apply each taxonomy that these entries newly add as `retroactive` to the collection, in a task of its own.
+
+    Raises:
+        ConflictError: the taxonomy is not ready.
+    """
+    held = collection.body.get("taxonomy_applications") or ()
+    known = {entry["taxonomy_id"] for entry in held if entry.get("execution_mode") == "retroactive"}
+    for entry in entries:
+        if entry["execution_mode"] == "retroactive" and entry["taxonomy_id"] not in known:
+            options = ApplyOptions(
+                filters=entry.get("scroll_filters"),
+                style=entry.get("hierarchical_enrichment_style", "combined"),
+                target_collection_id=entry.get("target_collection_id"),
+                version=entry.get("version"),
+            )
+            start_apply(tx, services, collection, tx.get("taxonomy", entry["taxonomy_id"]), options)
 
 
 def applications_view(body: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -9,7 +9,6 @@ import pydantic
 from fastapi import APIRouter, Body, Response
 from pydantic import AliasChoices, Field, model_validator
 
-from mediatheca.api.crud import ListRequest
 from mediatheca.api.deps import (
     Caller,
     Delete,
@@ -259,9 +258,7 @@ def create_alert(spec: AlertSpec, caller: Writer) -> Response:
 
 
 @router.post("/alerts/list", operation_id="list_alerts", response_model=None)
-def list_alerts(
-    query: Listed, tx: Read, caller: Reader, body: Annotated[ListRequest | None, Body()] = None
-) -> Response:
+def list_alerts(query: Listed, tx: Read, caller: Reader) -> Response:
     return page(tx, query, caller)
 
 

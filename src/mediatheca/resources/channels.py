@@ -77,9 +77,8 @@ def present(found: Record, secret: str = "") -> dict[str, Any]:
 
 @router.get(f"{_PATH}/types", operation_id="list_channel_types_organizations", response_model=None)
 def types(caller: Admin) -> Response:
-    """The types of channels there are, with the schema of their settings and what the operator would have to set up."""
-    deliverer = caller.services.deliverer
-    shown = [_type(channel) | {"ready": deliverer.ready(channel)} for channel in deliverer.channels.values()]
+    """The types of channels there are, with the schema of their settings."""
+    shown = [_type(channel) for channel in caller.services.deliverer.channels.values()]
     return answer({"results": shown, "total": len(shown)})
 
 

@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mediatheca.api.deps import Listed, Raw, Read, Reader, Write, answer, in_slow_thread, json_body, listed
+from mediatheca.api.deps import Listed, Raw, Read, Reader, Write, Writer, answer, in_slow_thread, json_body, listed
+from mediatheca.flows.enrichment.writer import PatchCounts
 from mediatheca.flows.grouping import artifacts, export
+from mediatheca.flows.grouping.fitting import Work
+from mediatheca.flows.grouping.output import enrich
 from mediatheca.flows.grouping.runs import KIND, OPEN, cancel, change_state, get_run, latest_run
 from mediatheca.flows.grouping.views import counts_stale, metrics_of, run_view, status_of
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import ConflictError, NotFoundError, ValidationError
+from mediatheca.kernel.errors import ConflictError, NotEnabledError, NotFoundError, ValidationError
 from mediatheca.stores.db.tx import Cmp, ReadTx, Record, Row
 
 router = APIRouter(tags=["cluster executions"])
@@ -57,7 +60,7 @@ def list_runs(cluster_identifier: str, query: Listed, tx: Read) -> Response:
     """Every execution, the newest first."""
     cluster = tx.get(KIND, cluster_identifier)
     page = tx.page("cluster_runs", {"cluster_id": cluster.id}, query)
-    shown = [run_view(tx, cluster, row) for row in page.rows]
+    shown = [run_view(tx, cluster, row, whole=False) for row in page.rows]
     return answer(listed(page, shown, stats=_stats(tx, cluster)))
 
 
@@ -221,6 +224,51 @@ def _points(
     return export.visualization(
         caller.services, caller.scope, cluster, _ended(row), most=most, centroids_only=centroids_only, compact=compact
     )
+
+
+# ---- writing results onto documents once more
+
+
+class EnrichSpec(BaseModel):
+    """Which clusters, onto the documents of which of their collections."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    clustering_ids: list[str] = Field(min_length=1, max_length=20)
+    source_collection_id: str
+    target_collection_id: str | None = None
+
+
+@router.post("/clusters/enrich", operation_id="apply_cluster_enrichment", response_model=None)
+async def enrich_collection(spec: EnrichSpec, caller: Writer) -> Response:
+    """Write the results of the newest runs onto the documents of a collection, whatever the clusters say of it."""
+    return await in_slow_thread(lambda: answer(_enriched(spec, caller)))
+
+
+def _enriched(spec: EnrichSpec, caller: Writer) -> dict[str, int]:
+    services, scope = caller.services, caller.scope
+    found: list[Work] = []
+    with services.db.read(scope) as tx:
+        collection = tx.get("collection", spec.source_collection_id)
+        if spec.target_collection_id not in (None, collection.id, collection.name):
+            raise NotEnabledError("target_collection_id: results are written onto the source documents; leave it out")
+        for ident in spec.clustering_ids:
+            cluster = tx.get(KIND, ident)
+            row = latest_run(tx, cluster)
+            if row is None or collection.id not in row["body"]["config"]["collection_ids"]:
+                message = (
+                    f"cluster '{ident}' has no completed run over collection '{collection.name}'; execute it first"
+                )
+                raise ConflictError(message)
+            found.append(Work(scope, row, cluster, [collection], None, lambda: None))
+    total = PatchCounts()
+    for work in found:
+        counts = enrich(services, work, artifacts.read_members(services.blobs, scope, work.run_id))
+        total.written += counts.written
+        total.unchanged += counts.unchanged
+        total.failed |= counts.failed
+    done = total.written + total.unchanged
+    return {"processed": done + len(total.failed), "enriched": done, "failed": len(total.failed), "batches": len(found)}
 
 
 # ---- history

@@ -15,7 +15,13 @@ from mediatheca.kernel.analysis import language_of
 from mediatheca.kernel.errors import ConflictError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.ids import check_name
-from mediatheca.resources._applications import LISTS, Applications, applications_view, checked_applications
+from mediatheca.resources._applications import (
+    LISTS,
+    Applications,
+    applications_view,
+    checked_applications,
+    label_what_is_there,
+)
 from mediatheca.resources._collection_schedule import (
     ScheduleSpec,
     checked_schedule,
@@ -181,7 +187,9 @@ def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> 
     if patch.schedule is not None:
         set_schedule(tx, record.id, checked_schedule(patch.schedule) or {})
     kept = {listed: record.body[listed] for listed in LISTS if listed in record.body}  # null leaves a list alone
-    return name, {**body, **kept, **checked_applications(tx, patch, own=record.id)}
+    sent = checked_applications(tx, patch, own=record.id)
+    label_what_is_there(tx, context.services, record, sent.get("taxonomy_applications", ()))
+    return name, {**body, **kept, **sent}
 
 
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:

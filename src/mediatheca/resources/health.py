@@ -21,7 +21,7 @@ from mediatheca.kernel import clock
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.scope import Actor
 from mediatheca.stores.db.keys import first_organization
-from mediatheca.telemetry import JOBS, metrics
+from mediatheca.telemetry import DELIVERIES, JOBS, metrics
 
 router = APIRouter(tags=["health"])
 FRESH_S = 1.0
@@ -133,5 +133,6 @@ def prometheus(request: Request) -> Response:
         JOBS.clear()
         for status, count in request.app.state.services.queue.depth().items():
             JOBS.labels(status).set(count)
+        DELIVERIES.set(request.app.state.services.deliverer.waiting())
     body, media_type = metrics(work=operator)
     return Response(body, media_type=media_type)

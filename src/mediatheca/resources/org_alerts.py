@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Body, Response
-
-from mediatheca.api.crud import ListRequest
 from mediatheca.api.deps import Listed, OrgDelete, OrgRead, OrgReader, OrgWriter, answer, in_slow_thread
 from mediatheca.flows.alerts import store
 from mediatheca.flows.alerts.entries import KIND
@@ -37,9 +34,7 @@ def create_of_organization(spec: AlertSpec, caller: OrgWriter) -> Response:
 
 
 @router.post(f"{_ORG}/list", operation_id="list_alerts_organizations", response_model=None)
-def list_of_organization(
-    query: Listed, tx: OrgRead, caller: OrgReader, body: Annotated[ListRequest | None, Body()] = None
-) -> Response:
+def list_of_organization(query: Listed, tx: OrgRead, caller: OrgReader) -> Response:
     return page(tx, query, caller)
 
 

@@ -156,9 +156,10 @@ class Params(CacheParams):
     @property
     def chooses_first(self) -> bool:
         """Documents are read when they were chosen: of several searches, most of what is found is dropped."""
+        if len(self.searches) < 2 or self.group_by is not None:
+            return False
         said = [self.query_preprocessing, *(search.query_preprocessing for search in self.searches)]
-        by_field = self.group_by is not None or any(how is not None and how.dedup_field is not None for how in said)
-        return len(self.searches) > 1 and not by_field
+        return all(how is None or how.dedup_field is None for how in said)
 
     @model_validator(mode="after")
     def _patient(self) -> Params:

@@ -30,7 +30,11 @@ def _ranks(raw: Mapping[str, Any]) -> bool:
     "feature_search",
     kind="filter",
     params=Params,
-    use_cases=("Find documents by meaning, by words, or by both", "Find what looks or sounds like an example", "List documents that pass a filter"),
+    use_cases=(
+        "Find documents by meaning, by words, or by both",
+        "Find what looks or sounds like an example",
+        "List documents that pass a filter",
+    ),
     icon="search",
     starts=True,
     aliases=(

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ IDLE_S = 30.0
 MAX_IDLE = 256
 """Connections kept open without work, over all hosts; the one that waits longest is closed first."""
 MAX_NAMES = 4096
+_RESOLVERS = 64
 _PORTS = {"http": 80, "https": 443}
 _Origin: TypeAlias = tuple[str, str, int]
 _BROKEN = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable)
@@ -46,10 +48,14 @@ class _Line:
 class Sender:
     """Sends requests and keeps the connections. Not thread-safe: it belongs to the loop that uses it."""
 
-    def __init__(self, fetcher: Fetcher) -> None:
+    def __init__(self, fetcher: Fetcher, *, resolved_s: float = RESOLVED_S) -> None:
         self._fetcher = fetcher
+        self._resolved_s = resolved_s
         self._idle: OrderedDict[_Line, None] = OrderedDict()
         self._names: OrderedDict[tuple[str, int], tuple[float, list[str]]] = OrderedDict()
+        self._asking: dict[tuple[str, int], asyncio.Task[list[str]]] = {}
+        # Many: a name that nobody answers for takes seconds, and others must not wait for it.
+        self._threads = ThreadPoolExecutor(_RESOLVERS, "resolve")
 
     async def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, timeout_s: float, max_bytes: int
@@ -80,6 +86,7 @@ class Sender:
         while self._idle:
             line, _ = self._idle.popitem()
             await line.http.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _send(
         self, method: str, target: httpx.URL, headers: Mapping[str, str], body: bytes, max_bytes: int
@@ -146,17 +153,30 @@ class Sender:
         raise failure or OSError("no address")
 
     async def _addresses(self, origin: _Origin) -> list[str]:
-        """Checked addresses of a host, from memory for a while."""
+        """Checked addresses of a host, from memory for a while. Who asks at the same time shares one look-up."""
         name = origin[1:]
         known = self._names.get(name)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        found = await asyncio.to_thread(self._fetcher.addresses, *name)
-        self._names[name] = (time.monotonic() + RESOLVED_S, found)
+        asking = self._asking.get(name)
+        if asking is None:
+            asking = self._asking[name] = asyncio.create_task(self._looked_up(name))
+            asking.add_done_callback(lambda task: self._forget(name, task))
+        return await asyncio.shield(asking)
+
+    async def _looked_up(self, name: tuple[str, int]) -> list[str]:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, self._fetcher.addresses, *name)
+        self._names[name] = (time.monotonic() + self._resolved_s, found)
         self._names.move_to_end(name)
         if len(self._names) > MAX_NAMES:
             self._names.popitem(last=False)
         return found
+
+    def _forget(self, name: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
+        self._asking.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited may have gone; that is not worth a log line
 
 
 def check_encrypted(fetcher: Fetcher, target: httpx.URL) -> None:

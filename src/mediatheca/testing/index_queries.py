@@ -241,24 +241,26 @@ class QueryRules(FilledIndex):
         query = TextQuery("red", 50, filter=parse_filter({"price": {"lt": 10}}))
         assert set(found(filled.query(COLLECTION, query))) == {key(n) for n in range(10)}
 
-    def test_a_bare_query_finds_the_same_without_reading_documents(self, filled: SearchIndex) -> None:
-        filled.upsert(COLLECTION, [document("odd", 41, {"title": "fox"}, vectors={"terms": sparse_vector([7], [1])})])
+    @pytest.mark.parametrize("odd", [False, True])
+    def test_a_bare_query_finds_the_same_without_reading_documents(self, filled: SearchIndex, odd: bool) -> None:
+        terms = {"terms": sparse_vector([7], [1])}
+        filled.upsert(COLLECTION, [document("odd" if odd else 41, 41, {"title": "fox"}, vectors=terms)])
         asked: list[VectorQuery | TextQuery] = [
             VectorQuery("text", vector(1, 0.5, 0, 0), 5, parse_filter({"price": {"gte": 5}}), with_vectors=["text"]),
             VectorQuery("terms", sparse_vector([7], [2]), 5),
             TextQuery("fox number7", 30, ["title"]),
-            TextQuery("red", 30, fuzziness="auto"),
-            TextQuery("red foz", 30, fuzziness="auto", minimum=2),
+            TextQuery("red fox", 30, fuzziness="auto"),
+            TextQuery("red whael", 30, fuzziness="auto", minimum=2),
         ]
         for query in asked:
             whole, bare = (filled.query(COLLECTION, replace(query, bare=bare)) for bare in (False, True))
-            assert whole
+            assert whole, query
             assert all(hit.payload and hit.system for hit in whole)
             assert all(not hit.payload and not hit.system for hit in bare)
-            assert [(h.document_id, h.collection_id, h.score) for h in bare] == [
-                (h.document_id, h.collection_id, h.score) for h in whole
+            assert [(h.document_id, h.collection_id, h.score, h.scores) for h in bare] == [
+                (h.document_id, h.collection_id, h.score, h.scores) for h in whole
             ]
-            assert [(h.scores, [*h.vectors]) for h in bare] == [(h.scores, [*h.vectors]) for h in whole]
+            assert [[*hit.vectors] for hit in bare] == [[*hit.vectors] for hit in whole]
 
     def test_a_bare_query_whose_answer_needs_the_documents_finds_the_same(self, filled: SearchIndex) -> None:
         neighbours = TextQuery("red fox", 9, ["title"], phrase=3.0)

@@ -30,8 +30,8 @@ Written = tuple[dict[str, Any], np.ndarray | None]
 class AlertWorld:
     """One application; `fresh` makes a namespace of its own in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.app = build(Settings(data_dir=folder, workers=0, log_level="error"))
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.app = build(Settings(data_dir=folder, workers=0, log_level="error", **settings))
         self.services = self.app.services
         self.services.indexer.start()
         self.organization, _ = create_organization(self.services.db, "alerts", "alerts@example.org")

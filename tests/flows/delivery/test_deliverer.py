@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
 
 import pytest
-from delivery_world import SCOPE, World
+from delivery_world import CHANNELS, SCOPE, World
 from standardwebhooks import Webhook
 
-from mediatheca.flows.delivery import ChannelRef, refs_of, rotate_signing
+from mail_server import a_mail_server
+from mediatheca.channels import Channel, ChannelParams
+from mediatheca.flows.delivery import ChannelRef, Deliverer, refs_of, replay_many, rotate_signing
 from mediatheca.flows.delivery.backoff import BREAK_AFTER, Breaker, next_delay
+from mediatheca.flows.delivery.setup import NotifySetup
+from mediatheca.kernel import clock
+from mediatheca.kernel.notices import Notice, Sent
 from mediatheca.stores.db.engine import Database
 from webhook_receiver import Got, Receiver, Reply, a_receiver
 
@@ -174,6 +180,17 @@ def test_a_slow_receiver_makes_nobody_else_wait(world: World, receiver: Receiver
     assert sum(got.path == "/slow" for got in receiver.got) == 8
 
 
+def test_many_slow_receivers_with_a_backlog_make_nobody_else_wait(world: World, receiver: Receiver) -> None:
+    receiver.answer = lambda got: Reply(delay_s=5 if got.path == "/slow" else 0)
+    world.deliverer(at_once=64)
+    for _ in range(24):
+        world.send(world.hook(f"{receiver.url}/slow"), 60)
+    world.until(lambda: len(receiver.got) >= 24)
+    (quick,) = world.send(world.hook(f"{receiver.url}/quick"))
+    world.until(lambda: world.row(quick)["status"] == "delivered", 4)
+    assert receiver.busiest <= 64 + 25
+
+
 def test_connections_are_kept(world: World, receiver: Receiver) -> None:
     world.deliverer(per_target=4)
     world.send(world.hook(receiver.url), 100)
@@ -254,6 +271,15 @@ def _verifies(secret: str, got: Got) -> bool:
     except Exception:
         return False
     return True
+
+
+def test_a_message_that_is_too_long_is_given_up_with_a_reason(world: World, receiver: Receiver) -> None:
+    world.deliverer()
+    (ident,) = world.send(world.hook(receiver.url), body={"data": "x" * (2 << 20)})
+    row = world.ended(ident)
+    assert (row["status"], row["attempts"]) == ("failed", 1)
+    assert "at most 1,048,576" in row["last_error"]
+    assert receiver.got == []
 
 
 def test_a_failing_listener_does_not_undo_results(world: World, receiver: Receiver) -> None:
@@ -369,3 +395,56 @@ def test_alerts_of_a_namespace_and_channels_of_the_organization_are_found(world:
     world.until(lambda: row() == "delivered")
     assert receiver.got[0].path == "/stored"
     assert receiver.got[0].headers["webhook-signature"]
+
+
+def test_mails_beyond_the_hourly_number_wait_and_lose_no_attempt(lone_db: Database) -> None:
+    with a_mail_server() as box:
+        setup = NotifySetup.parse(f"smtp://127.0.0.1:{box.port}?from=robot@example.org&per_hour=2")
+        world = World(lone_db, setup=setup)
+        world.deliverer()
+        ids = world.send(world.target({"channel_type": "email", "config": {"to": "ann@example.org"}}), 3)
+        world.until(lambda: len(box.mails) == 2 and any(row["last_error"] for row in world.rows()))
+        world.until(lambda: [row["status"] for row in world.rows()].count("delivered") == 2)
+        (waiting,) = [row for row in world.rows() if row["status"] != "delivered"]
+        world.close()
+    assert (waiting["status"], waiting["attempts"]) == ("pending", 0)
+    assert waiting["run_at"] / 1e6 - time.time() > 3000
+    assert waiting["message_id"] in ids
+
+
+def test_what_a_crashing_channel_does_is_recorded_and_tried_again(world: World, receiver: Receiver) -> None:
+    """A fault in a plug-in must not stop the thread that serves everybody."""
+    calls: list[str] = []
+
+    async def crash(notice: Notice, params: object, context: object) -> Sent:
+        calls.append(notice.message_id)
+        raise KeyError("no such thing")
+
+    broken = Channel("broken", "Crashes.", ChannelParams, crash)
+    with world.db.begin(SCOPE) as tx:
+        ref = ChannelRef(0, "broken")
+        target = tx.put("webhook", "wh", "crashing", {"deliver_to": [ref.stored()]})
+    made = Deliverer(world.db, world.fetcher, world.vault, [*CHANNELS, broken], world.setup, backoff=(0.0,))
+    made.start()
+    (bad,) = world.send(target)
+    (good,) = world.send(world.hook(receiver.url))
+    rows = {row["message_id"]: row for row in world.settled()}
+    made.close()
+    assert calls == [bad, bad]
+    assert (rows[bad]["status"], rows[good]["status"]) == ("failed", "delivered")
+    assert "KeyError" in rows[bad]["last_error"]
+
+
+def test_replays_keep_their_ids_and_choose_by_time_and_status(each_world: World, receiver: Receiver) -> None:
+    receiver.answer = lambda got: Reply(410 if got.attempt == 1 else 200)
+    each_world.deliverer()
+    target = each_world.hook(receiver.url)
+    ids = each_world.send(target, 5)
+    each_world.settled()
+    moment = clock.now()
+    with each_world.db.begin(SCOPE) as tx:
+        assert replay_many(tx, "webhook", target.id, since=moment) == 0
+        assert replay_many(tx, "webhook", target.id, since=moment - timedelta(days=1), status="delivered") == 0
+        assert replay_many(tx, "webhook", target.id, since=moment - timedelta(days=1), until=moment) == 5
+    assert {row["status"] for row in each_world.settled()} == {"delivered"}
+    assert sorted(receiver.ids) == sorted([*ids, *ids])

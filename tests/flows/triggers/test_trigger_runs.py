@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from trigger_world import SCOPE, World, until
 
-from mediatheca.flows.triggers.runs import fire_trigger
+from mediatheca.flows.triggers.runs import fire_trigger, triggers_died
 from mediatheca.flows.triggers.state import hold, set_status
 from mediatheca.jobs.queue import JobQueue
 from mediatheca.jobs.schedule import Scheduler, to_us
@@ -148,6 +148,31 @@ def test_a_trigger_whose_bucket_is_gone_fails_with_the_reason_until_it_is_switch
     body = world.trigger_of(trigger.id).body
     assert (body["status"], body["consecutive_failures"]) == ("failed", 5)
     assert world.events(["trigger.disabled"]) == 1
+
+
+def test_jobs_that_are_out_of_attempts_are_failed_runs(world: World) -> None:
+    trigger = world.trigger(world.bucket())
+    due_at = to_us(clock.now())
+    with world.db.begin(SCOPE) as tx:
+        tx.enqueue("trigger.fire", {"trigger_id": trigger.id, "due_at": due_at}, priority=99)
+        row = {"run_id": "trun_0", "trigger_id": trigger.id, "due_at": 1, "status": "running", "task_id": None}
+        tx.insert("trigger_runs", [{**row, "body": {"task_ids": []}, "created_at": clock.now()}])
+        tx.enqueue("trigger.watch", {"run_id": "trun_0", "looks": 0})
+    for job in world.services.queue.claim(["trigger.fire", "trigger.watch"], "w", limit=5):
+        triggers_died(world.services, job, "the database was gone")
+        triggers_died(world.services, job, "the database was gone")
+    assert [(run["status"], run["body"]["error"]) for run in world.runs()] == [("failed", "the database was gone")] * 2
+    assert world.trigger_of(trigger.id).body["consecutive_failures"] == 2
+
+
+def test_a_due_trigger_goes_before_a_long_queue_of_other_work(world: World) -> None:
+    trigger = world.trigger(world.bucket())
+    with world.db.begin(SCOPE) as tx:
+        tx.enqueue_many("ingest.chunk", [{} for _ in range(50)])
+    world.clock.pass_(61)
+    race(world.schedulers(1))
+    (job,) = world.services.queue.claim(["ingest.chunk", "trigger.fire"], "w")
+    assert job.payload["trigger_id"] == trigger.id
 
 
 def test_a_schedule_that_can_no_longer_be_computed_fails_its_trigger(world: World) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -170,10 +169,6 @@ class StopsAtLook(threading.Event):
         return self.looks <= 0
 
 
-def services_of(db: Database) -> Any:
-    return SimpleNamespace(db=db)
-
-
 def run_jobs(db: Database, handlers: Any) -> int:
     queue, count = JobQueue(db, 30), 0
     while jobs := queue.claim([EXPAND], "test"):
@@ -191,7 +186,7 @@ def test_thousands_of_documents_become_a_job_that_may_be_repeated(
     hook(db, "wh_each", "document.created")
     emit(db, "collection.documents.written", "col_1", document_ids=[f"d{n}" for n in range(10)])
     assert spine.told() == []
-    handlers = webhook_jobs(services_of(db))
+    handlers = webhook_jobs(db)
     (job,) = JobQueue(db, 30).claim([EXPAND], "test")
     with pytest.raises(JobCancelledError):
         handlers[EXPAND](Run(job, StopsAtLook(2)))
@@ -210,13 +205,13 @@ def test_a_job_whose_webhook_or_event_is_gone_ends(db: Database, spine: Spine, m
     spine.drain()
     with db.begin(ORG) as tx:
         tx.remove(tx.get("webhook", "wh_each"))
-    assert run_jobs(db, webhook_jobs(services_of(db))) == 1
+    assert run_jobs(db, webhook_jobs(db)) == 1
     hook(db, "wh_again", "document.created")
     emit(db, "collection.documents.written", "col_1", document_ids=["d"])
     spine.drain()
     with db.begin(IN_A) as tx:
         tx.delete("events", {})
-    assert run_jobs(db, webhook_jobs(services_of(db))) == 1
+    assert run_jobs(db, webhook_jobs(db)) == 1
     assert spine.sent() == []
 
 
@@ -226,7 +221,7 @@ def test_a_job_that_is_given_up_is_recorded(db: Database, spine: Spine, monkeypa
     event = emit(db, "collection.documents.written", "col_1", document_ids=["d"])
     spine.drain()
     (job,) = JobQueue(db, 30).claim([EXPAND], "test")
-    expansion_died(services_of(db), job, "the disk is full")
+    expansion_died(db, job, "the disk is full")
     with db.read(IN_A) as tx:
         (record,) = tx.rows("events", {"type": "event.consumer_failed"})
     assert record["resource_id"] == event
@@ -242,7 +237,7 @@ def test_a_page_of_many_messages_leaves_the_rest_to_jobs(
         emit(db, "collection.documents.written", "col_1", document_ids=[f"{number}-{n}" for n in range(3)])
     spine.drain()
     assert len(spine.sent()) == 6
-    assert run_jobs(db, webhook_jobs(services_of(db))) == 2
+    assert run_jobs(db, webhook_jobs(db)) == 2
     assert len(spine.sent()) == 12
 
 
@@ -256,6 +251,7 @@ def test_a_payload_that_is_too_large_is_cut_to_its_ids(db: Database, spine: Spin
         assert body["truncated"] is True
         assert len(orjson.dumps(body)) <= MAX_BYTES
         assert "text" not in body["data"]
+    assert first["subject"] == {"type": "collection", "id": "col_1"}
     data = first["data"]
     assert data["collection_id"] == "col_1"
     assert data["document_ids"] == idents[: len(data["document_ids"])]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from mail_server import Mailbox, a_mail_server
@@ -18,11 +19,13 @@ from mediatheca.channels.email import email
 from mediatheca.channels.none import none
 from mediatheca.channels.slack import slack
 from mediatheca.channels.webhook import webhook
+from mediatheca.flows.delivery.probe import probe_notices
 from mediatheca.flows.delivery.setup import NotifySetup
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.notice_templates import render
 from mediatheca.kernel.webhook_signing import check_secret, new_secret, sign
+from mediatheca.settings import Settings
 from mediatheca.testing.channels import ChannelContract, example_notice
 from webhook_receiver import Got, Receiver, Reply, a_receiver
 
@@ -359,3 +362,17 @@ def test_new_secrets_differ_and_are_accepted() -> None:
     assert len(made) == 20
     for secret in made:
         check_secret(secret, ())
+
+
+def test_the_doctor_asks_the_mail_server_and_slack_without_sending(box: Mailbox, server: Receiver) -> None:
+    def asked(notify: str) -> list[tuple[str, bool, bool]]:
+        found = probe_notices(Settings(notify=SecretStr(notify), fetch_allow="127.0.0.1"))
+        return [(each.name, each.works, each.wrong) for each in found]
+
+    server.answer = lambda got: Reply(body=b'{"ok": true}' if got.path == "/api/auth.test" else b"no")
+    assert asked("") == [("mail", False, False), ("Slack", False, False)]
+    good = f"smtp://127.0.0.1:{box.port}?from=a@b.org, slack=xoxb@{server.url}/api"
+    assert asked(good) == [("mail", True, False), ("Slack", True, False)]
+    bad = f"smtp://u:secret@127.0.0.1:{box.port}?from=a@b.org, slack=xoxb@{server.url}"
+    assert asked(bad) == [("mail", False, True), ("Slack", False, True)]
+    assert box.mails == []

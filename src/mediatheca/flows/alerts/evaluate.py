@@ -257,9 +257,11 @@ class _Work:
         if verdict.says != "notify":
             return
         config = alert.body.get("notification_config") or {}
+        # A cool-down that has just ended: what it held back is told here, and the summary finds nothing left.
+        more = {**(one.more or {}), **({"summary": dict(held.held)} if held.held else {})}
         body = notice(
             alert, replace(one.found, matches=list(matches)), one.execution_id, why,
-            organization_id=self._tx.scope.organization_id, moment=self._now, bounded=one.bounded, more=one.more,
+            organization_id=self._tx.scope.organization_id, moment=self._now, bounded=one.bounded, more=more,
         )  # fmt: skip
         told = worded(body, template_of(self._tx, config))
         refs = refs_of(alert)

@@ -10,6 +10,7 @@ from mediatheca.flows.alerts.evaluate import SUMMARY, evaluate_alert, pace_of, s
 from mediatheca.flows.alerts.matches import AlertMatches
 from mediatheca.flows.alerts.notify import EVENT, notice, shown, template_of, worded
 from mediatheca.flows.alerts.state import spoken
+from mediatheca.flows.alerts.watch import watch
 from mediatheca.flows.delivery.queue import Outgoing, enqueue_deliveries
 from mediatheca.flows.delivery.refs import refs_of
 from mediatheca.flows.ingest.plan import add_task, change_task
@@ -21,7 +22,7 @@ from mediatheca.kernel.errors import NotFoundError
 from mediatheca.stores.db.tx import Record, Row, Tx
 
 JOB = "alert.run"
-TASK = "alert_evaluation"
+TASK = "api_retrievers_execute"
 
 
 def alert_jobs(services: Services) -> dict[str, Handler]:
@@ -52,10 +53,7 @@ def _evaluate(services: Services, run: Run) -> None:
     outputs: Row = {}
     error: str | None = None
     try:
-        row = evaluate_alert(
-            services, scope, payload["alert_id"], inputs=payload["inputs"], notify=payload["notify"],
-            key=payload["task_id"],
-        )  # fmt: skip
+        row = _execution(services, run)
         outputs = {"execution_id": row["execution_id"], "triggered": bool(row["triggered"])}
         error = row["body"]["error"]
     except NotFoundError as gone:
@@ -63,6 +61,20 @@ def _evaluate(services: Services, run: Run) -> None:
     with services.db.begin(scope) as tx:
         _end(tx, payload["task_id"], outputs, error)
         tx.finish_job(run.job.job_id, run.job.token)
+
+
+def _execution(services: Services, run: Run) -> Row:
+    """The execution of this job, made now or by an earlier attempt."""
+    payload, scope = run.job.payload, run.job.scope
+    with services.db.read(scope) as tx:
+        alert = tx.get(KIND, payload["alert_id"])
+    if alert.body.get("source") != "system":
+        return evaluate_alert(
+            services, scope, alert.id, inputs=payload["inputs"], notify=payload["notify"], key=payload["task_id"]
+        )
+    watch(services, scope, alert, key=payload["task_id"])
+    with services.db.read(scope) as tx:
+        return tx.rows("alert_runs", {"alert_id": alert.id}, order=("-created_at", "-execution_id"), limit=1)[0]
 
 
 def _end(tx: Tx, task: str, outputs: Row, error: str | None) -> None:

@@ -108,4 +108,6 @@ def _text(body: Mapping[str, Any]) -> str:
     left = body["match_count"] - min(len(matches), LISTED)
     if matches and left > 0:
         lines.append(f"and {left} more")
+    if "summary" in body and body["summary"]["runs"]:
+        lines.append(f"hits during the cool-down: {body['summary']['runs']}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import structlog
 from mediatheca.flows.delivery.addresses import Address
 from mediatheca.flows.delivery.backoff import next_delay
 from mediatheca.flows.delivery.signing import kept
-from mediatheca.kernel.errors import MediathecaError, TooManyRequestsError
+from mediatheca.kernel.errors import MediathecaError, PayloadTooLargeError, TooManyRequestsError
 from mediatheca.kernel.notices import ChannelContext, Notice, Sent
 from mediatheca.stores.db.deliveries import Claimed, Result
 
@@ -35,7 +35,7 @@ async def attempt(claimed: Claimed, address: Address, context: ChannelContext, n
     except TooManyRequestsError as error:
         return Sent(POSTPONED, error=error.message, retry_after_s=error.retry_after_s)
     except MediathecaError as error:
-        return Sent(error=error.message)
+        return Sent(error=error.message, permanent=isinstance(error, PayloadTooLargeError))
     except Exception as error:
         log.error("delivery.channel_crashed", channel=address.channel.name, exc_info=error)
         return Sent(error=f"the channel '{address.channel.name}' failed ({type(error).__name__}); see the server's log")

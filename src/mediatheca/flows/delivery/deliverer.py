@@ -34,16 +34,11 @@ from mediatheca.stores.db.deliveries import Claimed, Deliveries, Result
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.system_tx import SystemTx
 from mediatheca.stores.fetch import Fetcher
+from mediatheca.telemetry import ATTEMPTS
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-BUFFER = 1024
-"""Deliveries claimed ahead."""
-BUFFER_TARGET = 32
-"""Of one target: from here on only others are claimed."""
-CLAIM = 64
-"""At a time, so that several servers share what there is."""
 RECORD_S = 0.1
 LEASE_S = 60.0
 KEEP_DAYS = 30.0
@@ -136,9 +131,9 @@ class Deliverer:
         if self._thread.is_alive():
             self._thread.join(_CLOSE_S + 10)
 
-    def ready(self, channel: Channel) -> bool:
-        """Whether the operator has set up what a channel needs."""
-        return channel.name != "email" or bool(self._setup.channels.mail_from)
+    def waiting(self) -> int:
+        """Messages that are still to be delivered, of all tenants: for metrics."""
+        return self._rows.waiting()
 
     def prune(self) -> int:
         """Forget deliveries of more than a month ago; how many."""
@@ -200,9 +195,9 @@ class Deliverer:
     async def _turn(self) -> None:
         """Claim what is due where there is room, send it off, and wait for more."""
         self._wake.clear()
-        self._held = self._lanes.full(BUFFER_TARGET)
+        self._held = self._lanes.full()
         wait: float | None = self._poll_s
-        if self._lanes.waiting < BUFFER:
+        if self._lanes.has_room:
             wait = await self._in_thread(self._rows.wait_s, self._held)
             if wait is not None and wait <= 0:
                 found = await self._in_thread(self._claim, self._held)
@@ -216,7 +211,7 @@ class Deliverer:
             await asyncio.wait_for(self._wake.wait(), min(self._poll_s if wait is None else wait, self._poll_s))
 
     def _claim(self, held: set[str]) -> list[tuple[Claimed, Address]]:
-        return [(claimed, self._book.find(claimed)) for claimed in self._rows.claim(CLAIM, held)]
+        return [(claimed, self._book.find(claimed)) for claimed in self._rows.claim(self._lanes.claim, held)]
 
     def _launch(self) -> None:
         if self._closing:
@@ -239,7 +234,7 @@ class Deliverer:
         if self._lanes.landed(lane, fine, time.monotonic()):
             await self._in_thread(self._rows.hasten, *lane.key)
         self._launch()
-        if lane.key[0] in self._held and len(lane.waiting) < BUFFER_TARGET:
+        if lane.key[0] in self._held and self._lanes.wants_more(lane):
             self._wake.set()
 
     # ---- what is written
@@ -270,6 +265,9 @@ class Deliverer:
                     self._tell(tx, told)
 
         self._db.again(work)
+        for each in ended:
+            if each.result.counted:
+                ATTEMPTS.labels(each.claimed.channel["channel"], each.result.status).inc()
 
     def _tell(self, tx: SystemTx, told: Sequence[Recorded]) -> None:
         """Trouble of whoever listens must not undo the results: their messages would be sent again."""

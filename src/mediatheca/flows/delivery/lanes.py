@@ -14,6 +14,14 @@ from mediatheca.stores.db.deliveries import Claimed
 Key: TypeAlias = tuple[str, int]
 """(target id, number of the channel)."""
 MAX_BROKEN = 10_000
+BUFFER = 4096
+"""Messages held ready, over all lanes."""
+BUFFER_TARGET = 32
+"""Of one target: from here on only others are claimed."""
+FEW = 8
+CLAIM, SMALL_CLAIM = 64, 16
+"""Messages claimed at a time: so few that several servers share what there is, and that, with more than a few targets,
+the backlog of one takes no room from the others."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,8 +55,26 @@ class Lanes:
         lane.waiting.append((claimed, address))
         self.waiting += 1
 
-    def full(self, most: int) -> set[str]:
+    @property
+    def has_room(self) -> bool:
+        return self.waiting < BUFFER
+
+    @property
+    def claim(self) -> int:
+        """How many messages to ask for."""
+        return CLAIM if len(self._lanes) <= FEW else SMALL_CLAIM
+
+    def wants_more(self, lane: Lane) -> bool:
+        """Whether a lane runs short of messages."""
+        return len(lane.waiting) < self._share(BUFFER_TARGET, BUFFER)
+
+    def _share(self, most: int, total: int) -> int:
+        """What one lane may have of a total, so that half of it stays free for those who come later."""
+        return max(1, min(most, total // (2 * max(1, len(self._lanes)))))
+
+    def full(self) -> set[str]:
         """Targets that have enough waiting."""
+        most = self._share(BUFFER_TARGET, BUFFER)
         counts: dict[str, int] = {}
         for (target_id, _), lane in self._lanes.items():
             counts[target_id] = counts.get(target_id, 0) + len(lane.waiting)
@@ -56,11 +82,13 @@ class Lanes:
 
     def ready(self, now: float) -> Iterator[tuple[Lane, Claimed, Address]]:
         """What may be sent now, a message of each lane in turn."""
-        idle = 0
-        while self.flying < self._at_once and idle < len(self._turns):
+        idle, most = 0, self._share(self._per_target, self._at_once)
+        while idle < len(self._turns):
             lane = self._turns[0]
             self._turns.rotate(-1)
-            if not lane.waiting or lane.flying >= lane.breaker.allowed(now, self._per_target):
+            # The first message of a lane need not wait for those that have many on their way.
+            room = self.flying < (self._at_once if lane.flying else 2 * self._at_once)
+            if not lane.waiting or not room or lane.flying >= lane.breaker.allowed(now, most):
                 idle += 1
                 continue
             idle = 0

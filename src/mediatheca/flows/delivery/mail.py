@@ -30,33 +30,25 @@ class Mailer:
     def send(self, message: EmailMessage, recipients: Sequence[str]) -> Sent:
         """One mail to all recipients. What the server refuses for good is permanent; all else may be tried again."""
         try:
-            line = self._connected()
-            refused = line.send_message(message, to_addrs=list(recipients))
-        except smtplib.SMTPRecipientsRefused as error:
-            self._drop()
-            return _refused(error.recipients)
-        except smtplib.SMTPAuthenticationError as error:
-            self._drop()
-            return Sent(error.smtp_code, error="the mail server refuses the operator's user and password")
-        except smtplib.SMTPResponseException as error:
-            self._drop()
-            return _answered(error.smtp_code, error.smtp_error)
-        except smtplib.SMTPNotSupportedError:
-            self._drop()
-            return Sent(error="the mail server does not offer TLS, or sign-in, which the setting asks for")
-        except ssl.SSLCertVerificationError:
-            self._drop()
-            return Sent(error="the mail server's TLS certificate is not valid for its name")
+            refused = self._connected().send_message(message, to_addrs=list(recipients))
         except (smtplib.SMTPException, OSError, ValueError) as error:
             self._drop()
-            return Sent(
-                error=f"the mail server cannot be reached, or broke off ({type(error).__name__}); try again later"
-            )
+            return _told(error)
         self._sent += 1
         self._used = time.monotonic()
         if refused:
             return Sent(250, response=f"accepted; not for {', '.join(sorted(refused))[:500]}")
         return Sent(250, response="accepted")
+
+    def check(self) -> str:
+        """Connect and sign in, without sending; what is wrong, or nothing."""
+        try:
+            self._connected()
+        except (smtplib.SMTPException, OSError, ValueError) as error:
+            return _told(error).error
+        finally:
+            self._drop()
+        return ""
 
     def close(self) -> None:
         self.threads.submit(self._drop)
@@ -104,6 +96,21 @@ class Mailer:
             line.quit()
         except (smtplib.SMTPException, OSError):
             line.close()
+
+
+def _told(error: Exception) -> Sent:
+    """What the server's refusal, or its absence, means."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return _refused(error.recipients)
+    if isinstance(error, smtplib.SMTPAuthenticationError):
+        return Sent(error.smtp_code, error="the mail server refuses the operator's user and password")
+    if isinstance(error, smtplib.SMTPResponseException):
+        return _answered(error.smtp_code, error.smtp_error)
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return Sent(error="the mail server does not offer TLS, or sign-in, which the setting asks for")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Sent(error="the mail server's TLS certificate is not valid for its name")
+    return Sent(error=f"the mail server cannot be reached, or broke off ({type(error).__name__}); try again later")
 
 
 def _refused(recipients: dict[str, tuple[int, bytes]]) -> Sent:

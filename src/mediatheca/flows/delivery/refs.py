@@ -177,7 +177,8 @@ class _Resolver:
         channel.check(params, place)
         for url in channel.addresses(params):
             check_address(self.services.fetcher, url, place)
-        if old is not None and unmasked != config and _origins(channel, params) != _origins(channel, old.params):
+        kept_some = any(unmasked.get(name) != config.get(name) for name in channel.secret_fields)
+        if old is not None and kept_some and _origins(channel, params) != _origins(channel, old.params):
             raise ValidationError.at(place, "the address has changed: give its secrets again, too", "secret_needed")
         signing = self._signing(channel, secret, old, place)
         shown = params.model_dump(mode="json", exclude_none=True)
@@ -190,7 +191,7 @@ class _Resolver:
     def _signing(self, channel: Channel, secret: Any, old: Opened | None, where: Where) -> tuple[Signing, ...]:
         if not channel.signs:
             return ()
-        if secret is not None and secret not in MASKS:
+        if secret is not None and not _is_mask(secret):
             return (given(secret, (*where, "signing_secret")),)
         return kept(old.signing) if old is not None and old.signing else (self.shared,)
 
@@ -246,19 +247,23 @@ def _unmasked(channel: Channel, config: dict[str, Any], old: Opened | None, wher
     secrets = old.secrets if old is not None else {}
     made = dict(config)
     for name in channel.secret_fields:
-        value, stored = config.get(name), secrets.get(name)
-        if isinstance(value, dict):
-            held = stored if isinstance(stored, dict) else {}
-            made[name] = {key: held.get(key, item) if item == MASK else item for key, item in value.items()}
-            lost = [key for key, item in made[name].items() if item == MASK]
-        else:
-            made[name] = stored if value in MASKS and stored is not None else value
-            lost = [name] if isinstance(made[name], str) and made[name] in MASKS else []
-        if lost:
+        value = _revealed(config.get(name), secrets.get(name))
+        lost = [*(key for key, item in value.items() if _is_mask(item))] if isinstance(value, dict) else [name]
+        if lost and (isinstance(value, dict) or _is_mask(value)):
             raise ValidationError.at((*where, name), f"'{lost[0]}' is masked, and none is stored: give it", "masked")
-        if made[name] is None:
-            del made[name]
-    return made
+        made[name] = value
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def _revealed(value: Any, stored: Any) -> Any:
+    if isinstance(value, dict):
+        held = stored if isinstance(stored, dict) else {}
+        return {key: held.get(key, item) if _is_mask(item) else item for key, item in value.items()}
+    return stored if stored is not None and _is_mask(value) else value
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, str) and value in MASKS
 
 
 def _origins(channel: Channel, params: ChannelParams) -> set[tuple[str, bytes, int | None]]:

@@ -5,8 +5,9 @@ Nothing but files and the run's own row is written here: a run that dies begins 
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 from mediatheca.clusterers import Clusterer
 from mediatheca.flows.grouping import artifacts
 from mediatheca.flows.grouping.history import Earlier, pairs_of, shared_labels
-from mediatheca.flows.grouping.prepare import Prepared, limit_of, prepare
+from mediatheca.flows.grouping.prepare import Prepared, RefusedError, limit_of, prepare
 from mediatheca.flows.grouping.space import SpaceReader, find_space
 from mediatheca.flows.services import Services
 from mediatheca.jobs.compute import ComputeResult, compute, default_threads
@@ -33,6 +34,7 @@ from mediatheca.stores.db.tx import Record, Row
 
 DEADLINE_S = 3_600.0
 REPRESENTATIVES = 5
+MAX_CLUSTERS = 5_000
 DEFERRED = "the layout follows: it was deferred"
 BLOCK = 8_192
 
@@ -71,6 +73,18 @@ class Work:
         return int((self.cluster.body.get("state") or {}).get("next_number", 0))
 
 
+@contextmanager
+def workplace(services: Services, work: Work) -> Iterator[Path]:
+    """An empty folder of this run: what an earlier attempt left there, which was killed, is removed."""
+    place = services.settings.data_dir / "compute" / work.run_id
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def fit(services: Services, work: Work) -> dict[str, Any]:
     """Cluster the vectors; gives what the run's row keeps.
 
@@ -84,10 +98,10 @@ def fit(services: Services, work: Work) -> dict[str, Any]:
         raise NotFoundError("clusterer", work.vectors["clustering_method"])
     memory_mb = services.settings.worker_memory_mb
     limit = limit_of(clusterer, space.dimensions, work.vectors["sample_size"], memory_mb, reader.count())
-    with tempfile.TemporaryDirectory(prefix="mediatheca-cluster-") as name:
+    with workplace(services, work) as place:
         seed = int(work.vectors["params"].get("random_state", 42))
-        prepared = prepare(reader, Path(name), limit, seed, work.check)
-        result = _compute(services, work, prepared, space.weights)
+        prepared = prepare(reader, place, limit, seed, work.check)
+        result = _compute(services, work, prepared, space.weights, place)
         return _Outcome(services, work, reader, clusterer, prepared, result, seed).finish()
 
 
@@ -97,10 +111,10 @@ def draw(services: Services, work: Work) -> dict[str, Any]:
     reader = SpaceReader(services, work.scope, space, work.filter)
     members = artifacts.read_members(services.blobs, work.scope, work.run_id)
     clusters = dict(zip(pairs_of(members), members["cluster_id"].to_pylist(), strict=True))
-    with tempfile.TemporaryDirectory(prefix="mediatheca-cluster-") as name:
+    with workplace(services, work) as place:
         seed = int(work.vectors["params"].get("random_state", 42))
-        prepared = prepare(reader, Path(name), max(2, int(work.row["body"]["num_points"])), seed, work.check)
-        result = _compute(services, work, prepared, space.weights, "layout")
+        prepared = prepare(reader, place, max(2, int(work.row["body"]["num_points"])), seed, work.check)
+        result = _compute(services, work, prepared, space.weights, place, "layout")
     pairs = list(zip(prepared.collection_ids, prepared.document_ids, strict=True))
     held = [clusters.get(pair, NOISE_ID) for pair in pairs]
     nothing = np.zeros(len(pairs))
@@ -121,7 +135,12 @@ def _keep_layout(services: Services, work: Work, members: pa.Table, result: Comp
 
 
 def _compute(
-    services: Services, work: Work, prepared: Prepared, weights: tuple[float, ...], task: str = "cluster"
+    services: Services,
+    work: Work,
+    prepared: Prepared,
+    weights: tuple[float, ...],
+    place: Path,
+    task: str = "cluster",
 ) -> ComputeResult:
     config = work.vectors
     drawn = task == "layout" or not work.config.get("defer_visualization")
@@ -139,7 +158,7 @@ def _compute(
     }
     return compute(
         task, arrays, options, memory_mb=services.settings.worker_memory_mb, threads=default_threads(),
-        stop=work.check, deadline_s=DEADLINE_S, plugins=services.settings.plugin_packages,
+        stop=work.check, deadline_s=DEADLINE_S, plugins=services.settings.plugin_packages, folder=place,
     )  # fmt: skip
 
 
@@ -158,6 +177,11 @@ class _Outcome:
     def finish(self) -> dict[str, Any]:
         labels: Labels = self.result.arrays["labels"]
         centroids: Matrix = self.result.arrays["centroids"]
+        if len(centroids) > MAX_CLUSTERS:
+            raise RefusedError(
+                f"{self.clusterer.name} found {len(centroids):,} clusters, at most {MAX_CLUSTERS:,} are kept; ask for "
+                "fewer and larger ones (min_cluster_size, eps, n_clusters, resolution)"
+            )
         identities, stability = self._identities(labels, centroids)
         members = self._members(labels, identities)
         counts = artifacts.counts_of(members)

@@ -36,6 +36,8 @@ KEYWORDS = 10
 LABEL_WORDS = 3
 MAX_LABEL = 200
 AT_ONCE = 4
+MAX_NAMED = 500
+"""Clusters, the largest first, that a language model is asked about."""
 ANSWER_S = 60.0
 WORDS_S = 120.0
 
@@ -150,7 +152,11 @@ class _Model:
                 await self._one(language, entry, before, errors, clash)
 
         try:
-            await asyncio.gather(*(one(entry) for entry in clusters if self.texts.get(entry["cluster_id"])))
+            asked = [entry for entry in clusters if self.texts.get(entry["cluster_id"])]
+            if len(asked) > MAX_NAMED:
+                errors.append(f"only the {MAX_NAMED} largest of {len(asked)} clusters were named by the model")
+                asked = sorted(asked, key=lambda entry: -int(entry["num_members"]))[:MAX_NAMED]
+            await asyncio.gather(*(one(entry) for entry in asked))
             again = [] if self.config.candidate_labels else _clashing(clusters)
             await asyncio.gather(*(one(entry, entry["label"]) for entry in again))
         finally:
@@ -165,7 +171,9 @@ class _Model:
         errors: list[str],
         clash: str,
     ) -> None:
-        if errors and errors[0].startswith("unavailable"):  # there is no model: it is not asked for every cluster
+        if any(
+            error.startswith("unavailable") for error in errors
+        ):  # there is no model: it is not asked for every cluster
             return
         self.work.check()
         request = self._request(entry, clash)

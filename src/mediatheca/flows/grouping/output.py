@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mediatheca.flows.documents import Change
 from mediatheca.flows.enrichment.writer import Patch, PatchCounts, apply_patches
 from mediatheca.flows.grouping import artifacts
 from mediatheca.flows.grouping.fitting import Work
-from mediatheca.flows.grouping.history import pairs_of
+from mediatheca.flows.grouping.history import Pair, pairs_of
 from mediatheca.flows.grouping.space import find_space
 from mediatheca.flows.services import Services
 from mediatheca.flows.tables import tombstones
@@ -81,14 +82,15 @@ def enrich(services: Services, work: Work, members: pa.Table) -> PatchCounts:
     given = (work.config.get("source_enrichment_config") or {}).get("field_mappings") or []
     mappings = [(m["source_field"], m["target_field"]) for m in given] or list(DEFAULT_MAPPINGS)
     reason = f"cluster:{work.cluster.id}"
-    values = _values(services, work, members)
+    sources = {source for source, _ in mappings}
+    points = _points(services, work) if sources & set("xyz") else {}
     total = PatchCounts()
     for collection in work.collections:
-        own = {ident: found for (where, ident), found in values.items() if where == collection.id}
+        own = members.filter(pc.equal(members["collection_id"], collection.id))
         for start in range(0, len(own), PAGE):
             work.check()
-            ids = list(own)[start : start + PAGE]
-            fields = {i: {target: own[i].get(source, MISSING) for source, target in mappings} for i in ids}
+            values = _values(work, own.slice(start, PAGE), points)
+            fields = {ident: {to: found.get(of, MISSING) for of, to in mappings} for (_, ident), found in values}
             _patch(services, work, collection, fields, reason, total)
     return total
 
@@ -115,11 +117,11 @@ def _patch(
     total.failed |= dict.fromkeys(left, "it was changed again and again meanwhile")
 
 
-def _values(services: Services, work: Work, members: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
-    """What may be written into a document, by (collection, document)."""
+def _values(
+    work: Work, members: pa.Table, points: Mapping[Pair, Mapping[str, float]]
+) -> Iterator[tuple[Pair, dict[str, Any]]]:
+    """What may be written into a document, with its (collection, document)."""
     clusters = {entry["cluster_id"]: entry for entry in work.row["body"]["clusters"]}
-    points = _points(services, work)
-    found = {}
     columns = (members[name].to_pylist() for name in ("cluster_id", "distance", "probability"))
     for pair, ident, distance, probability in zip(pairs_of(members), *columns, strict=True):
         entry = clusters.get(ident)
@@ -130,11 +132,10 @@ def _values(services: Services, work: Work, members: pa.Table) -> dict[tuple[str
             value |= {"cluster_label": effective_label(work.cluster, entry), "member_count": entry["num_members"]}
             value |= {"keywords": entry.get("keywords") or [], "summary": entry.get("summary") or MISSING}
             value["distance_to_centroid"] = distance
-        found[pair] = value
-    return found
+        yield pair, value
 
 
-def _points(services: Services, work: Work) -> dict[tuple[str, str], dict[str, float]]:
+def _points(services: Services, work: Work) -> dict[Pair, dict[str, float]]:
     try:
         table = artifacts.read(services.blobs, work.scope, work.run_id, "coordinates")
     except NotFoundError:
@@ -250,7 +251,7 @@ def _documents(services: Services, work: Work, collection: Record, members: pa.T
         yield made(
             f"centroid\x1f{entry['cluster_id']}", {**payload, **common}, {}, vectors.get(entry["cluster_id"], {})
         )
-    for (collection_id, document_id), value in _values(services, work, members).items():
+    for (collection_id, document_id), value in _values(work, members, _points(services, work)):
         shown = {
             name: value.get(name) for name in ("cluster_id", "cluster_label", "distance_to_centroid", "x", "y", "z")
         }

@@ -25,6 +25,8 @@ _TASK_STATUS = {
     "pending": "PENDING", "processing": "PROCESSING", "completed": "COMPLETED", "failed": "FAILED",
     "canceled": "CANCELED",
 }  # fmt: skip
+LISTED_CLUSTERS = 200
+"""Clusters of a run that a list of runs shows; of more, none."""
 _DELETES = 1_000
 """Deletions, the latest first, that are looked through for members of a run."""
 
@@ -141,9 +143,16 @@ def metrics_of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_view(
-    tx: ReadTx, cluster: Record, row: Row, *, stale: bool = False, vectors: Mapping[str, list[float]] | None = None
+    tx: ReadTx,
+    cluster: Record,
+    row: Row,
+    *,
+    stale: bool = False,
+    vectors: Mapping[str, list[float]] | None = None,
+    whole: bool = True,
 ) -> dict[str, Any]:
-    """An execution. `vectors`: the centre of every cluster, where they are asked for."""
+    """An execution. `vectors`: the centre of every cluster, where they are asked for. Not `whole`: without its
+    clusters where they are many."""
     body = row["body"]
     done = row["status"] == "completed"
     shown: dict[str, Any] = {
@@ -171,13 +180,21 @@ def run_view(
         "pruned": bool(body.get("pruned")),
         **(body.get("reconciliation") or {}),
     }
-    if body.get("metrics") is not None:
-        shown["metrics"] = {**metrics_of(body), "degenerate": body.get("degenerate") or False}
-        shown["noise_ratio"], shown["entropy"] = (
-            body["metrics"].get("noise_ratio"), body["metrics"].get("cluster_size_entropy"),
-        )  # fmt: skip
-    shown["centroids"] = centroid_views(cluster, body, vectors) if done else None
+    shown |= _quality(body)
+    few = whole or shown["num_clusters"] <= LISTED_CLUSTERS
+    shown["centroids"] = centroid_views(cluster, body, vectors) if done and few else None
     return shown
+
+
+def _quality(body: Mapping[str, Any]) -> dict[str, Any]:
+    held = body.get("metrics")
+    if held is None:
+        return {}
+    return {
+        "metrics": {**metrics_of(body), "degenerate": body.get("degenerate") or False},
+        "noise_ratio": held.get("noise_ratio"),
+        "entropy": held.get("cluster_size_entropy"),
+    }
 
 
 def overrides_of(cluster: Record, body: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -175,7 +176,7 @@ class Answer:
             body["diagnostics"] = await diagnose(self.plan, outcome, self.keep, self.context.filter, self.searcher)
         body = await self._show(body, outcome, hits, offset, limit, wanted)
         await self._explain(body, hits)
-        self._note(offset, limit, wanted)
+        self._note(body, offset, limit, wanted)
         return body
 
     async def _show(
@@ -218,7 +219,7 @@ class Answer:
             body = await self._present(body, page, position, limit, snapshot.total, ident)
         ranked = snapshot.identities()
         await self._explain(body, [] if rerun is None else rerun.hits, ranked)
-        self._note(position, limit, extra["depth"])
+        self._note(body, position, limit, extra["depth"])
         return body
 
     def _falls_short(self, snapshot: Snapshot, reach: int) -> bool:
@@ -314,7 +315,6 @@ class Answer:
             why = WhyNot(trace, self.plan.collections, self.context.filter, self.searcher)
             body["explained_document"] = await why.ask(self.request.explain_document, places, standing(self.shown))
 
-    def _note(self, position: int, limit: int, depth: int) -> None:
+    def _note(self, body: Mapping[str, Any], position: int, limit: int, depth: int) -> None:
         """What the record of the execution needs, so that it can be repeated."""
-        at = clock.wire_time(self.moment)
-        self.context.record.update(position=position, limit=limit, depth=depth, ranked_at=at)
+        self.context.record.update(position=position, limit=limit, depth=depth, ranked_at=body["ranked_at"])

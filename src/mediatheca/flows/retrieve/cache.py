@@ -98,7 +98,7 @@ def _config(raw: Mapping[str, Any]) -> CacheConfig:
         return CacheConfig.model_validate(given)
     except pydantic.ValidationError as error:
         found = [_told(entry) for entry in error.errors(include_url=False, include_context=False)]
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error
+        raise ValidationError.of(found) from error
 
 
 def _told(entry: Any) -> FieldError:

@@ -16,7 +16,6 @@ from mediatheca.stages import CollectionView
 
 MAX_WAIT_MS = 5_000
 """How long a read waits for the index before it answers with what is there."""
-MAX_TOKEN = 200
 _TOKEN = re.compile(r"([A-Za-z0-9_\-]{1,64}):([0-9]{1,18})")
 Mode: TypeAlias = Literal["strong", "eventual"]
 

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 from mediatheca.flows.retrieve.embedding import MAX_TEXT, QueryEmbedder, is_upload
 from mediatheca.flows.retrieve.seams import ExecutionContext, Searcher
+from mediatheca.flows.retrieve.views import named
 from mediatheca.kernel.documents import Vector, VectorIndex
-from mediatheca.kernel.errors import ForbiddenError, ValidationError
+from mediatheca.kernel.errors import ForbiddenError
 from mediatheca.kernel.filters import Filter, all_of, document_view
 from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.outside import Outside
@@ -94,13 +95,7 @@ class Context:
         self._told = told
 
     def resolve(self, identifiers: Sequence[str]) -> list[CollectionView]:
-        known = {view.collection_id: view for view in self.collections} | {v.name: v for v in self.collections}
-        for name in identifiers:
-            if name not in known:
-                declared = ", ".join(view.name for view in self.collections) or "none"
-                message = f"'{name}' is not a collection of this retriever ({declared})"
-                raise ValidationError.at("collection_identifiers", message, "unknown")
-        return list({known[name].collection_id: known[name] for name in identifiers}.values())
+        return named(self.collections, identifiers, "collection_identifiers")
 
     @property
     def outside(self) -> Outside:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 import orjson
@@ -46,12 +45,12 @@ class Finder:
         self._keep = keep
         self._trace = trace
         self._tell = tell
+        self.key = self._digest()
+        """Of everything that decides the ranking."""
         self.cached_at: float | None = None
         """When the ranking was made, where it was kept."""
 
-    @cached_property
-    def key(self) -> str:
-        """Digest of everything that decides the ranking."""
+    def _digest(self) -> str:
         asked = self._request
         content = [
             self._plan.key,

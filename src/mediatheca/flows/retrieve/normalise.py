@@ -187,12 +187,8 @@ def normalise_stages(raw: Any, registry: Registry) -> list[NormalStage]:
     reading = _Reading(registry)
     stages = [stage for number, entry in enumerate(raw) if (stage := reading.stage(entry, number)) is not None]
     if reading.errors:
-        raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in reading.errors), reading.errors)
+        raise ValidationError.of(reading.errors)
     return stages
-
-
-def _dotted(loc: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, loc))
 
 
 def declared_collections(body: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from mediatheca.flows.retrieve.levels import Level
 from mediatheca.flows.retrieve.normalise import OUTER, NormalStage
 from mediatheca.flows.retrieve.request import field_errors
 from mediatheca.flows.retrieve.sizes import check_sizes
+from mediatheca.flows.retrieve.views import named
 from mediatheca.kernel.errors import FieldError, MediathecaError, ValidationError
 from mediatheca.kernel.filters import Filter, parse_filter
 from mediatheca.kernel.inputs import InputSchema
@@ -149,15 +150,7 @@ class Plan:
         """
         if not identifiers:
             return self
-        known = {view.collection_id: view for view in self.collections} | {v.name: v for v in self.collections}
-        for name in identifiers:
-            if name not in known:
-                declared = ", ".join(view.name for view in self.collections) or "none"
-                message = f"'{name}' is not a collection of this retriever ({declared})"
-                raise ValidationError.at("collection_ids", message, "unknown")
-        return replace(
-            self, collections=tuple({known[name].collection_id: known[name] for name in identifiers}.values())
-        )
+        return replace(self, collections=tuple(named(self.collections, identifiers, "collection_ids")))
 
 
 def validate(stage: Stage, raw: Any, place: Place) -> BaseModel:
@@ -165,8 +158,7 @@ def validate(stage: Stage, raw: Any, place: Place) -> BaseModel:
     try:
         return stage.params.model_validate(raw)
     except pydantic.ValidationError as error:
-        found = field_errors(error, (*place, "parameters"))
-        raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in found), found) from error
+        raise ValidationError.of(field_errors(error, (*place, "parameters"))) from error
     except ValidationError as error:
         raise relocate(error, (*place, "parameters")) from error
 
@@ -174,7 +166,7 @@ def validate(stage: Stage, raw: Any, place: Place) -> BaseModel:
 def relocate(error: ValidationError, prefix: Place) -> ValidationError:
     """The same error, at its place in the whole request."""
     errors = [replace(e, loc=(*prefix, *_split(e.loc))) for e in error.errors] or [FieldError(prefix, error.message)]
-    return ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in errors), errors)
+    return ValidationError.of(errors)
 
 
 def _split(loc: Place) -> Place:
@@ -222,11 +214,11 @@ class Compiler:
         check_sizes(stages)
         planned = [self._stage(stage, ("stages", number, "config")) for number, stage in enumerate(stages)]
         if self.errors:
-            raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in self.errors), self.errors)
+            raise ValidationError.of(self.errors)
         done = tuple(stage for stage in planned if stage is not None)
         advice = advise(done, self.collections)
         if advice.errors:
-            raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in advice.errors), advice.errors)
+            raise ValidationError.of(advice.errors)
         self.warnings.extend(advice.warnings)
         if not done[0].stage.starts:
             first = done[0]

@@ -93,8 +93,7 @@ class ExecuteRequest(BaseModel):
         try:
             request = cls.model_validate(merged)
         except pydantic.ValidationError as error:
-            found = field_errors(error, ())
-            raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error
+            raise ValidationError.of(field_errors(error, ())) from error
         if request.target_collection_id is not None and request.stream:
             raise ValidationError.at("target_collection_id", "cannot be combined with stream", "conflict")
         return request

@@ -40,7 +40,7 @@ class Searcher(Protocol):
     async def get(
         self, collection_id: str, ids: Sequence[str], with_vectors: Collection[str] = (), *, bare: bool = False
     ) -> tuple[list[Hit], bool]:
-        """By id, in the order asked, missing ones left out, scores 0. `bare`: payload and system fields may be empty."""
+        """By id, in the order asked, missing ones left out, scores 0. `bare`: as in `VectorQuery`."""
 
     async def catch_up(self, collection_id: str, seq: int) -> int:
         """Return when everything that was committed can be found, or, for a `seq` above 0, that write; the sequence

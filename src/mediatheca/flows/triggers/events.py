@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from mediatheca.flows.triggers.config import event_names
 from mediatheca.flows.triggers.state import FIRE, KIND, alter, hold
 from mediatheca.jobs.dispatch import Take
-from mediatheca.jobs.schedule import to_us
+from mediatheca.jobs.schedule import PRIORITY, to_us
 from mediatheca.kernel import clock
 from mediatheca.kernel.event_catalogue import EVENTS
 from mediatheca.kernel.scope import Scope
@@ -100,7 +100,7 @@ def _count(tx: Tx, trigger: Record, events: Sequence[Event]) -> None:
         cause = {"event_id": next(event.event_id for event, weight in reversed(counted) if weight), "events": total}
         values["event_due_at"] = _free(tx, trigger.id, to_us(at))
         payload = {"trigger_id": trigger.id, "due_at": values["event_due_at"], "cause": cause}
-        tx.enqueue(FIRE, payload, delay_s=max(0.0, (at - now).total_seconds()))
+        tx.enqueue(FIRE, payload, delay_s=max(0.0, (at - now).total_seconds()), priority=PRIORITY)
     alter(tx, trigger, **values)
 
 

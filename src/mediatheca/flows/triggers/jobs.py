@@ -1,4 +1,5 @@
-"""The jobs of triggers, for the composition root. The first two are short; a canary waits for its retriever."""
+"""The jobs of triggers, for the composition root. Those that begin and follow runs are short, and may be handled by
+several pools; a canary waits for its retriever."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from mediatheca.flows.triggers.actions import ACT, ACTIONS, Start
 from mediatheca.flows.triggers.conditions import Measured, measure
 from mediatheca.flows.triggers.state import FIRE, MAX_FAILURES, alter, hold, moment
 from mediatheca.jobs.queue import Job
-from mediatheca.jobs.schedule import from_us, pause_schedule, to_us
+from mediatheca.jobs.schedule import PRIORITY, from_us, pause_schedule, to_us
 from mediatheca.jobs.worker import Run
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ConflictError, MediathecaError, UnavailableError
@@ -29,10 +29,10 @@ log = structlog.get_logger()
 WATCH = "trigger.watch"
 """Job that looks whether the tasks of a run have ended: `{run_id, looks}`."""
 RUNNING = "running"
-_LOOKS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_LOOKS_S = (0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 """How long to wait before the first look, the second, …; the last one repeats."""
-_TURN_S = 1.0
-"""How long a due time that is made up for waits before it looks again whether it is its turn."""
+_TURNS_S = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""How long a due time that is made up for waits before its first look whether it is its turn, the second, …"""
 _OUTCOMES = {"COMPLETED": "completed", "COMPLETED_WITH_ERRORS": "completed", "SKIPPED": "completed"}
 GONE = "what it works on is gone; change or delete the trigger"
 
@@ -96,7 +96,7 @@ def _due(
         missed = int(told["missed"])
         _insert(tx, trigger, due_at, "skipped", error=f"missed while nothing ran ({missed} due times)", missed=missed)
     elif told.get("made_up") and _going(tx, trigger.id) is not None:
-        tx.enqueue(FIRE, dict(told), delay_s=_TURN_S)  # due times that are made up for run one after the other
+        _wait_for_turn(tx, told)
     elif trouble is not None:
         record_failure(tx, trigger, due_at, trouble)
     elif measured is not None:
@@ -105,6 +105,13 @@ def _due(
             _condition_met(services, tx, trigger, told, measured)
     else:
         begin(services, tx, trigger, due_at, missed=int(told.get("missed", 0)), cause=told.get("cause"))
+
+
+def _wait_for_turn(tx: Tx, told: Mapping[str, Any]) -> None:
+    """Due times that are made up for run one after the other."""
+    turn = int(told.get("turn", 0))
+    delay = _TURNS_S[min(turn, len(_TURNS_S) - 1)]
+    tx.enqueue(FIRE, {**told, "turn": turn + 1}, delay_s=delay, priority=PRIORITY)
 
 
 def _condition_met(services: Services, tx: Tx, trigger: Record, told: Mapping[str, Any], measured: Measured) -> None:
@@ -144,7 +151,7 @@ def begin(
         values["last_cooldown_at"] = moment()
     trigger = alter(tx, trigger, **values)
     tx.emit("trigger.fired", trigger.id, {"run_id": run_id, "task_ids": tasks, "due_at": _wire(due_at)})
-    tx.enqueue(WATCH, {"run_id": run_id, "looks": 0}, delay_s=_LOOKS_S[0])
+    tx.enqueue(WATCH, {"run_id": run_id, "looks": 0}, delay_s=_LOOKS_S[0], priority=PRIORITY)
     return row
 
 
@@ -193,7 +200,7 @@ def watch_run(services: Services, run: Run) -> None:
         if row is not None and not _settle(tx, row):
             looks = int(told["looks"]) + 1
             again = {"run_id": told["run_id"], "looks": looks}
-            tx.enqueue(WATCH, again, delay_s=_LOOKS_S[min(looks, len(_LOOKS_S) - 1)])
+            tx.enqueue(WATCH, again, delay_s=_LOOKS_S[min(looks, len(_LOOKS_S) - 1)], priority=PRIORITY)
         tx.finish_job(run.job.job_id, run.job.token)
 
     services.db.run(run.job.scope, look, "trigger")

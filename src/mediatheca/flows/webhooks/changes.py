@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from mediatheca.flows.delivery import ChannelRef, refs_of, resolve_channels, rotate_signing
 from mediatheca.flows.services import Services
 from mediatheca.flows.webhooks.config import (
@@ -28,6 +30,7 @@ from mediatheca.stores.db.tx import Record, Tx
 _PREFIX = "wh"
 _WHERE = ("body", "channels")
 _KEPT = ("description", "metadata")
+_METADATA_BYTES = 16 << 10
 MAX_GRACE_S = 7 * 86_400
 """How long an old signing secret may still be used besides the new one."""
 
@@ -57,7 +60,7 @@ def create(
         "deliver_to": [ref.stored() for ref in refs],
         "is_active": _active(sent, True),
         "active_since": wire_time(clock.now()),
-        **{key: sent.get(key) for key in _KEPT},
+        **_kept(sent),
     }
 
     def write(tx: Tx) -> Record:
@@ -120,7 +123,14 @@ def _changes(sent: Mapping[str, Any], current: Record, *, whole: bool) -> dict[s
     if whole or "resource_types" in sent:
         found["resource_types"] = resource_types_given(sent)
     found["is_active"] = _active(sent, True if whole else current.body["is_active"])
-    return found | {key: sent[key] for key in _KEPT if key in sent}
+    return found | _kept(sent)
+
+
+def _kept(sent: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored as it comes. The whole webhook is read for every page of events, so it has to stay small."""
+    if len(orjson.dumps(sent.get("metadata"), default=str)) > _METADATA_BYTES:
+        raise ValidationError.at(("body", "metadata"), f"may have {_METADATA_BYTES >> 10} kB as JSON", "too_long")
+    return {key: sent[key] for key in _KEPT if key in sent}
 
 
 def delete(tx: Tx, identifier: str) -> Record:

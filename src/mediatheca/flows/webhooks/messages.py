@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from mediatheca.kernel.clock import wire_time
+from mediatheca.kernel.event_catalogue import EXPANDED
 from mediatheca.stores.db.event_feed import Event
 
 MAX_BYTES = 256 << 10
@@ -34,7 +35,7 @@ def message(event: Event, name: str) -> dict[str, Any]:
         "occurred_at": wire_time(event.created_at),
         "namespace_id": event.scope.namespace_id or None,
         "organization_id": event.scope.organization_id,
-        "subject": {"type": event.type.partition(".")[0], "id": event.resource_id},
+        "subject": {"type": _subject_type(event), "id": event.resource_id},
         "data": event.payload,
         "metadata": {"actor": event.actor, "position": event.position, "source_event_type": event.type},
         "cache_scope": _cache_scope(event),
@@ -70,6 +71,11 @@ def document_events(event: Event, name: str, document_ids: Sequence[str]) -> lis
 def document_event_id(event_id: str, document_id: str) -> str:
     """The id of an event told of one of its documents; the same every time."""
     return f"evt_{hashlib.blake2b(f'{event_id}/{document_id}'.encode(), digest_size=13).hexdigest()}"
+
+
+def _subject_type(event: Event) -> str:
+    """What the event's resource is: events of many documents are about their collection."""
+    return "collection" if event.type in EXPANDED else event.type.partition(".")[0]
 
 
 def _cache_scope(event: Event) -> dict[str, Any]:

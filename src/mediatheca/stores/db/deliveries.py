@@ -174,6 +174,12 @@ class Deliveries:
         )
         return self._write(lambda connection: connection.execute(statement, {"everything": int(everything)}).rowcount)
 
+    def waiting(self) -> int:
+        """How many are still to be delivered, of all processes."""
+        statement = text("SELECT count(*) FROM deliveries WHERE status IN ('pending', 'sending')")
+        with self._db.translate(), self._db.engine.connect() as connection, connection.begin():
+            return int(connection.execute(statement).scalar_one())
+
     def prune(self, days: float) -> int:
         """Forget deliveries older than this."""
         return prune_rows(self._db, "deliveries", datetime.now(UTC) - timedelta(days=days), None)

@@ -333,6 +333,6 @@ def _select(keys: Sequence[str] | None) -> Any:
 
 def _raw(point: Any, score: float) -> Raw:
     payload, vector = point.payload, point.vector
-    return Raw(
-        {"document_id": str(point.id)} if payload is None else payload, score, vector if isinstance(vector, dict) else {}
-    )
+    if payload is None:
+        payload = {"document_id": str(point.id)}
+    return Raw(payload, score, vector if isinstance(vector, dict) else {})

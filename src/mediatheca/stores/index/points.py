@@ -12,6 +12,7 @@ The user's payload sits at the root, so that engine filters reach it by its own 
 from __future__ import annotations
 
 import re
+import struct
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -127,6 +128,8 @@ def from_engine(vector: Any) -> Vector:
     """A vector as an engine gives it back: lists of numbers, or its class of sparse vectors."""
     if hasattr(vector, "indices"):
         return sparse_vector(vector.indices, vector.values)
+    if vector and isinstance(vector[0], float):  # half the time of np.asarray
+        return np.frombuffer(bytearray(struct.pack(f"{len(vector)}f", *vector)), np.float32)
     return np.asarray(vector, np.float32)
 
 
