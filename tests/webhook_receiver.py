@@ -93,7 +93,11 @@ class Receiver:
             self.busy += 1
             self.busiest = max(self.busiest, self.busy)
         try:
-            body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+            length = int(handler.headers.get("content-length", 0))
+            body = handler.rfile.read(length)
+            if len(body) < length:  # whoever sent it was killed in the middle
+                handler.close_connection = True
+                return
             headers = {name.lower(): value for name, value in handler.headers.items()}
             with self._lock:
                 self._attempts[headers.get("webhook-id", "")] += 1

@@ -67,7 +67,7 @@ from mediatheca.stages import Stage
 from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.event_feed import EventFeed
-from mediatheca.stores.db.retention import prune_rows
+from mediatheca.stores.db.retention import prune_each, prune_old, prune_rows
 from mediatheca.stores.documents.base import DocumentStore
 from mediatheca.stores.fetch import Fetcher
 from mediatheca.stores.index.base import SearchIndex
@@ -79,6 +79,8 @@ if TYPE_CHECKING:
 
 EVENTS_DAYS = 90
 """How long events can be read."""
+KEPT_RUNS = 200
+"""Of a cluster or a taxonomy, of each kind and way to end; what ended within a day is kept besides."""
 LONG_THREADS = 2
 
 
@@ -302,10 +304,16 @@ def build(settings: Settings) -> App:
         prune_rows(common.db, "follow_ups", clock.now() - timedelta(days=KEPT_DAYS), None)
         prune_rows(common.db, "trigger_runs", clock.now() - timedelta(days=EVENTS_DAYS), None)
         services.deliverer.prune()
+        # A document that was told of so long ago is news again; those of deleted documents go with it.
+        prune_old(common.db, "alert_matches", "matched_at", clock.now() - timedelta(days=KEPT_DAYS))
+        day = clock.now() - timedelta(days=1)
+        prune_each(common.db, "cluster_runs", ("cluster_id", "status"), KEPT_RUNS, day)
+        prune_each(common.db, "taxonomy_runs", ("taxonomy_id", "kind", "status"), KEPT_RUNS, day)
 
+    watched: dict[str, str] = {}
     chores = (
         (5.0, auth.flush_usage), (60.0, lambda: evict(common)), (600.0, prune), (3600.0, common.queue.clean),
-        (3600.0, forget), (EVERY_S, lambda: watch_system(services)),
+        (3600.0, forget), (EVERY_S, lambda: watch_system(services, watched)),
     )  # fmt: skip
     scheduler = Scheduler(common.db, clock.now, chores)
     return App(services, pool, long_pool, scheduler, dispatcher, query_runner, auth)
@@ -320,9 +328,8 @@ def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
     """Jobs that need the index and take minutes, on threads of their own."""
     handlers: dict[str, Handler] = {FOLLOW_UP: lambda run: run_follow_ups(services, phases, run)}
     handlers |= {**canary_jobs(services), **trigger_jobs(services)}  # due times wait for no evaluation or ingest
-    handlers |= taxonomy_jobs(services)
-    handlers |= alert_jobs(services)
-    handlers |= cluster_jobs(services)
+    long = {**taxonomy_jobs(services), **cluster_jobs(services)}
+    handlers |= {**long, **alert_jobs(services)}
 
     def died(job: Job, message: str) -> None:
         follow_up_died(services, job, message)
@@ -331,7 +338,7 @@ def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
         alert_died(services, job, message)
         cluster_died(services, job, message)
 
-    pool = WorkerPool(services.queue, handlers, LONG_THREADS, on_dead=died)
+    pool = WorkerPool(services.queue, handlers, LONG_THREADS, on_dead=died, long=long)
     services.db.listen(pool.wake)
     return pool
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -43,6 +44,11 @@ def serve(
     gc.disable()  # nothing that start-up makes is garbage; see _keep_what_is_loaded
     import uvicorn
 
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            composed.services.live.end()  # those streams never end by themselves
+            super().handle_exit(sig, frame)
+
     from mediatheca.app import build
     from mediatheca.flows.tenancy import first_key
     from mediatheca.settings import Settings
@@ -68,7 +74,7 @@ def serve(
     _stop_on_sigterm()  # uvicorn raises the signal again when it has stopped
     _keep_what_is_loaded()
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:

@@ -220,6 +220,16 @@ def test_names_are_unique_and_their_number_is_limited(admin: httpx.Client, monke
     assert "2 webhooks" in failed(admin.post(ORG, json={"webhook_name": "c", **SHAPES[0]}), 409)["message"]
 
 
+def test_all_webhooks_together_have_only_so_many_channels(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mediatheca.flows.webhooks.changes.MAX_ALL_CHANNELS", 3)
+    two = {"event_types": "*", "channels": [{"channel": "webhook", "configs": {"url": SHAPES[0]["url"]}}] * 2}
+    first = ok(admin.post(ORG, json={"webhook_name": "a", **two}))["webhook_id"]
+    assert "at most 3 channels" in failed(admin.post(ORG, json={"webhook_name": "b", **two}), 409)["message"]
+    ok(admin.post(ORG, json={"webhook_name": "b", **SHAPES[0]}))
+    failed(admin.patch(f"{ORG}/b", json={"channels": two["channels"]}), 409)
+    ok(admin.patch(f"{ORG}/{first}", json={"channels": two["channels"], "description": "as many as before"}))
+
+
 def test_a_stranger_sees_and_changes_nothing(admin: httpx.Client, stranger: Tenant, site: Site) -> None:
     hook = make(admin, site)
     delivery = ok(admin.post(f"{ORG}/hook/test"))["deliveries"][0]["delivery_id"]
@@ -317,6 +327,15 @@ def test_while_a_secret_is_changed_over_both_verify_and_afterwards_only_the_new_
             Webhook(secret).verify(site.asked[-1].body, site.asked[-1].headers)
     failed(client.post(f"{ORG}/hook/secret/rotate", json={"grace_seconds": -1}), 422)
     failed(client.post(f"{ORG}/hook/secret/rotate", json={"grace_seconds": 10**9}), 422)
+
+
+def test_a_webhook_without_a_signed_channel_has_no_secret_to_rotate(admin: httpx.Client) -> None:
+    mail = [{"channel_type": "email", "config": {"to": "ops@example.org"}}]
+    made = ok(admin.post(ORG, json={"webhook_name": "mail", "event_types": ["batch.failed"], "channels": mail}))
+    assert made["signing_secret"] is None
+    assert made["channels"][0]["configs"]["to_addresses"] == ["ops@example.org"]
+    assert WebhookOutput.from_dict(made) is not None
+    failed(admin.post(f"{ORG}/mail/secret/rotate"), 409)
 
 
 def test_a_secret_of_the_callers_own_is_used(client: httpx.Client, site: Site) -> None:

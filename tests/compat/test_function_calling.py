@@ -124,38 +124,3 @@ def test_a_model_calls_the_retriever_and_answers_from_its_results(world: World) 
         assert answer == "I found: Mug, Lawn mower, Headphones"
         assert [len(json.loads(text)) for text in given] == [2, 1, 3]
         assert [asked.tools for asked in model.requests] == [["search_mixpeek"]] * 3
-
-
-# ---- what a LangChain retriever reads (`langchain-mixpeek`: a client without a base URL of its own)
-
-
-def as_documents(found: dict[str, Any], content_field: str, top_k: int) -> list[tuple[str, dict[str, Any]]]:
-    """Text and metadata of each result, looked for as that package looks for them."""
-    documents = []
-    for item in found.get("results", [])[:top_k]:
-        metadata = dict(item.get("metadata") or {})
-        metadata |= {key: item[key] for key in ("collection_id", "thumbnail_url", "_source_tier") if key in item}
-        metadata |= {"document_id": item.get("document_id", ""), "score": item.get("score", 0.0)}
-        raw = metadata.pop(content_field, None) or item.get(content_field)
-        documents.append(("" if raw is None else str(raw["text"] if isinstance(raw, dict) else raw), metadata))
-    return documents
-
-
-def test_a_langchain_retriever_finds_text_and_metadata_under_results(world: World) -> None:
-    found = world.client.retrievers.execute(retriever_id=world.retriever, inputs={"query": "something to drink from"})
-    documents = as_documents(found, "text", 2)
-    assert documents[0][0] == "A red mug for tea and coffee"
-    assert documents[0][1]["collection_id"] == world.collection
-    assert documents[0][1]["document_id"]
-    assert round(documents[0][1]["score"], 4) > round(documents[1][1]["score"], 4)
-
-
-def test_a_langchain_retriever_puts_its_filters_among_the_inputs(world: World) -> None:
-    for filters in (
-        {"AND": [{"field": "price", "operator": "gt", "value": 50}]},
-        {"field": "price", "operator": "gt", "value": 50},
-        {"price": {"gt": 50}},
-    ):
-        inputs = {"query": "something to drink from", "filters": filters}
-        found = world.client.retrievers.execute(retriever_id=world.retriever, inputs=inputs)
-        assert sorted(item["name"] for item in found["results"]) == ["Headphones", "Lawn mower"], filters

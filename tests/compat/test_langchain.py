@@ -89,7 +89,7 @@ def eventually(langchain: LangChain, name: str, ready: str, /, **arguments: Any)
 
 def test_the_retriever_and_the_tool_give_documents_with_text_and_score(langchain: LangChain, world: World) -> None:
     found = langchain.call("retriever", query="something to drink from", top_k=2)
-    assert [document["text"] for document in found][0] == "A red mug for tea and coffee"
+    assert found[0]["text"] == "A red mug for tea and coffee"
     assert len(found) == 2
     assert found[0]["collection_id"] == world.collection
     assert round(found[0]["score"], 4) > round(found[1]["score"], 4)
@@ -173,11 +173,16 @@ def test_the_classify_tool_answers_with_the_labels_of_documents(langchain: LangC
     attach = {"taxonomy_applications": [{"taxonomy_id": ident}]}
     world.request("PATCH", f"/collections/{world.collection}", attach)
     said = langchain.tool("classify", {"taxonomy_id": ident})
-    names = {document["document_id"]: document["name"] for document in world.client.documents.list(world.collection)["results"]}
+    names = {
+        document["document_id"]: document["name"]
+        for document in world.client.documents.list(world.collection)["results"]
+    }
     assert {names[match["document_id"]]: match["label"] for match in said["matches"]} == {n: n for n in names.values()}
     assert langchain.store("get_taxonomy", taxonomy_id=ident)["taxonomy_id"] == ident
     assert ident in [one["taxonomy_id"] for one in langchain.store("list_taxonomies")["results"]]
-    assert langchain.tool("classify", {"taxonomy_id": "tax_unknown"}).startswith("Classification failed: HTTP Error 404")
+    assert langchain.tool("classify", {"taxonomy_id": "tax_unknown"}).startswith(
+        "Classification failed: HTTP Error 404"
+    )
 
 
 def test_the_cluster_tool_makes_runs_and_shows_groups(langchain: LangChain, world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -85,7 +86,10 @@ NAMES: dict[str, Named] = {
 def world(served: Served) -> Iterator[World]:
     made = httpx.post(
         f"{served.url}/v1/namespaces",
-        json={"namespace_name": "names", "feature_extractors": [{"feature_extractor_name": "text_extractor"}]},
+        json={
+            "namespace_name": f"names-{uuid4().hex[:8]}",
+            "feature_extractors": [{"feature_extractor_name": "text_extractor"}],
+        },
         headers={"Authorization": f"Bearer {KEY}"},
     )
     namespace = made.json()["namespace_id"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from compat_served import KEY, Served
 from mixpeek import Mixpeek
@@ -126,7 +127,7 @@ def test_the_taxonomy_script_makes_one_that_labels_documents(wizard: Wizard) -> 
 
 
 def test_a_field_that_the_source_lacks_is_refused_with_400(wizard: Wizard) -> None:
-    with pytest.raises(AssertionError, match="ERROR 400.*no_such_field"):
+    with pytest.raises(AssertionError, match=r"ERROR 400.*no_such_field"):
         wizard.run("5g", REPLACE_TEXT_FIELD="no_such_field", **{"LABELS = [": labels()})
 
 
@@ -193,3 +194,45 @@ def test_every_kind_of_the_wizard_is_listed_by_post(wizard: Wizard) -> None:
     listed = wizard.world.request("POST", "/organizations/webhooks/list", {})["results"]
     assert webhook in [one["webhook_id"] for one in listed]
     wizard.world.request("DELETE", f"/organizations/webhooks/{webhook}")
+
+
+@pytest.mark.parametrize("namespace_header", ["own", "ns_production", "", None])
+def test_the_webhook_of_the_security_page_is_made(wizard: Wizard, namespace_header: str | None) -> None:
+    """As printed there but for base URL and receiver; the namespace of the page's examples is nobody's."""
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    if namespace_header is not None:
+        headers["X-Namespace"] = wizard.world.namespace if namespace_header == "own" else namespace_header
+    body = {
+        "webhook_name": f"batch-notify-{wizard.project}",
+        "url": f"{wizard.site.url}/hook",
+        "events": ["batch.completed", "batch.failed"],
+    }
+    answer = httpx.post(f"{wizard.world.url}/v1/webhooks", headers=headers, json=body)
+    assert answer.status_code == 200, answer.text
+    made = answer.json()
+    assert made["events"] == body["events"]
+    assert made.get("namespace_id") == (wizard.world.namespace if namespace_header == "own" else None)
+    if namespace_header in ("own", None):
+        wizard.world.wait(wizard.world.client.collections.trigger(wizard.world.collection)["batch_id"])
+        (told, *_) = wizard.until(lambda: list(wizard.site.asked))
+        assert (told.json["event_type"], told.json["namespace_id"]) == ("batch.completed", wizard.world.namespace)
+    wizard.world.request("DELETE", f"/webhooks/{made['webhook_id']}")
+
+
+def test_new_documents_are_labelled_and_their_batch_says_so(wizard: Wizard) -> None:
+    taxonomy = wizard.run("5g", REPLACE_TEXT_FIELD="text", **{"LABELS = [": labels()})["taxonomy_id"]
+    world = wizard.world
+    reference = world.client.collections.get(f"{wizard.project}-taxonomy-reference")["collection_id"]
+    world.wait(world.client.collections.trigger(reference)["batch_id"])
+    world.request("PATCH", f"/collections/{world.collection}", {"taxonomy_applications": [{"taxonomy_id": taxonomy}]})
+    world.fresh_object(name="Rake", description="A rake for the leaves in the garden")
+    batch = world.wait(world.client.collections.trigger(world.collection)["batch_id"])
+
+    def followed() -> dict[str, Any] | None:
+        found: dict[str, Any] = wizard.get(f"/batches/{batch['batch_id']}")["post_processing"]
+        return found if found["done"] else None
+
+    said = wizard.until(followed)
+    assert (said["open"], said["done"], said["failed"]) == (0, 1, 0)
+    assert said["phases"]["taxonomies"] == {"done": 1, "skipped": 0, "failed": 0, "problems": []}
+    assert {row["name"]: row.get("label_name") for row in wizard.documents()}["Rake"] == "garden"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from crash_automation import Automation
 from crash_clients import Clients, finish, reconcile
 from crash_model import Model
 from datapath_plugins.hashed import vector_of
@@ -21,6 +22,7 @@ from mediatheca.kernel.search import Hit
 from mediatheca.stores.documents.base import Scan
 from mediatheca.stores.documents.lance import LanceDocuments
 from mediatheca.stores.index.edge import EdgeIndex
+from outside_site import Site
 
 CHUNK = 20
 
@@ -39,13 +41,16 @@ class Outcome:
     documents: int = 0
 
 
-def run(folder: Path, kills: int, seed: int, longest_s: float = 2.5) -> Outcome:
-    """Everything acknowledged must hold after every restart and, to the letter, at the end."""
+def run(folder: Path, kills: int, seed: int, longest_s: float = 2.5, receiver: Site | None = None) -> Outcome:
+    """Everything acknowledged must hold after every restart and, to the letter, at the end. With a `receiver` documents
+    are labelled, watched and told, too."""
     outcome, model = Outcome(), Model(seed)
     began = time.monotonic()
-    server = ServerProcess(folder / "data", chunk_size=CHUNK, workers=2)
+    allowed = {"fetch_allow": receiver.host} if receiver else {}
+    server = ServerProcess(folder / "data", chunk_size=CHUNK, workers=2, **allowed)
     with server:
         shop = Shop.make(server.client())
+        automation = Automation.make(shop, receiver) if receiver else None
         outcome.kills += _round(server, shop, model, longest_s)
         while outcome.kills < kills:
             outcome.moments.update(interrupted(server.data, shop.collection))
@@ -64,6 +69,8 @@ def run(folder: Path, kills: int, seed: int, longest_s: float = 2.5) -> Outcome:
         shop = shop.at(server.client())
         reconcile(shop, model)
         finish(shop)
+        if automation:
+            automation.check(server.data, shop)
         _check_through_http(shop, model)
         server.terminate()
         outcome.documents = check_stores(server.data, shop, model)
@@ -100,6 +107,10 @@ def interrupted(data: Path, collection: str) -> Counter[str]:
         query = "SELECT committed_seq, lease_token FROM document_tables WHERE collection_id = ?"
         committed, lease = connection.execute(query, (collection,)).fetchone()
         found["a chunk"] += connection.execute("SELECT count(*) > 0 FROM jobs WHERE status = 'running'").fetchone()[0]
+        query = "SELECT count(*) > 0 FROM jobs WHERE status = 'running' AND kind = 'follow_up'"
+        found["a follow-up"] += connection.execute(query).fetchone()[0]
+        query = "SELECT count(*) > 0 FROM deliveries WHERE status = 'sending'"
+        found["a delivery"] += connection.execute(query).fetchone()[0]
         dead = connection.execute("SELECT count(*) > 0 FROM tombstones").fetchone()[0]
     finally:
         connection.close()

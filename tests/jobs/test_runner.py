@@ -183,10 +183,15 @@ def test_a_child_knows_none_of_our_settings_and_few_threads(
     make: Callable[..., LocalRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEDIATHECA_API_KEY", "secret")
-    monkeypatch.setenv("SOME_PLUGIN_KEY", "kept")
+    secrets = ("AWS_SECRET_ACCESS_KEY", "AWS_REGION", "OPENAI_API_KEY", "HF_TOKEN", "XDG_TOKEN", "DATABASE_URL")
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("PLUGIN_SOME_KEY", "kept")
     environment = run(make(), "environment")["0"].rows[0].fields["environment"]
     assert [name for name in environment if name.startswith("MEDIATHECA_")] == []
-    assert (environment["OMP_NUM_THREADS"], environment["SOME_PLUGIN_KEY"]) == ("1", "kept")
+    assert not environment.keys() & {*secrets}
+    assert (environment["OMP_NUM_THREADS"], environment["PLUGIN_SOME_KEY"]) == ("1", "kept")
+    assert {"PATH", "HOME"} <= environment.keys()
 
 
 # Items that go wrong, politely

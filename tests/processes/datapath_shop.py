@@ -96,6 +96,17 @@ class Shop:
         """All objects of the bucket by id."""
         return {row["object_id"]: row for row in self._pages(f"/v1/buckets/{self.bucket}/objects/list")}
 
+    def pages_of(self, path: str) -> list[dict[str, Any]]:
+        """All rows of a list that is read with GET."""
+        found: list[dict[str, Any]] = []
+        cursor = None
+        while True:
+            page = ok(self.client.get(path, params={"limit": 100} | ({"cursor": cursor} if cursor else {})))
+            found += page["results"]
+            cursor = page["pagination"]["next_cursor"]
+            if not cursor:
+                return found
+
     def _pages(self, path: str) -> list[dict[str, Any]]:
         """All rows, by cursor: what is written meanwhile moves nothing to another page."""
         found: list[dict[str, Any]] = []

@@ -38,6 +38,15 @@ def test_sigterm_lets_short_work_finish_and_ends_at_once(server: ServerProcess, 
     assert shop.texts() == sorted(part for number in range(40) for part in parts_of(number, 1))
 
 
+def test_sigterm_ends_the_streams_of_events_at_once(server: ServerProcess) -> None:
+    with server.client().stream("GET", "/v1/events/stream") as stream:
+        assert stream.status_code == 200
+        code, seconds = server.terminate()
+        assert code == 0, server.log.read_text()[-2000:]
+        assert seconds < GRACE_S
+        list(stream.iter_raw())
+
+
 def test_sigterm_hands_long_work_back_and_a_restart_completes_it(server: ServerProcess, shop: Shop) -> None:
     gate = server.data.parent / "gate"
     shop.create([{"number": 1, "version": 1, "text": f"!wait {gate}"}])

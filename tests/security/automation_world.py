@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fenced_world import Fenced, search
@@ -14,7 +16,7 @@ CRON = {"cron_expression": "0 2 * * *"}
 
 
 class Automated(Fenced):
-    """`vault` with a retriever, a taxonomy, a cluster that ran, a trigger, an alert that ran and a webhook; `ids` by kind."""
+    """`vault` with a cluster and an alert that ran, a taxonomy, a trigger, a webhook; `ids` by kind."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -26,6 +28,12 @@ class Automated(Fenced):
         self.ids["trig"] = self.made("/v1/triggers", self.trigger(), "trigger_id")
         self.ids["alt"] = self.made("/v1/alerts", self.alert(), "alert_id")
         self.ids["wh"] = self.made("/v1/organizations/webhooks", self.webhook(), "webhook_id")
+        stored = {
+            "channel_name": "stored",
+            "channel_type": "webhook",
+            "config": self.webhook()["channels"][0]["configs"],
+        }
+        self.ids["chn"] = self.made("/v1/organizations/channels", stored, "channel_id")
         ok(self.client.post(f"/v1/clusters/{self.ids['clust']}/execute", json={}))
         self.ids["run"] = str(self.soon(f"/v1/clusters/{self.ids['clust']}/executions")["run_id"])
         ok(self.client.post(f"/v1/alerts/{self.ids['alt']}/execute", json={}))
@@ -74,3 +82,31 @@ class Automated(Fenced):
         body = {"webhook_name": f"hook {time.monotonic_ns()}", "event_types": ["document.created"]}
         channels = [{"channel": "webhook", "configs": {"url": "https://93.184.215.14/hook"}}]
         return {**body, "channels": channels, **more}
+
+
+# ---- requests that refer to something by `ids`: method, path, body
+
+Bodies = Callable[[Automated, dict[str, str]], tuple[str, str, dict[str, Any]]]
+
+
+def application(entry: str, field: str, kind: str, **more: Any) -> Bodies:
+    return lambda w, ids: ("patch", f"/v1/collections/{w.collection}", {entry: [{field: ids[kind], **more}]})
+
+
+def action(action: str, **config: str) -> Bodies:
+    def body(w: Automated, ids: dict[str, str]) -> tuple[str, str, dict[str, Any]]:
+        return (
+            "post",
+            "/v1/triggers",
+            w.trigger(action, action_config={name: ids[kind] for name, kind in config.items()}),
+        )
+
+    return body
+
+
+def taxonomy_with(**config: Any) -> Bodies:
+    def body(w: Automated, ids: dict[str, str]) -> tuple[str, str, dict[str, Any]]:
+        text = json.dumps(w.taxonomy("x", **config)).replace("<own>", w.collection)
+        return "post", "/v1/taxonomies", json.loads(text.replace("<col>", ids["col"]).replace("<ret>", ids["ret"]))
+
+    return body

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from time import monotonic
 from typing import Any, TypeAlias
 
 import structlog
@@ -32,6 +33,8 @@ IDS = 2_000
 """Documents of one follow-up."""
 DELAY_S = 2.0
 """Writes of this long are worked on together."""
+TURN_S = 60.0
+"""So long a job goes on with its collection; then others have their turn, however much is still written to it."""
 KEPT_DAYS = 30
 OPEN = "open"
 _DONE, _FAILED = "done", "failed"
@@ -117,23 +120,32 @@ def note(tx: Tx, collection_id: str, document_ids: Sequence[str], batch_id: str 
         {**common, "follow_id": new_id("fol"), "document_ids": list(part), "created_at": clock.now()} for part in parts
     ]
     tx.insert("follow_ups", rows)
+    if rows:
+        _enqueue(tx, collection_id, DELAY_S)
+
+
+def _enqueue(tx: Tx, collection_id: str, delay_s: float = 0.0) -> None:
+    """One job for the collection, unless one waits already."""
     lock = f"follow:{collection_id}"
     # Held, so that a worker that takes the job meanwhile has either seen our rows or is not counted on.
     waiting = tx.rows("jobs", {"lock_key": lock, "status": "ready"}, columns=("job_id",), limit=1, hold="update")
-    if rows and not waiting:
-        tx.enqueue(JOB, {"collection_id": collection_id}, lock=lock, delay_s=DELAY_S)
+    if not waiting:
+        tx.enqueue(JOB, {"collection_id": collection_id}, lock=lock, delay_s=delay_s)
 
 
 # ---- the job
 
 
-def run_follow_ups(services: Services, phases: Sequence[Phase], run: Run) -> None:
-    """The handler of `follow_up` jobs: everything that is open of one collection, the oldest first."""
+def run_follow_ups(services: Services, phases: Sequence[Phase], run: Run, turn_s: float = TURN_S) -> None:
+    """The handler of `follow_up` jobs: what is open of one collection, the oldest first, for a while."""
     where = {"collection_id": run.job.payload["collection_id"], "status": OPEN}
+    until = monotonic() + turn_s
     while True:
         with services.db.begin(run.job.scope) as tx:
             row = _next(tx, where)
-            if row is None:
+            if row is None or monotonic() > until:
+                if row is not None:
+                    _enqueue(tx, row["collection_id"])
                 tx.finish_job(run.job.job_id, run.job.token)
                 return
             collection = tx.find("collection", row["collection_id"])
@@ -191,7 +203,10 @@ def _outcome(services: Services, run: Run, phase: Phase, follow: FollowUp) -> Ou
         if isinstance(error, UnavailableError) and run.job.attempts < run.job.max_attempts:
             raise
         log.error("follow_up.phase_failed", phase=phase.name, collection=follow.collection.id, exc_info=error)
-        reason = error.message if isinstance(error, MediathecaError) else f"{type(error).__name__}: {error}"
+        # What a library says may hold addresses and values that are not for callers; it is in the log.
+        reason = f"it failed ({type(error).__name__}); see the log of the server"
+        if isinstance(error, MediathecaError):
+            reason = error.message
         step = "run it by hand once the reason is gone"
         return Outcome(
             failed=len(follow.document_ids), problems=[{"what": phase.name, "reason": reason, "next_step": step}]

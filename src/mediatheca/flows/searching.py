@@ -102,7 +102,8 @@ class IndexSearcher:
         return self._indexer.index.words(text, language)
 
     def exact(self, collection_id: str, query: VectorQuery | TextQuery) -> bool:
-        return self._indexer.index.exact(collection_id, query)
+        # What is not ready may have no index yet: then the documents answered, exactly.
+        return not self._indexer.ready(collection_id) or self._indexer.index.exact(collection_id, query)
 
     def version(self, collection_id: str) -> int | None:
         return self._indexer.version(collection_id)

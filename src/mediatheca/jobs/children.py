@@ -19,9 +19,26 @@ _THREADS = (
 )
 
 
+_KEPT = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH",
+    "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV", "MAGICK_HOME", "HF_HOME", "HF_ENDPOINT",
+})  # fmt: skip
+_KEPT_PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "NUMBA_", "KMP_", "ORT_", "CUDA_", "NVIDIA_", "PYTHON", "XDG_")
+_GIVEN = "PLUGIN_"
+"""What an operator gives to plug-ins, keys too."""
+_SECRET = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+
+
+def _needed(name: str) -> bool:
+    if name.startswith(_GIVEN):
+        return True
+    return (name in _KEPT or name.startswith(_KEPT_PREFIXES)) and not name.endswith(_SECRET)
+
+
 def environment(threads: int) -> dict[str, str]:
-    """Ours without our settings (they hold secrets that a child needs not know), and bounded thread pools."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDIATHECA_")}
+    """Of ours what programs need to run, and what is for plug-ins (`PLUGIN_…`); bounded thread pools. A child opens
+    strangers' files: keys of stores and services are none of its business."""
+    kept = {name: value for name, value in os.environ.items() if _needed(name)}
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     bounds = dict.fromkeys(_THREADS, str(threads))
     return {**kept, **bounds, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false"}

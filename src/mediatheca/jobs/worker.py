@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -43,7 +43,10 @@ Handler = Callable[[Run], None]
 
 
 class WorkerPool:
-    """Runs jobs of the kinds in `handlers` on `threads` threads until `close`."""
+    """Runs jobs of the kinds in `handlers` on `threads` threads until `close`.
+
+    `long`: kinds that may take an hour. One thread of several takes none of them, so that the others' turn comes.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class WorkerPool:
         *,
         poll_s: float = 0.5,
         on_dead: Callable[[Job, str], None] | None = None,
+        long: Collection[str] = (),
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._queue = queue
@@ -65,7 +69,13 @@ class WorkerPool:
         self._ended = threading.Event()
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._loop, name=f"worker-{n}", daemon=True) for n in range(threads)]
+        kinds = [[*handlers]] * threads
+        if threads > 1:
+            kinds[0] = [kind for kind in handlers if kind not in long]
+        self._threads = [
+            threading.Thread(target=self._loop, args=(own,), name=f"worker-{n}", daemon=True)
+            for n, own in enumerate(kinds)
+        ]
         self._keeper = threading.Thread(target=self._keep, name="worker-heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -99,12 +109,12 @@ class WorkerPool:
         except MediathecaError as error:  # it comes back when its lease has run out
             log.error("job.not_handed_back", job=job.job_id, error=error.message)
 
-    def _loop(self) -> None:
+    def _loop(self, kinds: Sequence[str]) -> None:
         while not self._closing.is_set():
             with self._wake:
                 self._pending = False
             try:
-                jobs = self._queue.claim(list(self._handlers), self.name)
+                jobs = self._queue.claim(kinds, self.name)
             except Exception as error:  # this thread must outlive whatever the database does
                 log.error("jobs.claim_failed", error=_message(error))
                 jobs = []

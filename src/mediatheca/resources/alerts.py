@@ -252,9 +252,9 @@ router = APIRouter(tags=["alerts"])
 
 
 @router.post("/alerts", operation_id="create_alert", response_model=None)
-def create_alert(spec: AlertSpec, caller: Writer) -> Response:
+async def create_alert(spec: AlertSpec, caller: Writer) -> Response:
     """Watch a retriever, or a condition of the system."""
-    return create(spec, caller, organization=False)
+    return await in_slow_thread(lambda: create(spec, caller, organization=False))
 
 
 @router.post("/alerts/list", operation_id="list_alerts", response_model=None)
@@ -374,9 +374,9 @@ def get(identifier: str, tx: Read, caller: Reader) -> Response:
 
 @router.patch("/alerts/{identifier}", operation_id="patch_alert", response_model=None)
 @router.put("/alerts/{identifier}", operation_id="update_alert", response_model=None)
-def patch(identifier: str, body: AlertPatch, caller: Writer) -> Response:
+async def patch(identifier: str, body: AlertPatch, caller: Writer) -> Response:
     """Change what was sent."""
-    return change(identifier, body, caller, organization=False)
+    return await in_slow_thread(lambda: change(identifier, body, caller, organization=False))
 
 
 @router.delete("/alerts/{identifier}", operation_id="delete_alert", response_model=None)

@@ -37,7 +37,7 @@ def _bounded(value: dict[str, Any] | None) -> dict[str, Any] | None:
 class AnnotationSpec(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    document_id: str = Field(min_length=1, max_length=255)
+    document_id: str = Field(min_length=1, max_length=512)
     collection_id: str | None = Field(None, max_length=100)
     label: str = Field(min_length=1, max_length=100)
     confidence: float | None = Field(None, ge=0, le=1)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
 from mediatheca.api.deps import MAX_OFFSET, Delete, Listed, Read, Reader, Write, Writer, answer, deleted, listed
+from mediatheca.flows.follow_up import post_processing
 from mediatheca.flows.ingest.plan import (
     ENDED,
     MAX_OBJECTS,
@@ -45,6 +46,9 @@ class BatchSpec(Spec):
     trigger_processing: bool | None = None
 
 
+_NO_WEBHOOK = "webhook_url is not called; make a webhook for 'batch.completed' and 'batch.failed' (POST /v1/webhooks)"
+
+
 class SubmitSpec(Spec):
     include_processing_history: bool = True
     collection_ids: list[str] | None = None
@@ -68,7 +72,7 @@ class BatchPatch(Spec):
 
 
 def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]:
-    """A batch with live counters; `brief` leaves out the object ids."""
+    """A batch with live counters; `brief` leaves out the object ids, failures and what follows its documents."""
     body, where = batch["body"], {"batch_id": batch["batch_id"]}
     counts = progress(tx, batch)
     failures = (
@@ -110,6 +114,7 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
         "updated_at": batch["updated_at"],
         "started_at": batch["started_at"],
         "completed_at": batch["completed_at"],
+        **({} if brief else {"post_processing": post_processing(tx, batch["batch_id"])}),
     }
 
 
@@ -217,7 +222,8 @@ def submit(
 ) -> Response:
     chosen = spec.collection_ids if spec else None
     batch = submit_batch(tx, _in(tx, bucket, batch_id), caller.services.settings.chunk_size, chosen)
-    return answer(_task(tx, batch))
+    warnings = [_NO_WEBHOOK] if spec and spec.webhook_url else []
+    return answer(_task(tx, batch) | ({"warnings": warnings} if warnings else {}))
 
 
 def _task(tx: ReadTx, batch: Row) -> dict[str, Any]:

@@ -207,15 +207,19 @@ async def data(cluster_identifier: str, caller: Reader, raw: Raw) -> Response:
     if type(most) is not int or not 1 <= most <= export.HARD_POINTS:
         raise ValidationError.at(("body", "max_points"), f"must be an integer from 1 to {export.HARD_POINTS:,}")
     run_id = spec.get("run_id")
+    compact = spec.get("compact") is True
     only = spec.get("include_members") is False or spec.get("centroids_only") is True
     return await in_slow_thread(
-        lambda: answer(_points(caller, cluster_identifier, str(run_id) if run_id else None, most, only, False))
+        lambda: answer(_points(caller, cluster_identifier, str(run_id) if run_id else None, most, only, compact))
     )
 
 
 def _points(
     caller: Reader, identifier: str, run_id: str | None, most: int, centroids_only: bool, compact: bool
 ) -> dict[str, Any]:
+    if most > export.LISTED_POINTS and not compact:
+        message = f"is at most {export.LISTED_POINTS:,}, or {export.HARD_POINTS:,} with compact=true; got {most:,}"
+        raise ValidationError.at(("max_points",), message, "less_than_equal")
     with caller.services.db.read(caller.scope) as tx:
         cluster = tx.get(KIND, identifier)
         row = get_run(tx, cluster.id, run_id) if run_id else latest_run(tx, cluster)

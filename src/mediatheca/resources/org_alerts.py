@@ -28,9 +28,9 @@ _ORG = "/organizations/alerts"
 
 
 @router.post(_ORG, operation_id="create_alert_organizations", response_model=None)
-def create_of_organization(spec: AlertSpec, caller: OrgWriter) -> Response:
+async def create_of_organization(spec: AlertSpec, caller: OrgWriter) -> Response:
     """Watch a condition of the system in all namespaces, or in those that are selected."""
-    return create(spec, caller, organization=True)
+    return await in_slow_thread(lambda: create(spec, caller, organization=True))
 
 
 @router.post(f"{_ORG}/list", operation_id="list_alerts_organizations", response_model=None)
@@ -76,8 +76,8 @@ def get_of_organization(identifier: str, tx: OrgRead, caller: OrgReader) -> Resp
 
 
 @router.patch(f"{_ORG}/{{identifier}}", operation_id="patch_alert_organizations", response_model=None)
-def patch_of_organization(identifier: str, body: AlertPatch, caller: OrgWriter) -> Response:
-    return change(identifier, body, caller, organization=True)
+async def patch_of_organization(identifier: str, body: AlertPatch, caller: OrgWriter) -> Response:
+    return await in_slow_thread(lambda: change(identifier, body, caller, organization=True))
 
 
 @router.delete(f"{_ORG}/{{identifier}}", operation_id="delete_alert_organizations", response_model=None)

@@ -132,7 +132,7 @@ async def execute(public_name: str, request: Request, return_presigned_urls: boo
 class PublicInteraction(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    document_id: str = Field(min_length=1, max_length=255, validation_alias=AliasChoices("document_id", "feature_id"))
+    document_id: str = Field(min_length=1, max_length=512, validation_alias=AliasChoices("document_id", "feature_id"))
     interaction_type: Any
     position: Any
     execution_id: str | None = None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,10 +16,15 @@ from standardwebhooks import Webhook
 from mail_server import a_mail_server
 from mediatheca.channels import Channel, ChannelParams
 from mediatheca.flows.delivery import ChannelRef, Deliverer, refs_of, replay_many, rotate_signing
+from mediatheca.flows.delivery.addresses import Address
+from mediatheca.flows.delivery.attempts import outcome
 from mediatheca.flows.delivery.backoff import BREAK_AFTER, Breaker, next_delay
+from mediatheca.flows.delivery.lanes import Lanes
 from mediatheca.flows.delivery.setup import NotifySetup
 from mediatheca.kernel import clock
 from mediatheca.kernel.notices import Notice, Sent
+from mediatheca.kernel.scope import Scope
+from mediatheca.stores.db.deliveries import Claimed, Result
 from mediatheca.stores.db.engine import Database
 from webhook_receiver import Got, Receiver, Reply, a_receiver
 
@@ -172,7 +180,7 @@ def test_of_a_large_answer_only_the_beginning_is_read_and_kept(world: World, rec
 
 def test_a_slow_receiver_makes_nobody_else_wait(world: World, receiver: Receiver) -> None:
     receiver.answer = lambda got: Reply(delay_s=5 if got.path == "/slow" else 0)
-    world.deliverer(at_once=24, per_target=8)
+    world.deliverer(at_once=96, per_target=8)
     world.send(world.hook(f"{receiver.url}/slow"), 300)
     world.until(lambda: len(receiver.got) >= 8)
     quick = world.send(world.hook(f"{receiver.url}/quick"), 20)
@@ -182,13 +190,45 @@ def test_a_slow_receiver_makes_nobody_else_wait(world: World, receiver: Receiver
 
 def test_many_slow_receivers_with_a_backlog_make_nobody_else_wait(world: World, receiver: Receiver) -> None:
     receiver.answer = lambda got: Reply(delay_s=5 if got.path == "/slow" else 0)
-    world.deliverer(at_once=64)
+    world.deliverer(at_once=256)
     for _ in range(24):
         world.send(world.hook(f"{receiver.url}/slow"), 60)
     world.until(lambda: len(receiver.got) >= 24)
     (quick,) = world.send(world.hook(f"{receiver.url}/quick"))
     world.until(lambda: world.row(quick)["status"] == "delivered", 4)
     assert receiver.busiest <= 64 + 25
+
+
+def test_one_organization_takes_no_more_than_its_part_of_what_is_on_its_way() -> None:
+    lanes = Lanes(at_once=64, per_target=16)
+    for org, targets in (("org_greedy", 1_000), ("org_late", 4)):
+        for number in range(targets * 4):
+            target, ident = f"wh_{org}_{number % targets}", f"dlv_{org}_{number}"
+            lanes.add(Claimed(ident, Scope(org), "webhook", target, 0, {}, ident, "e", {}, 0), Address())
+        flying = list(lanes.ready(0.0))
+        assert {lane.organization_id for lane, _, _ in flying} == {org}, "the late one found no room"
+        assert len(flying) == (32 if org == "org_greedy" else targets)
+        if org == "org_greedy":
+            lanes.landed(flying[0][0], True, 0.0)
+            assert len(list(lanes.ready(0.0))) == 1
+
+
+def test_a_result_that_the_database_refuses_keeps_back_no_other(
+    each_world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(claimed: Claimed, address: Address, sent: Sent, backoff: Sequence[float]) -> Result:
+        made = outcome(claimed, address, sent, backoff)
+        return replace(made, response="\ud800") if claimed.message_id == ids[3] else made
+
+    target = each_world.hook(receiver.url)
+    ids = each_world.send(target, 12)
+    monkeypatch.setattr("mediatheca.flows.delivery.deliverer.outcome", odd)
+    each_world.deliverer()
+    rows = {row["message_id"]: row for row in each_world.settled()}
+    assert [ident for ident in ids if rows[ident]["status"] != "delivered"] == [ids[3]]
+    assert (rows[ids[3]]["status"], rows[ids[3]]["response"]) == ("failed", None)
+    assert "could not be recorded" in str(rows[ids[3]]["last_error"])
+    assert len(each_world.told) == 12
 
 
 def test_connections_are_kept(world: World, receiver: Receiver) -> None:
@@ -448,3 +488,17 @@ def test_replays_keep_their_ids_and_choose_by_time_and_status(each_world: World,
         assert replay_many(tx, "webhook", target.id, since=moment - timedelta(days=1), until=moment) == 5
     assert {row["status"] for row in each_world.settled()} == {"delivered"}
     assert sorted(receiver.ids) == sorted([*ids, *ids])
+
+
+def test_a_mail_server_that_hangs_keeps_no_webhook_waiting(lone_db: Database, receiver: Receiver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        setup = NotifySetup.parse(f"smtp://127.0.0.1:{silent.getsockname()[1]}?from=robot@example.org")
+        world = World(lone_db, setup=setup)
+        world.deliverer(at_once=40)
+        for _ in range(10):
+            world.send(world.target({"channel_type": "email", "config": {"to": "ann@example.org"}}), 20)
+        world.until(lambda: any(row["status"] == "sending" for row in world.rows()))
+        ids = world.send(world.hook(receiver.url), 30)
+        world.until(lambda: {row["status"] for row in world.rows(message_id=ids)} == {"delivered"})
+        silent.close()
+        world.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +18,26 @@ from mediatheca.stores.db.event_feed import EventFeed
 
 IN_A, IN_B = Scope("org_a", "ns_1"), Scope("org_b", "ns_1")
 A = Wanted("org_a")
+MADE: list[LiveFeed] = []
 
 
 def emit(db: Database, *types: str, scope: Scope = IN_A) -> None:
     with db.begin(scope) as tx:
         for type in types:
             tx.emit(type, "res")
+
+
+@pytest.fixture(autouse=True)
+def _ended(db: Database) -> Iterator[None]:
+    """Whoever looks at the database ends before the database does."""
+    yield
+    while MADE:
+        MADE.pop().close()
+
+
+def a_feed(db: Database) -> LiveFeed:
+    MADE.append(LiveFeed(db, EventFeed(db)))
+    return MADE[-1]
 
 
 def fine() -> None:
@@ -50,7 +64,7 @@ class Reading:
 
     async def until(self, wanted: Callable[[Reading], Any]) -> None:
         async with asyncio.timeout(15):
-            while not wanted(self):
+            while not wanted(self):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def leave(self) -> None:
@@ -60,7 +74,7 @@ class Reading:
 
 def test_a_sleeping_reader_is_woken_by_its_own_organization_only(db: Database) -> None:
     async def scene() -> None:
-        live = LiveFeed(db, EventFeed(db))
+        live = a_feed(db)
         ours, theirs = Reading(live), Reading(live, Wanted("org_b"))
         await ours.until(lambda reading: "id: " in reading.text)
         await asyncio.to_thread(emit, db, "object.one")
@@ -82,7 +96,7 @@ def test_commits_of_another_process_are_told_too(db: Database) -> None:
 
     async def scene() -> None:
         elsewhere = Database(db.engine.url.render_as_string(hide_password=False))
-        reading = Reading(LiveFeed(db, EventFeed(db)))
+        reading = Reading(a_feed(db))
         await reading.until(lambda reading: "id: " in reading.text)
         await asyncio.to_thread(emit, elsewhere, "object.far")
         await reading.until(lambda reading: reading.types == ["object.far"])
@@ -94,7 +108,7 @@ def test_commits_of_another_process_are_told_too(db: Database) -> None:
 
 def test_a_stream_begins_again_after_everybody_had_left(db: Database) -> None:
     async def scene() -> None:
-        live = LiveFeed(db, EventFeed(db))
+        live = a_feed(db)
         for round in range(3):
             reading = Reading(live, after=EventFeed(db).newest())
             await reading.until(lambda reading: "id: " in reading.text)
@@ -108,7 +122,7 @@ def test_a_stream_begins_again_after_everybody_had_left(db: Database) -> None:
 
 def test_what_was_committed_while_a_reader_looked_is_not_missed(db: Database) -> None:
     async def scene() -> None:
-        live = LiveFeed(db, EventFeed(db))
+        live = a_feed(db)
         reading = Reading(live)
         wanted = [f"object.n{n}" for n in range(60)]
         for type in wanted:
@@ -127,7 +141,7 @@ def test_a_reader_whose_key_is_revoked_is_left(db: Database, monkeypatch: pytest
         raise UnauthorizedError("the API key is not valid")
 
     async def scene() -> None:
-        reading = Reading(LiveFeed(db, EventFeed(db)), allowed=revoked)
+        reading = Reading(a_feed(db), allowed=revoked)
         await reading.until(lambda reading: reading.ended)
         assert ": ping" not in reading.text
 
@@ -136,7 +150,7 @@ def test_a_reader_whose_key_is_revoked_is_left(db: Database, monkeypatch: pytest
 
 def test_streams_end_when_the_server_stops(db: Database) -> None:
     async def scene() -> None:
-        live = LiveFeed(db, EventFeed(db))
+        live = a_feed(db)
         readings = [Reading(live), Reading(live, Wanted("org_b"))]
         for reading in readings:
             await reading.until(lambda reading: "id: " in reading.text)
@@ -151,7 +165,7 @@ def test_there_are_so_many_streams_and_no_more(db: Database, monkeypatch: pytest
     monkeypatch.setattr("mediatheca.flows.events.live.MAX_OF_ONE", 2)
 
     async def scene() -> None:
-        live = LiveFeed(db, EventFeed(db))
+        live = a_feed(db)
         readings = [Reading(live), Reading(live)]
         for reading in readings:
             await reading.until(lambda reading: "id: " in reading.text)

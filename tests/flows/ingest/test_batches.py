@@ -190,7 +190,9 @@ def test_a_batch_whose_collection_is_deleted_meanwhile_ends(shop: Shop, tmp_path
     batch = ok(
         shop.client.post(f"/v1/buckets/{shop.bucket}/batches", json={"collection_ids": [shop.collection, other]})
     )
-    ok(shop.client.post(f"/v1/buckets/{shop.bucket}/batches/{batch['batch_id']}/submit"))
+    hook = {"webhook_url": "https://example.org/hook"}
+    task = ok(shop.client.post(f"/v1/buckets/{shop.bucket}/batches/{batch['batch_id']}/submit", json=hook))
+    assert "POST /v1/webhooks" in task["warnings"][0]
     wait_until(lambda: shop.batch(batch["batch_id"])["progress"]["chunks"].get("COMPLETED"))
     ok(shop.client.delete(f"/v1/collections/{shop.collection}"))
     gate.touch()

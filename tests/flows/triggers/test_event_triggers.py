@@ -8,6 +8,7 @@ from trigger_world import SCOPE, World, until
 
 from mediatheca.flows.triggers.config import GROUPS
 from mediatheca.flows.triggers.events import EventTriggers
+from mediatheca.flows.triggers.state import require, set_status
 from mediatheca.jobs.dispatch import Dispatcher
 from mediatheca.kernel.scope import Scope
 
@@ -101,6 +102,23 @@ def test_a_cool_down_delays_the_next_run(world: World) -> None:
     assert world.waiting("trigger.fire") == 1
     assert world.services.queue.claim(["trigger.fire"], "w") == []  # not before the hour is over
     assert world.trigger_of(ident).body["event_due_at"] is not None
+
+
+def test_a_run_that_waits_is_dropped_when_the_trigger_is_switched_off_and_on(world: World) -> None:
+    ident = waiting_for(world, 1)
+    readers = dispatchers(world)
+    emit(world, 1)
+    read(world, readers)
+    for status in ("paused", "active"):
+        with world.db.begin(SCOPE) as tx:
+            set_status(tx, require(tx, ident), status)
+    with world.workers(1):
+        until(lambda: world.waiting("trigger.fire") == 0)
+    assert world.runs() == []
+    emit(world, 1)
+    read(world, readers)
+    with world.workers(1):
+        until(lambda: [run["status"] for run in world.runs()] == ["completed"])
 
 
 def test_a_trigger_that_is_deleted_between_counting_and_running_leaves_nothing(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import inspect, text
 
+from mediatheca.kernel import clock
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.event_feed import EventFeed
@@ -26,6 +27,8 @@ def age(db: Database) -> None:
         connection.execute(text("ALTER TABLE schedules DROP COLUMN misfire"))
         if db.dialect == "postgresql":
             connection.execute(text("ALTER TABLE events ALTER COLUMN resource_id TYPE VARCHAR(64)"))
+            for table, column in (("annotations", "document_id"), ("interactions", "feature_id")):
+                connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE VARCHAR(255)"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
 
 
@@ -50,6 +53,12 @@ def test_old_events_are_kept_and_get_their_positions(db: Database) -> None:
     with db.begin(A) as tx:
         tx.emit("document.created", "d" * 512)
         assert [row["misfire"] for row in tx.rows("schedules", {})] == ["once"]
+        moment, ident = clock.now(), "d" * 512
+        tx.insert("annotations", [{"annotation_id": "ann_1", "document_id": ident, "label": "good", "actor_id": "a",
+                                   "version": 1, "body": {}, "created_at": moment, "updated_at": moment}])  # fmt: skip
+        tx.insert("interactions", [{"interaction_id": "int_1", "feature_id": ident, "body": {}, "credit": {},
+                                    "learned": False, "occurred_at": moment, "created_at": moment}])  # fmt: skip
+        assert tx.column("annotations", "document_id", {}) == tx.column("interactions", "feature_id", {}) == [ident]
     with db.engine.connect() as connection, connection.begin():
         held = {index["name"] for index in inspect(connection).get_indexes("events")}
     assert {"ix_events_position", "ix_events_feed", "ix_events_unnumbered", "ix_events_type"} <= held

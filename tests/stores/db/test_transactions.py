@@ -225,3 +225,24 @@ def test_an_unreachable_database_says_what_to_check() -> None:
     with pytest.raises(UnavailableError, match="MEDIATHECA_DATABASE_URL") as caught:
         database.check()
     assert "secret" not in caught.value.message
+
+
+def test_a_nul_in_what_the_server_writes_by_itself_is_no_trouble(db: Database) -> None:
+    """SQLite keeps it; PostgreSQL cannot, and nobody is there whom a refusal would reach."""
+    kept = "a\0b" if db.dialect == "sqlite" else "a\ufffdb"
+    said = {"label": "a\0b", "matches": [{"title": ["a\0b", 1]}], "path": "\\u0000"}
+    run = {"run_id": "r", "cluster_id": "c", "status": "completed", "task_id": None, "body": said}
+    with db.begin(Scope("org_1", "ns_1")) as tx:
+        tx.insert("cluster_runs", [{**run, "created_at": now(), "completed_at": None}])
+        tx.emit("object.created", "obj", {"a\0b": "a\0b"})
+        tx.update("cluster_runs", {"run_id": "r"}, {"body": {**said, "more": "a\0b"}})
+    with db.read(Scope("org_1", "ns_1")) as tx:
+        (row,), (event,) = tx.rows("cluster_runs", {}), tx.rows("events", {"type": "object.created"})
+    expected = {"label": kept, "matches": [{"title": [kept, 1]}], "path": "\\u0000", "more": kept}
+    assert row["body"] == expected
+    assert event["payload"] == {kept: kept}
+
+
+def test_a_lone_surrogate_is_still_refused(db: Database) -> None:
+    with pytest.raises(ValidationError, match="lone surrogate"), db.begin(Scope("org_1", "ns_1")) as tx:
+        tx.emit("object.created", "obj", {"name": "\ud800"})

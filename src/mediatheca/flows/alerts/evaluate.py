@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from mediatheca.flows.alerts.conditions import is_hit
@@ -25,6 +26,8 @@ from mediatheca.stores.db.tx import Record, Row, Tx
 
 AT_ONCE = 100
 """Alerts settled in one transaction."""
+LONGEST_S = 0.5
+"""After so long a transaction takes no more alerts: each may fill in a template of its own."""
 KEPT_MATCHES = 100
 """Matches that an execution keeps."""
 SUMMARY = "alert.summary"
@@ -116,15 +119,17 @@ def _bounded(found: AlertMatches) -> bool:
 def settle(services: Services, scope: Scope, evaluated: Sequence[Evaluated]) -> list[Row]:
     """Record evaluations, move the alerts' states, and queue what is to be told; gives the executions recorded."""
     made: list[Row] = []
-    for at in range(0, len(evaluated), AT_ONCE):
-        part = evaluated[at : at + AT_ONCE]
-        made.extend(_again(services, scope, part))
+    at = 0
+    while at < len(evaluated):
+        rows, settled = _again(services, scope, evaluated[at : at + AT_ONCE])
+        made.extend(rows)
+        at += settled
     if made:
         services.deliverer.kick()
     return made
 
 
-def _again(services: Services, scope: Scope, part: Sequence[Evaluated]) -> list[Row]:
+def _again(services: Services, scope: Scope, part: Sequence[Evaluated]) -> tuple[list[Row], int]:
     """Two follow-ups may settle one alert at a time: whoever comes second reads again."""
     for attempt in range(ATTEMPTS):
         try:
@@ -132,25 +137,31 @@ def _again(services: Services, scope: Scope, part: Sequence[Evaluated]) -> list[
         except ConflictError:
             if attempt == ATTEMPTS - 1:
                 raise
-    return []
+    return [], len(part)
 
 
-def _settled(tx: Tx, part: Sequence[Evaluated]) -> list[Row]:
+def _settled(tx: Tx, part: Sequence[Evaluated]) -> tuple[list[Row], int]:
+    """The executions recorded, and how many of the evaluations are settled: all, unless their templates took long."""
     known = set(tx.column("alert_runs", "execution_id", {"execution_id": [e.execution_id for e in part]}))
     fresh = [e for e in part if e.execution_id not in known]
     ids = [e.found.alert.id for e in fresh]
     if not fresh:
-        return tx.rows("alert_runs", {"execution_id": sorted(known)})
+        return tx.rows("alert_runs", {"execution_id": sorted(known)}), len(part)
     states = {
         (row["alert_id"], row["collection_id"]): row
         for row in tx.rows("alert_states", {"alert_id": ids}, order=("alert_id", "collection_id"), hold="update")
     }
     told = _told(tx, fresh)
     work = _Work(tx, clock.now(), states, told)
-    for one in fresh:
-        work.take(one)
+    settled, until = len(part), monotonic() + LONGEST_S
+    for place, one in enumerate(part, 1):
+        if one.execution_id not in known:
+            work.take(one)
+            if monotonic() > until:  # whoever else writes waits for us
+                settled = place
+                break
     work.write()
-    return work.runs
+    return work.runs, settled
 
 
 def _told(tx: Tx, fresh: Sequence[Evaluated]) -> dict[tuple[str, str, str], str]:

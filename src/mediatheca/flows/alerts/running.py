@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+import structlog
+
 from mediatheca.flows.alerts.inputs import mapped_inputs
 from mediatheca.flows.alerts.matches import AlertMatches, Match
 from mediatheca.flows.alerts.standing import Probe, documents_of, probes_of
@@ -20,6 +22,8 @@ from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.filters import document_view
 from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.search import Hit
+
+log = structlog.get_logger()
 
 LONGEST_S = 3_600.0
 """Of all runs of one pass together; each of them has its retriever's own limits."""
@@ -41,7 +45,9 @@ def trouble(error: Exception) -> Trouble:
     if isinstance(error, MediathecaError):
         step = "give the alert the inputs that its retriever needs, or change the retriever"
         return Trouble(error.message, step if error.status < 500 else "it is tried again with the next documents")
-    return Trouble(f"{type(error).__name__}: {error}", "see the log of the server")
+    # What a library says may hold addresses and values that are not for callers.
+    log.error("alert.retriever_crashed", exc_info=error)
+    return Trouble(f"its retriever failed ({type(error).__name__})", "see the log of the server")
 
 
 class Runs:

@@ -19,6 +19,8 @@ from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 MAX_ALERTS = 50_000
 """Of a namespace."""
+MAX_SYSTEM = 200
+"""Of them on conditions of the system: each is measured every minute, all tenants' one after the other."""
 MAX_JSON = 64 * 1024
 PREFIX = "alt"
 
@@ -31,7 +33,7 @@ def checked(tx: ReadTx, body: Row, services: Services, current: Record | None = 
         ValidationError: what does not fit, with its place.
         NotFoundError: the retriever, a template or a stored channel is unknown.
     """
-    for name in ("inputs", "metadata"):
+    for name in ("inputs", "metadata", "threshold", "system_condition", "namespace_selector"):
         if len(orjson.dumps(body.get(name) or {}, option=orjson.OPT_NON_STR_KEYS, default=str)) > MAX_JSON:
             raise ValidationError.at(("body", name), f"has more than {MAX_JSON:,} bytes", "too_large")
     made = {**body, **_watched(tx, body)}
@@ -86,6 +88,8 @@ def put(tx: Tx, name: str, body: Row) -> Record:
     """
     if tx.count("resources", {"kind": KIND}) >= MAX_ALERTS:
         raise ConflictError(f"a namespace has at most {MAX_ALERTS:,} alerts; delete some, or use another namespace")
+    if parent_of(body) == SYSTEM and tx.count("resources", {"kind": KIND, "parent": SYSTEM}) >= MAX_SYSTEM:
+        raise ConflictError(f"there are {MAX_SYSTEM} alerts on conditions of the system already; delete some")
     _free(tx, name)
     made = tx.put(KIND, PREFIX, name, body, parent=parent_of(body))
     tx.emit("alert.created", made.id, {"name": name})

@@ -5,8 +5,9 @@ Several servers may look at once: an evaluation of one minute is one execution, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -26,16 +27,39 @@ from mediatheca.stores.db.tx import Record
 log = structlog.get_logger()
 
 EVERY_S = 60.0
+BUDGET_S = 2.0
+"""For the alerts of one organization each time; the rest comes first the next time."""
 _FAILED_EVERY_S = 3_600
 """An alert that cannot be looked at says so once an hour."""
 
 
-def watch_system(services: Services) -> int:
-    """Evaluate every alert on a system condition; how many executions were recorded."""
-    recorded = 0
+def watch_system(services: Services, resume: dict[str, str] | None = None, budget_s: float = BUDGET_S) -> int:
+    """Evaluate the alerts on system conditions; how many executions were recorded.
+
+    `resume`: organization → the alert at which its time was over, kept from one call to the next.
+    """
+    resume = {} if resume is None else resume
+    found: dict[str, list[tuple[Scope, Record]]] = {}
     for scope, alert in resources_of_all(services.db, KIND, SYSTEM):
-        if not alert.body.get("enabled", True):
-            continue
+        if alert.body.get("enabled", True):
+            found.setdefault(scope.organization_id, []).append((scope, alert))
+    for gone in resume.keys() - found.keys():
+        del resume[gone]
+    return sum(_watch_each(services, alerts, resume, budget_s) for alerts in found.values())
+
+
+def _watch_each(
+    services: Services, alerts: Sequence[tuple[Scope, Record]], resume: dict[str, str], budget_s: float
+) -> int:
+    """The alerts of one organization in the order of their ids, from where the time was over; at least one."""
+    organization_id, until, recorded = alerts[0][0].organization_id, monotonic() + budget_s, 0
+    first = resume.pop(organization_id, "")
+    at = next((number for number, (_, alert) in enumerate(alerts) if alert.id >= first), 0)
+    for number, (scope, alert) in enumerate([*alerts[at:], *alerts[:at]]):
+        if number and monotonic() > until:
+            resume[organization_id] = alert.id
+            log.warning("alert.watch_cut", organization=organization_id, looked_at=number, of=len(alerts))
+            break
         try:
             recorded += watch(services, scope, alert)
         except Exception as error:  # one tenant's alert must not stop the others

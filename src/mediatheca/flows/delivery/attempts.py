@@ -43,7 +43,7 @@ async def attempt(claimed: Claimed, address: Address, context: ChannelContext, n
 
 def outcome(claimed: Claimed, address: Address, sent: Sent, backoff: Sequence[float]) -> Result:
     """What becomes of the delivery. Secrets that the other side repeated are masked."""
-    error = address.redactor.message(sent.error)[:MAX_ERROR] or None
+    error = _storable(address.redactor.message(sent.error)[:MAX_ERROR]) or None  # it may repeat what came back
     response = _storable(address.redactor.text(sent.response)[:MAX_RESPONSE]) or None
     base = Result(claimed.delivery_id, "delivered", 0.0, True, sent.status or None, error, response)
     if sent.status == POSTPONED:

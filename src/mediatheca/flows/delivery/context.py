@@ -14,11 +14,15 @@ from mediatheca.flows.delivery.mail import Mailer
 from mediatheca.flows.delivery.setup import NotifySetup
 from mediatheca.flows.outside.rates import Rates
 from mediatheca.kernel import notice_templates
-from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.errors import TooManyRequestsError, UnavailableError
 from mediatheca.kernel.notices import ChannelSettings, Escape, Sent
 from mediatheca.kernel.outside import HttpAnswer, HttpRequest
 from mediatheca.stores.fetch import Fetcher
 from mediatheca.stores.fetch_pool import Sender
+
+MAX_MAILING = 32
+"""Mails that wait for the one connection; more would keep webhooks from being sent while the mail server hangs."""
+_TURN_S = 1.0
 
 
 class Means:
@@ -29,6 +33,7 @@ class Means:
         self.settings = setup.channels
         self.now = now
         self.rates = Rates()
+        self.mailing = 0
         self.mailer = Mailer(setup.mail) if setup.mail is not None else None
         # A template may take half a second: not in the loop that everybody's deliveries share.
         self.renderers = ThreadPoolExecutor(2, "render")
@@ -40,7 +45,7 @@ class Means:
         await self.sender.close()
         self.renderers.shutdown(wait=False, cancel_futures=True)
         if self.mailer is not None:
-            await asyncio.to_thread(self.mailer.close)
+            self.mailer.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,17 @@ class BoundContext:
         mailer = self.means.mailer
         if mailer is None:
             raise UnavailableError("no mail server is set up: name one with smtp://… in MEDIATHECA_NOTIFY")
+        if self.means.mailing >= MAX_MAILING:
+            raise TooManyRequestsError("many mails wait for the mail server; this one waits its turn", _TURN_S)
         wait = self.means.rates.take(self.organization_id, "mail", 0, mailer.server.per_hour)
         if wait:
             raise self.means.rates.refuse("mail", wait)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(mailer.threads, mailer.send, message, recipients)
+        self.means.mailing += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(mailer.threads, mailer.send, message, recipients)
+        finally:
+            self.means.mailing -= 1
 
     async def render(self, template: Any, values: Mapping[str, Any], escape: Escape = "none") -> Any:
         """See `mediatheca.kernel.notices.ChannelContext`."""

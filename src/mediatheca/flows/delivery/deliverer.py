@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from mediatheca.flows.delivery.lanes import Lane, Lanes
 from mediatheca.flows.delivery.setup import NotifySetup
 from mediatheca.flows.vault import Vault
 from mediatheca.kernel import clock
+from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.notices import Sent
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.deliveries import Claimed, Deliveries, Result
@@ -257,6 +258,29 @@ class Deliverer:
             self._wake.set()
 
     def _record(self, ended: Sequence[_Ended]) -> None:
+        """One result that the database refuses must not keep back those of all tenants: then each is written alone."""
+        try:
+            self._write(ended)
+        except UnavailableError:
+            raise
+        except Exception as error:
+            if len(ended) == 1:
+                self._give_up(ended[0], error)
+                return
+            for each in ended:
+                self._record([each])
+
+    def _give_up(self, ended: _Ended, error: Exception) -> None:
+        log.error("deliverer.not_recorded", delivery_id=ended.result.delivery_id, exc_info=error)
+        refused = replace(ended, result=Result(ended.result.delivery_id, "failed", last_error=_REFUSED))
+        try:
+            self._write([refused])
+        except UnavailableError:
+            raise
+        except Exception as again:  # it stays ours until the next start
+            log.error("deliverer.not_given_up", delivery_id=ended.result.delivery_id, exc_info=again)
+
+    def _write(self, ended: Sequence[_Ended]) -> None:
         def work() -> None:
             with self._db.across(_ACTOR) as tx:
                 ours = {result.delivery_id for result in self._rows.record(tx, [each.result for each in ended])}
@@ -278,6 +302,7 @@ class Deliverer:
             log.error("deliverer.listener_failed", exc_info=error)
 
 
+_REFUSED = "the result of the attempt could not be recorded; the server's log says why"
 _ALONE = "the receiver failed again and again and is left alone for a while; one attempt at a time tries it"
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.message import EmailMessage
 
 from mediatheca.flows.delivery.setup import MailServer
 from mediatheca.kernel.notices import Sent
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 10.0
 KEEP_S = 10.0
 KEEP_MAILS = 100
 
@@ -23,19 +26,21 @@ class Mailer:
     def __init__(self, server: MailServer) -> None:
         self.server = server
         self.threads = ThreadPoolExecutor(1, "mail")
+        self._lock = threading.Lock()
         self._line: smtplib.SMTP | None = None
         self._sent = 0
         self._used = 0.0
 
     def send(self, message: EmailMessage, recipients: Sequence[str]) -> Sent:
         """One mail to all recipients. What the server refuses for good is permanent; all else may be tried again."""
-        try:
-            refused = self._connected().send_message(message, to_addrs=list(recipients))
-        except (smtplib.SMTPException, OSError, ValueError) as error:
-            self._drop()
-            return _told(error)
-        self._sent += 1
-        self._used = time.monotonic()
+        with self._lock:
+            try:
+                refused = self._connected().send_message(message, to_addrs=list(recipients))
+            except (smtplib.SMTPException, OSError, ValueError) as error:
+                self._drop()
+                return _told(error)
+            self._sent += 1
+            self._used = time.monotonic()
         if refused:
             return Sent(250, response=f"accepted; not for {', '.join(sorted(refused))[:500]}")
         return Sent(250, response="accepted")
@@ -51,8 +56,15 @@ class Mailer:
         return ""
 
     def close(self) -> None:
-        self.threads.submit(self._drop)
-        self.threads.shutdown()
+        """What waits is not sent; a server that hangs is not waited for."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        line = self._line
+        if self._lock.acquire(blocking=False):
+            self._drop()
+            self._lock.release()
+        elif line is not None and line.sock is not None:
+            with suppress(OSError):  # it has gone meanwhile
+                line.sock.shutdown(socket.SHUT_RDWR)
 
     def _connected(self) -> smtplib.SMTP:
         if self._line is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,7 +34,8 @@ PREFIX = "chn"
 FIELD = "deliver_to"
 MAX_CHANNELS = 20
 MAX_CONFIG = 128 * 1024
-_RESOLVE_S = 3.0
+_RESOLVE_S, _SHORTEST_S = 3.0, 0.25
+"""For the names of all channels of a target together, and for each of them at least."""
 MASKS = frozenset({MASK, "redacted", "[redacted]"})
 """What stands where a secret was, in what we show: sent back, it means the one that is stored."""
 
@@ -130,7 +132,7 @@ def resolve_channels(
         raise ValidationError.at(where, f"at most {MAX_CHANNELS} channels are told, got {len(raw)}", "too_long")
     shared = fresh()
     before = {ref.index: ref for ref in current}
-    resolver = _Resolver(tx, services, shared)
+    resolver = _Resolver(tx, services, shared, monotonic() + _RESOLVE_S)
     return [resolver.one(item, index, (*where, index), before.get(index)) for index, item in enumerate(raw)]
 
 
@@ -140,6 +142,8 @@ class _Resolver:
     services: Services
     shared: Signing
     """One new signing secret for all channels of the target that need one."""
+    until: float
+    """How long names may be asked for: the transaction that reads is open meanwhile."""
 
     def one(self, item: Any, index: int, where: Where, before: ChannelRef | None) -> ChannelRef:
         name, ident, config = _parts(item, where)
@@ -176,7 +180,7 @@ class _Resolver:
         params = _params(channel, unmasked, place)
         channel.check(params, place)
         for url in channel.addresses(params):
-            check_address(self.services.fetcher, url, place)
+            check_address(self.services.fetcher, url, place, max(_SHORTEST_S, self.until - monotonic()))
         kept_some = any(unmasked.get(name) != config.get(name) for name in channel.secret_fields)
         if old is not None and kept_some and _origins(channel, params) != _origins(channel, old.params):
             raise ValidationError.at(place, "the address has changed: give its secrets again, too", "secret_needed")
@@ -196,7 +200,7 @@ class _Resolver:
         return kept(old.signing) if old is not None and old.signing else (self.shared,)
 
 
-def check_address(fetcher: Fetcher, url: str, where: Where) -> None:
+def check_address(fetcher: Fetcher, url: str, where: Where, timeout_s: float) -> None:
     """Refuse now an address that would be refused when something is sent there.
 
     Raises:
@@ -204,7 +208,7 @@ def check_address(fetcher: Fetcher, url: str, where: Where) -> None:
     """
     try:
         check_encrypted(fetcher, check_url(url))
-        fetcher.check(url, timeout_s=_RESOLVE_S)
+        fetcher.check(url, timeout_s=timeout_s)
     except FetchFailedError:
         return  # it does not resolve now; it may later
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The part of docs/events.md that is made from the catalogue: `python -m mediatheca.flows.events.catalogue_docs FILE`."""
+"""What docs/events.md has from the catalogue: `python -m mediatheca.flows.events.catalogue_docs docs/events.md`."""
 
 from __future__ import annotations
 

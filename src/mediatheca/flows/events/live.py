@@ -10,16 +10,16 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
 import orjson
 import structlog
-from anyio import to_thread
 
 from mediatheca.flows.events.feed import FeedPage, Wanted, event_view, page
-from mediatheca.kernel.errors import MediathecaError, TooManyRequestsError, UnauthorizedError
+from mediatheca.kernel.errors import MediathecaError, TooManyRequestsError, UnauthorizedError, UnavailableError
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.event_feed import EventFeed
 
@@ -32,6 +32,7 @@ MAX_OF_ONE = 20
 PING_S = 15.0
 """A comment goes out this often; the key is looked at again."""
 _PAGE = 500
+_THREADS = 4
 _GATHER_S = 0.05
 """Many small commits wake us one by one; this long they are collected."""
 T = TypeVar("T")
@@ -50,6 +51,8 @@ class LiveFeed:
         self._wake: asyncio.Event | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._closed = threading.Event()
+        # Of its own: a hundred streams that look at once must not take the threads of requests.
+        self._threads = ThreadPoolExecutor(_THREADS, "live-feed")
         database.listen(self._heard)
 
     @property
@@ -61,11 +64,24 @@ class LiveFeed:
         if "events" in topics and loop is not None and wake is not None and self._readers and not loop.is_closed():
             loop.call_soon_threadsafe(wake.set)
 
-    def close(self) -> None:
-        """End every stream: the server stops. From any thread."""
+    def end(self) -> None:
+        """End every stream, and begin no other: the server stops. From any thread, and from a signal handler."""
         self._closed.set()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake_all)
+
+    def close(self) -> None:
+        """`end`, and wait for whoever looks at the database right now."""
+        self.end()
+        self._threads.shutdown()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except RuntimeError as error:
+            if not self._closed.is_set():
+                raise
+            raise UnavailableError("the server stops") from error
 
     def _wake_all(self) -> None:
         while self._news:
@@ -94,9 +110,9 @@ class LiveFeed:
             while not self._closed.is_set():
                 news = self._news.setdefault(asked.organization_id, asyncio.Event())
                 try:
-                    found = await _in_thread(partial(page, self._feed, asked, position, _PAGE))
+                    found = await self._in_thread(partial(page, self._feed, asked, position, _PAGE))
                 except MediathecaError as error:  # the reader comes again, with the id of the last event
-                    log.error("live_feed.failed", error=error.message)
+                    self._failed(error)
                     return
                 position = found.upto
                 if found.events:
@@ -104,11 +120,18 @@ class LiveFeed:
                 now = asyncio.get_running_loop().time()
                 if now - quiet >= PING_S:
                     quiet = now
-                    if not await _still(allowed):
+                    if not await self._still(allowed):
                         return
                     yield _mark(asked, position) + b": ping\n\n"
                 if not found.has_more:
                     await _either(news, PING_S - (now - quiet))
+
+    async def _still(self, allowed: Callable[[], None]) -> bool:
+        try:
+            await self._in_thread(allowed)
+        except (UnauthorizedError, UnavailableError):
+            return False
+        return True
 
     @contextmanager
     def _reading(self, organization_id: str) -> Iterator[None]:
@@ -130,25 +153,33 @@ class LiveFeed:
             self._watcher = loop.create_task(self._watch(self._wake))
 
     async def _watch(self, wake: asyncio.Event) -> None:
-        seen = await _in_thread(self._feed.newest)
-        self._wake_all()  # whoever looked before we did
+        seen = -1
         while not self._closed.is_set():
+            try:
+                seen = await self._look(seen) if seen >= 0 else await self._first_look()
+            except MediathecaError as error:
+                self._failed(error)
+                await asyncio.sleep(1)
             await _either(wake, self._poll_s)
             wake.clear()
             if not self._readers:
                 return
             await asyncio.sleep(_GATHER_S)
-            try:
-                seen = await self._look(seen)
-            except MediathecaError as error:
-                log.error("live_feed.failed", error=error.message)
-                await asyncio.sleep(1)
+
+    async def _first_look(self) -> int:
+        newest = await self._in_thread(self._feed.newest)
+        self._wake_all()  # whoever looked before we did
+        return newest
+
+    def _failed(self, error: MediathecaError) -> None:
+        if not self._closed.is_set():
+            log.error("live_feed.failed", error=error.message)
 
     async def _look(self, seen: int) -> int:
         """Wake the organizations that have news; gives how far we have looked."""
         while True:
-            await _in_thread(self._feed.sequence)
-            rows = await _in_thread(partial(self._feed.organizations, seen, _PAGE))
+            await self._in_thread(self._feed.sequence)
+            rows = await self._in_thread(partial(self._feed.organizations, seen, _PAGE))
             for position, organization_id in rows:
                 seen = max(seen, position)
                 news = self._news.pop(organization_id, None)
@@ -158,21 +189,9 @@ class LiveFeed:
                 return seen
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await to_thread.run_sync(work)
-
-
 async def _either(event: asyncio.Event, timeout_s: float) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(event.wait(), max(timeout_s, 0.0))
-
-
-async def _still(allowed: Callable[[], None]) -> bool:
-    try:
-        await _in_thread(allowed)
-    except UnauthorizedError:
-        return False
-    return True
 
 
 def _mark(asked: Wanted, position: int) -> bytes:

@@ -22,7 +22,9 @@ from mediatheca.stores.db.tx import Record, Row
 MAX_CSV = 100_000
 MAX_POINTS = 10_000
 HARD_POINTS = 1_000_000
-_DANGEROUS = ("=", "+", "-", "@", "\t", "\r")
+LISTED_POINTS = 100_000
+"""An object for each point takes several times the room of columns."""
+_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a cell begins that a spreadsheet would run."""
 
 

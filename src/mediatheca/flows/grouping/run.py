@@ -174,7 +174,8 @@ def _before(services: Services, run: Run, row: Row, cluster: Record) -> Work:
 
 def _pruned(tx: Tx, work: Work) -> list[str]:
     """Runs whose files are no longer kept."""
-    rows = tx.rows("cluster_runs", {"cluster_id": work.cluster.id, "status": "completed"}, order=("-run_id",))
+    where = {"cluster_id": work.cluster.id, "status": "completed"}
+    rows = tx.rows("cluster_runs", where, order=("-run_id",), limit=2 * KEPT_RUNS)  # each run has done this
     old = [row for row in rows[KEPT_RUNS:] if not row["body"].get("pruned")]
     for row in old:
         tx.update("cluster_runs", {"run_id": row["run_id"]}, {"body": {**row["body"], "pruned": True}})
@@ -186,7 +187,7 @@ def _fail(services: Services, run: Run, row: Row, error: MediathecaError) -> Non
     values = {
         "error_message": error.message[:2_000],
         "error_type": type(error).__name__.removesuffix("Error"),
-        "error_traceback": "".join(traceback.format_exception(error))[-_TRACE:],
+        "error_traceback": "".join(traceback.format_exception(error, chain=False))[-_TRACE:],
         "failure_category": category(error),
     }
     if isinstance(error, NotFoundError) and error.details.get("resource") == "collection":

@@ -36,7 +36,7 @@ class InteractionSpec(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    feature_id: str = Field(min_length=1, max_length=255, validation_alias=AliasChoices("feature_id", "document_id"))
+    feature_id: str = Field(min_length=1, max_length=512, validation_alias=AliasChoices("feature_id", "document_id"))
     interaction_type: list[str] = Field(min_length=1, max_length=MAX_KINDS)
     position: int = Field(ge=0, le=1_000_000, strict=True)
     metadata: dict[str, Any] | None = None

@@ -120,6 +120,8 @@ class RetrieveEngine:
     ) -> Outcome:
         """The documents that a plan finds, without pages, caches or presentation. `searcher`: asked instead of ours.
 
+        A secret's value that a stage put into a document is masked there: what is found is stored and told to others.
+
         Raises:
             ValidationError: an input is not accepted.
             MediathecaError: a backend or model is missing.
@@ -128,9 +130,13 @@ class RetrieveEngine:
         checked = plan.schema.check(inputs, plan.inputs)
         context = replace(context, secrets=SecretValues(context.secrets))
         try:
-            return await Execution(optimise(plan), context, checked.values, None, wanted, parts).run()
+            outcome = await Execution(optimise(plan), context, checked.values, None, wanted, parts).run()
         except MediathecaError as error:
             raise Redactor(context.secrets.values()).error(error) from None
+        if context.secrets:
+            hide = Redactor(context.secrets.values())
+            outcome.hits = [replace(hit, payload=hide.tree(hit.payload)) for hit in outcome.hits]
+        return outcome
 
     async def execute(
         self,

@@ -80,7 +80,7 @@ def _number(query: Mapping[str, str], name: str, low: int, high: int) -> int | N
     if given in (None, ""):
         return None
     text = str(given)
-    if not text.isdigit() or not low <= int(text[:12]) <= high:
+    if not (text.isascii() and text.isdigit() and len(text) <= 12) or not low <= int(text) <= high:
         raise ValidationError.at(("query", name), f"must be a number from {low} to {high}, got '{text[:40]}'", "int")
     return int(text)
 

@@ -17,6 +17,8 @@ TriggerType: TypeAlias = Literal["cron", "interval", "event", "conditional"]
 WHERE = ("body", "schedule_config")
 MAX_THRESHOLD = 1_000_000
 MAX_COOLDOWN_S = 30 * 86_400
+MIN_COOLDOWN_S = 60
+"""After the end of what triggers begin: two that set off each other go on no faster than this."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "documents_added": ("collection.documents.written", "document.created"),
@@ -31,6 +33,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Short names of events; any other name is that of an event of the catalogue."""
 _NEVER = ("trigger.", "event.", "alert.")
 """Events that triggers make, directly or by their actions: a trigger on them would keep itself going."""
+_ENDS = ("cluster.execution.", "taxonomy.")
 
 
 class _Part(BaseModel):
@@ -67,6 +70,11 @@ class EventConfig(_Part):
         if not event_names(self.event_type):
             some = ", ".join([*GROUPS, "object.created", "taxonomy.materialized"])
             raise ValueError(f"event_type '{self.event_type}' is none that a trigger may wait for; {some}, and others")
+        if self.cooldown_seconds < MIN_COOLDOWN_S and any(n.startswith(_ENDS) for n in event_names(self.event_type)):
+            raise ValueError(
+                f"cooldown_seconds must be at least {MIN_COOLDOWN_S} with event_type '{self.event_type}', got "
+                f"{self.cooldown_seconds}: two triggers on each other's ends would keep each other going"
+            )
         return self
 
 

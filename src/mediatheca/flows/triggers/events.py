@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
 from mediatheca.flows.triggers.config import event_names
 from mediatheca.flows.triggers.state import FIRE, KIND, alter, hold
@@ -21,6 +22,12 @@ from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
 _MAX = 10_000
 """Namespaces held at a time."""
+_ENDS = frozenset({
+    "cluster.execution.started", "cluster.execution.completed", "cluster.execution.failed",
+    "taxonomy.materialized", "taxonomy.execution_failed",
+})  # fmt: skip
+Batches: TypeAlias = dict[tuple[Scope, str], Mapping[str, Any]]
+"""Batches that were looked at in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +86,17 @@ def _waiting(trigger: Record) -> Waiting:
 
 
 def _count_all(tx: SystemTx, hits: Mapping[tuple[Scope, str], Sequence[Event]]) -> None:
+    batches: Batches = {}
     for (scope, trigger_id), events in sorted(hits.items(), key=lambda hit: hit[0][1]):
         inner = tx.for_scope(scope)
         trigger = hold(inner, trigger_id)
         if trigger is not None and _active(trigger):
-            _count(inner, trigger, events)
+            _count(inner, trigger, events, batches)
 
 
-def _count(tx: Tx, trigger: Record, events: Sequence[Event]) -> None:
+def _count(tx: Tx, trigger: Record, events: Sequence[Event], batches: Batches) -> None:
     config = trigger.body["schedule_config"]
-    counted = [(event, _weight(tx, trigger.id, config.get("collection_id"), event)) for event in events]
+    counted = [(event, _weight(tx, trigger, event, batches)) for event in events]
     new = sum(weight for _, weight in counted)
     if not new:
         return
@@ -119,14 +127,30 @@ def _free(tx: ReadTx, trigger_id: str, due_at: int) -> int:
     return due_at
 
 
-def _weight(tx: ReadTx, trigger_id: str, collection_id: str | None, event: Event) -> int:
+def _batch(tx: ReadTx, event: Event, batches: Batches) -> Mapping[str, Any]:
+    """The batch that an event tells of, read once for all triggers; empty: of none."""
+    ident = event.payload.get("batch_id") or (event.resource_id if event.type.startswith("batch.") else "")
+    if not ident:
+        return {}
+    key = (event.scope, str(ident))
+    if key not in batches:
+        batch = tx.row("batches", {"batch_id": key[1]})
+        batches[key] = batch["body"] if batch is not None else {}
+    return batches[key]
+
+
+def _of_its_action(trigger: Record, event: Event) -> bool:
+    """Whether an event is the end of what the trigger begins: it would begin it again, without end."""
+    action = trigger.body["action_config"]
+    return event.type in _ENDS and event.resource_id in (action.get("cluster_id"), action.get("taxonomy_id"))
+
+
+def _weight(tx: ReadTx, trigger: Record, event: Event, batches: Batches) -> int:
     """How much an event counts: the documents it tells of; 0: it is of another collection, or of the trigger's own
     doing."""
-    payload = event.payload
-    batch_id = payload.get("batch_id") or (event.resource_id if event.type.startswith("batch.") else "")
-    batch = tx.row("batches", {"batch_id": batch_id}) if batch_id else None
-    body = batch["body"] if batch is not None else {}
-    if body.get("trigger_id") == trigger_id:
+    payload, collection_id = event.payload, trigger.body["schedule_config"].get("collection_id")
+    body = _batch(tx, event, batches)
+    if body.get("trigger_id") == trigger.id or _of_its_action(trigger, event):
         return 0
     if collection_id is not None:
         named = {payload.get("collection_id"), event.resource_id, *(body.get("collection_ids") or ())}

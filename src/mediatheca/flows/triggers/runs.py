@@ -88,6 +88,8 @@ def _due(
     due_at = int(told["due_at"])
     if tx.count("trigger_runs", {"trigger_id": trigger.id, "due_at": due_at}):
         return
+    if trigger.body["trigger_type"] == "event" and trigger.body["event_due_at"] != due_at:
+        return  # it ran by hand, or was switched off and on, since these events were counted
     if "broken" in told:
         reason = f"its schedule can no longer be computed: {told['broken']}"
         _insert(tx, trigger, due_at, "failed", error=reason)

@@ -10,12 +10,14 @@ from mediatheca.flows.triggers.config import timing_of
 from mediatheca.jobs.schedule import add_schedule, pause_schedule, remove_schedule, resume_schedule
 from mediatheca.kernel import clock
 from mediatheca.kernel.clock import wire_time
-from mediatheca.kernel.errors import NotFoundError
+from mediatheca.kernel.errors import ConflictError, NotFoundError
 from mediatheca.kernel.ids import new_id
 from mediatheca.stores.db.tx import Record, Tx
 
 KIND = "trigger"
 FIRE = "trigger.fire"
+MAX_TRIGGERS = 1_000
+"""Of a namespace: each event is held against those that wait for events, in one thread for all tenants."""
 MAX_FAILURES = 5
 """Runs that fail one after the other before the trigger is switched off."""
 FRESH: Mapping[str, Any] = {
@@ -53,7 +55,13 @@ def alter(tx: Tx, trigger: Record, **values: Any) -> Record:
 
 def create_trigger(tx: Tx, body: Mapping[str, Any], name: str | None, *, parent: str = "") -> Record:
     """Store a trigger with its schedule. `body`: `action_type`, `action_config`, `trigger_type`, `schedule_config`,
-    `status` and `description`, all of them checked. `parent`: the collection whose `schedule` it is."""
+    `status` and `description`, all of them checked. `parent`: the collection whose `schedule` it is.
+
+    Raises:
+        ConflictError: the namespace has too many, or the name is taken.
+    """
+    if tx.count("resources", {"kind": KIND}) >= MAX_TRIGGERS:
+        raise ConflictError(f"a namespace has at most {MAX_TRIGGERS:,} triggers; delete some, or use another namespace")
     ident = new_id("trig")
     held = {**FRESH, "created_by": tx.actor, **body}
     made = tx.put(KIND, "trig", name or ident, held, ident=ident, parent=parent)

@@ -11,9 +11,11 @@ import orjson
 from mediatheca.flows.delivery import ChannelRef, refs_of, resolve_channels, rotate_signing
 from mediatheca.flows.services import Services
 from mediatheca.flows.webhooks.config import (
+    MAX_ALL_CHANNELS,
     MAX_WEBHOOKS,
     channels_given,
     events_given,
+    is_signed,
     namespace_given,
     resource_types_given,
 )
@@ -66,6 +68,7 @@ def create(
     def write(tx: Tx) -> Record:
         if tx.count("resources", {"kind": KIND}) >= MAX_WEBHOOKS:
             raise ConflictError(f"the organization has {MAX_WEBHOOKS} webhooks already; delete some")
+        _check_channels(tx, len(refs))
         made = tx.put(KIND, _PREFIX, name, body, ident=f"{_PREFIX}_{secrets.token_hex(8)}")
         begin_health(tx, made)
         tx.emit("webhook.created", made.id, {"name": name})
@@ -99,6 +102,8 @@ def change(
         body["active_since"] = wire_time(clock.now())
 
     def write(tx: Tx) -> Record:
+        if len(refs) > len(old):
+            _check_channels(tx, len(refs), current.id)
         changed = tx.change(current, body, name)
         if switched_on:
             clear_health(tx, changed)
@@ -106,6 +111,13 @@ def change(
         return changed
 
     return services.db.run(scope, write, actor), refs, silent(body["events"])
+
+
+def _check_channels(tx: Tx, number: int, ident: str = "") -> None:
+    others = sum(len(each.body.get("deliver_to") or ()) for each in tx.resources(KIND) if each.id != ident)
+    if others + number > MAX_ALL_CHANNELS:
+        message = f"the webhooks of an organization have at most {MAX_ALL_CHANNELS} channels together"
+        raise ConflictError(f"{message}, the others have {others} and this one {number}; leave out or delete some")
 
 
 def _changes(sent: Mapping[str, Any], current: Record, *, whole: bool) -> dict[str, Any]:
@@ -153,8 +165,8 @@ def rotate(services: Services, scope: Scope, actor: str, identifier: str, grace_
     with services.db.read(scope) as reading:
         current = reading.get(KIND, identifier)
     refs = refs_of(current)
-    if not any(ref.channel == "webhook" for ref in refs):
-        raise ConflictError(f"the webhook '{current.name}' has no channel that is signed")
+    if not any(is_signed(ref) for ref in refs):
+        raise ConflictError(f"the webhook '{current.name}' has no channel of its own that is signed")
     rotated, secret = rotate_signing(services.vault, scope, refs, grace_s)
 
     def write(tx: Tx) -> Record:

@@ -18,6 +18,8 @@ from mediatheca.stores.db.tx import ReadTx, Record
 MAX_CHANNELS = 20
 MAX_WEBHOOKS = 50
 """Of an organization: each event is looked at for each of them."""
+MAX_ALL_CHANNELS = 200
+"""Of all webhooks of an organization: each event may become so many messages, of a whole page in one transaction."""
 _SHORT = ("headers", "timeout", "payload_template", "signing_secret")
 """What may stand beside a `url`; it goes into the channel."""
 
@@ -109,6 +111,11 @@ def namespace_given(tx: ReadTx, sent: Mapping[str, Any], header: str | None) -> 
     return "", [f"X-Namespace: there is no namespace '{ident[:100]}'; the webhook is told of all namespaces"]
 
 
+def is_signed(ref: ChannelRef) -> bool:
+    """Whether a channel has a signing secret of this webhook's; a stored channel has its own."""
+    return ref.channel == "webhook" and not ref.channel_id
+
+
 def channel_views(refs: Sequence[ChannelRef], *, fresh: bool = False) -> list[dict[str, Any]]:
     """Channels as callers read them, under both pairs of keys. `fresh`: with the secret that was just made."""
     shown = []
@@ -125,7 +132,7 @@ def view(webhook: Record, health: Mapping[str, Any], fresh: Sequence[ChannelRef]
     """A webhook as callers read it. `fresh`: its channels right after they were made, with their secrets."""
     body = webhook.body
     secret = next((ref.secret for ref in fresh if ref.secret), None)
-    signed = any("signing_secret" in ref.config or ref.channel == "webhook" for ref in refs_of(webhook))
+    signed = any(is_signed(ref) for ref in refs_of(webhook))
     return {
         "webhook_id": webhook.id,
         "webhook_name": webhook.name,

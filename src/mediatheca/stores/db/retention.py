@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
 
 from mediatheca.stores.db import tables
 from mediatheca.stores.db.engine import Database
 
 _CUT = 2_000
 """Rows a transaction removes; measured on SQLite: 20 ms of the one writer's time."""
+_MOST = 200_000
 
 
 def prune_rows(database: Database, name: str, before: datetime | None, count: int | None) -> int:
@@ -50,4 +52,39 @@ def _remove(database: Database, name: str, where: list[ColumnElement[bool]], mos
         gone += removed
         if removed < _CUT:
             break
+    return gone
+
+
+def prune_old(database: Database, name: str, column: str, before: datetime) -> int:
+    """Remove the rows whose time in `column` is before `before`, whatever the table's key; how many."""
+    table = tables.metadata.tables[name]
+    return _remove_found(database, name, select(*table.primary_key).where(table.c[column] < before))
+
+
+def prune_each(database: Database, name: str, each: Sequence[str], count: int, before: datetime) -> int:
+    """Of every group of rows that agree in the columns `each` and have ended (`completed_at`), keep the newest `count`
+    and what ended after `before`; how many rows are gone."""
+    table = tables.metadata.tables[name]
+    group = [table.c.organization_id, table.c.namespace_id, *(table.c[column] for column in each)]
+    newest = (table.c.created_at.desc(), *(key.desc() for key in table.primary_key))
+    rank = func.row_number().over(partition_by=group, order_by=newest).label("rank")
+    ended = select(*table.primary_key, table.c.completed_at, rank).where(table.c.completed_at.is_not(None)).subquery()
+    old = select(*(ended.c[key.name] for key in table.primary_key))
+    return _remove_found(database, name, old.where(ended.c.rank > count, ended.c.completed_at < before))
+
+
+def _remove_found(database: Database, name: str, keys: Select[Any]) -> int:
+    """What is to go is looked for outside the transactions that remove it; at most so many at a time."""
+    table = tables.metadata.tables[name]
+    with database.translate(), database.engine.connect() as connection, connection.begin():
+        found = [tuple(row) for row in connection.execute(keys.limit(_MOST))]
+    gone = 0
+    for at in range(0, len(found), _CUT):
+        chosen = tuple_(*table.primary_key).in_(found[at : at + _CUT])
+
+        def cut(statement: Any = delete(table).where(chosen)) -> int:
+            with database.system() as connection:
+                return int(connection.execute(statement).rowcount)
+
+        gone += database.again(cut)
     return gone

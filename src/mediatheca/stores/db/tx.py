@@ -20,6 +20,7 @@ from mediatheca.kernel.ids import new_id, new_uuid
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db import tables
 from mediatheca.stores.db.listing import LISTINGS, ListQuery, Page, fetch_page
+from mediatheca.stores.db.own_values import keepable
 
 Row = dict[str, Any]
 Where = Mapping[str, Any]
@@ -204,7 +205,7 @@ def _storable(table: str) -> Iterator[None]:
         yield
     except IntegrityError as error:
         raise ConflictError(f"{table}: an entry with this key exists already") from error
-    except (StatementError, UnicodeError) as error:
+    except (StatementError, UnicodeError, TypeError) as error:
         cause = error.orig if isinstance(error, StatementError) else error
         if isinstance(error, DataError) or isinstance(cause, TypeError | UnicodeError):
             message = "holds a value that cannot be stored: a lone surrogate, a NUL, or a number beyond 64 bits"
@@ -242,15 +243,18 @@ class Tx(ReadTx):
         target = tables.metadata.tables[table]
         scope = {"organization_id": self.scope.organization_id, "namespace_id": self.scope.namespace_id}
         with _storable(table), self._connection.begin_nested():
-            self._connection.execute(insert(target), [{**row, **scope} for row in rows])
+            self._connection.execute(
+                insert(target), [{**row, **scope} for row in keepable(self._connection, table, rows)]
+            )
         self.topics.add(table)
 
     def update(self, table: str, where: Where, values: Row) -> int:
         """Rows changed."""
         target = tables.metadata.tables[table]
         self.topics.add(table)
+        (kept,) = keepable(self._connection, table, [values])
         with _storable(table):
-            found = self._connection.execute(update(target).where(and_(*self._where(target, where))).values(values))
+            found = self._connection.execute(update(target).where(and_(*self._where(target, where))).values(kept))
         return found.rowcount
 
     def delete(self, table: str, where: Where) -> int:

@@ -28,7 +28,7 @@ tombstones = scoped(
 annotation_rows = scoped(
     "annotations",
     Column("annotation_id", String(64), primary_key=True),
-    Column("document_id", String(255), nullable=False),
+    Column("document_id", String(512), nullable=False),
     Column("collection_id", String(64), nullable=False, server_default=""),
     Column("label", String(100), nullable=False),
     Column("actor_id", String(64), nullable=False),

@@ -24,7 +24,7 @@ interactions = scoped(
     Column("execution_id", String(64), nullable=False, server_default=""),
     Column("session_id", String(255), nullable=False, server_default=""),
     Column("user_id", String(255), nullable=False, server_default=""),
-    Column("feature_id", String(255), nullable=False),
+    Column("feature_id", String(512), nullable=False),
     Column("body", Json, nullable=False),
     Column("credit", Json, nullable=False),
     Column("learned", Boolean, nullable=False),

@@ -12,6 +12,8 @@ _TABLES = (
     "event_cursors", "deliveries", "taxonomy_versions", "taxonomy_runs", "taxonomy_stats", "cluster_runs",
     "trigger_runs", "alert_states", "alert_runs", "alert_matches", "follow_ups",
 )  # fmt: skip
+_DOCUMENTS = (("events", "resource_id"), ("annotations", "document_id"), ("interactions", "feature_id"))
+"""Ids of documents: they may have 512 characters."""
 _INDEXES = ("ix_events_position", "ix_events_feed", "ix_events_unnumbered", "ix_events_type")
 
 
@@ -23,7 +25,8 @@ def upgrade() -> None:
     _add("events", sa.Column("position", sa.BigInteger))
     _add("schedules", sa.Column("misfire", sa.String(8), nullable=False, server_default="once"))
     if connection.dialect.name == "postgresql":  # SQLite does not look at lengths
-        op.alter_column("events", "resource_id", type_=sa.String(512))
+        for table, column in _DOCUMENTS:
+            op.alter_column(table, column, type_=sa.String(512))
     for index in metadata.tables["events"].indexes:
         if index.name in _INDEXES:
             index.create(connection, checkfirst=True)
