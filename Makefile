@@ -46,9 +46,10 @@ $(VENV)/.installed-full: requirements/full.txt $(STAMP)
 demo: $(VENV)/.installed-demo
 	$(BIN)/mediatheca demo
 
+# Without ruff's cache: how imports are sorted hangs on files beside the one it has looked at.
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

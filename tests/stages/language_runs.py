@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import pydantic_ai.models.openai  # noqa: F401 - loaded before any stage's time begins
-from language_server import KEY, LanguageServer, Script
 from stage_runs import VIEW, World
 
+from language_server import KEY, LanguageServer, Script
 from mediatheca.flows.outside.language import LanguageProviders
 from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.kernel.outside import Outside

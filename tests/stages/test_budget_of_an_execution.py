@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from language_runs import run_with_model
-from language_server import LanguageServer, Say
 from stage_runs import ids, rows_of
+
+from language_server import LanguageServer, Say
 
 ROWS = rows_of(0.9, 0.8, text=["red fox", "blue whale"])
 SECOND = {"stage_name": "second", "stage_id": "summarize", "parameters": {"mode": "per_document"}}

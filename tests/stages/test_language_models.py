@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 import pytest
-from language_server import KEY, Asked, LanguageServer, Say
 
+from language_server import KEY, Asked, LanguageServer, Say
 from mediatheca.flows.outside.language import LanguageProviders, language_for
 from mediatheca.kernel.errors import BadRequestError, BudgetError, TooManyRequestsError, UnavailableError
 from mediatheca.kernel.outside import Finished, Generate, LanguageModels, Tool

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from language_runs import reach, settings_for
-from language_server import Asked, LanguageServer, Say
 from stage_runs import VIEW, World
 
+from language_server import Asked, LanguageServer, Say
 from mediatheca.flows.outside.language import LanguageProviders
 from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.testing.stages import TEXT_URI, text_documents
