@@ -413,6 +413,8 @@ def _worker_pool(
     if services.settings.workers:
         handlers = {**handlers, "ingest.chunk": lambda run: process_chunk(services, run)}
     # One thread more than processes: one commits while the others extract.
-    pool = WorkerPool(services.queue, handlers, services.settings.workers + 1, on_dead=died)
+    # A server without extraction sees to chunks all the same: their workers may be gone for good.
+    threads, chunks = services.settings.workers + 1, ["ingest.chunk"]
+    pool = WorkerPool(services.queue, handlers, threads, on_dead=died, buries=chunks)
     services.db.listen(pool.wake)
     return pool

@@ -57,12 +57,14 @@ class WorkerPool:
         poll_s: float = 0.5,
         on_dead: Callable[[Job, str], None] | None = None,
         long: Collection[str] = (),
+        buries: Collection[str] = (),
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._queue = queue
         self._handlers = dict(handlers)
         self._poll_s = poll_s
         self._on_dead = on_dead
+        self._buries = [*{*handlers, *buries}]
         self._wake = threading.Condition()
         self._pending = False
         self._closing = threading.Event()
@@ -150,10 +152,10 @@ class WorkerPool:
             log.error("job.fail_not_recorded", job=job.job_id, error=_message(trouble))
 
     def _bury(self) -> None:
-        """See to what dead jobs of our kinds leave behind, also those that other processes left dead."""
+        """See to what dead jobs leave behind, also those of other processes: of our kinds, and of `buries`."""
         if self._on_dead is None:
             return
-        for job, message in self._queue.unburied(list(self._handlers)):
+        for job, message in self._queue.unburied(self._buries):
             self._on_dead(job, message)
             self._queue.bury(job)
 

@@ -84,7 +84,7 @@ def create_benchmark(tx: Tx, spec: BenchmarkSpec) -> Record:
     body |= {"baseline_retriever_id": baseline, "candidate_retriever_ids": candidates, "status": "pending"}
     body["task_id"] = add_task(tx, JOB, {"benchmark_id": ident})
     made = tx.put(KIND, "bench", name, body, ident=ident)
-    tx.enqueue(JOB, {"benchmark_id": ident}, lock=LOCK, group=body["task_id"], max_attempts=3)
+    tx.enqueue(JOB, {"benchmark_id": ident}, lock=LOCK, group=ident, max_attempts=3)
     tx.emit("benchmark.created", ident, {"name": name})
     return made
 

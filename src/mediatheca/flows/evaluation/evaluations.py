@@ -123,7 +123,8 @@ def start_evaluation(tx: Tx, retriever: Record, dataset_name: str, config: Evalu
         "query_count": len(dataset.body["queries"]),
     }
     made = tx.put(KIND, "eval", ident, body, parent=retriever.id, ident=ident)
-    tx.enqueue(JOB, {"evaluation_id": ident}, lock=LOCK, group=task, max_attempts=3)
+    # Not in the group of its task: a cancelled job could not write down that it was cancelled.
+    tx.enqueue(JOB, {"evaluation_id": ident}, lock=LOCK, group=ident, max_attempts=3)
     tx.emit("evaluation.created", ident, {"retriever_id": retriever.id, "dataset_id": dataset.id})
     return made, task
 

@@ -94,7 +94,7 @@ def start_training(tx: Tx, retriever: Record, spec: TrainingSpec) -> Record:
         "task_id": task,
     }
     made = tx.put(KIND, "ws", ident, body, parent=retriever.id, ident=ident)
-    tx.enqueue(JOB, {"weight_set_id": ident}, lock=LOCK, group=task, max_attempts=3)
+    tx.enqueue(JOB, {"weight_set_id": ident}, lock=LOCK, group=ident, max_attempts=3)
     tx.emit("weight_set.created", ident, {"retriever_id": retriever.id, "dataset_id": dataset.id})
     return made
 
