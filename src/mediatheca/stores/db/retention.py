@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Delete, Select, delete, func, select, tuple_
 
 from mediatheca.stores.db import tables
 from mediatheca.stores.db.engine import Database
@@ -43,12 +43,7 @@ def _remove(database: Database, name: str, where: list[ColumnElement[bool]], mos
     gone = 0
     while gone < most:
         oldest = select(key).where(*where).order_by(table.c.created_at, key).limit(min(_CUT, most - gone))
-
-        def cut(statement: Any = delete(table).where(key.in_(oldest))) -> int:
-            with database.system() as connection:
-                return int(connection.execute(statement).rowcount)
-
-        removed = database.again(cut)
+        removed = _cut(database, delete(table).where(key.in_(oldest)))
         gone += removed
         if removed < _CUT:
             break
@@ -80,11 +75,15 @@ def _remove_found(database: Database, name: str, keys: Select[Any]) -> int:
         found = [tuple(row) for row in connection.execute(keys.limit(_MOST))]
     gone = 0
     for at in range(0, len(found), _CUT):
-        chosen = tuple_(*table.primary_key).in_(found[at : at + _CUT])
-
-        def cut(statement: Any = delete(table).where(chosen)) -> int:
-            with database.system() as connection:
-                return int(connection.execute(statement).rowcount)
-
-        gone += database.again(cut)
+        gone += _cut(database, delete(table).where(tuple_(*table.primary_key).in_(found[at : at + _CUT])))
     return gone
+
+
+def _cut(database: Database, statement: Delete) -> int:
+    """One small transaction; how many rows it removed."""
+
+    def cut() -> int:
+        with database.system() as connection:
+            return int(connection.execute(statement).rowcount)
+
+    return database.again(cut)
