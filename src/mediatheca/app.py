@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,8 @@ from mediatheca.flows.evaluation import evaluation_died, evaluation_jobs
 from mediatheca.flows.events.live import LiveFeed
 from mediatheca.flows.executions import ExecutionLog
 from mediatheca.flows.follow_up import JOB as FOLLOW_UP
-from mediatheca.flows.follow_up import KEPT_DAYS, FollowUps, Phase, follow_up_died, run_follow_ups
+from mediatheca.flows.follow_up import FollowUps, Phase, follow_up_died, run_follow_ups
+from mediatheca.flows.forgetting import forget
 from mediatheca.flows.grouping.run import cluster_died, cluster_jobs
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.ingest.cache import evict
@@ -67,7 +67,6 @@ from mediatheca.stages import Stage
 from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.event_feed import EventFeed
-from mediatheca.stores.db.retention import prune_each, prune_old, prune_rows
 from mediatheca.stores.documents.base import DocumentStore
 from mediatheca.stores.fetch import Fetcher
 from mediatheca.stores.index.base import SearchIndex
@@ -77,10 +76,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-EVENTS_DAYS = 90
-"""How long events can be read."""
-KEPT_RUNS = 200
-"""Of a cluster or a taxonomy, of each kind and way to end; what ended within a day is kept besides."""
 LONG_THREADS = 2
 
 
@@ -298,22 +293,10 @@ def build(settings: Settings) -> App:
     def prune() -> None:
         services.executions.prune(settings.executions_days, settings.executions_count)
 
-    def forget() -> None:
-        services.feed.forget(clock.now() - timedelta(days=EVENTS_DAYS))
-        prune_rows(common.db, "alert_runs", clock.now() - timedelta(days=KEPT_DAYS), None)
-        prune_rows(common.db, "follow_ups", clock.now() - timedelta(days=KEPT_DAYS), None)
-        prune_rows(common.db, "trigger_runs", clock.now() - timedelta(days=EVENTS_DAYS), None)
-        services.deliverer.prune()
-        # A document that was told of so long ago is news again; those of deleted documents go with it.
-        prune_old(common.db, "alert_matches", "matched_at", clock.now() - timedelta(days=KEPT_DAYS))
-        day = clock.now() - timedelta(days=1)
-        prune_each(common.db, "cluster_runs", ("cluster_id", "status"), KEPT_RUNS, day)
-        prune_each(common.db, "taxonomy_runs", ("taxonomy_id", "kind", "status"), KEPT_RUNS, day)
-
     watched: dict[str, str] = {}
     chores = (
         (5.0, auth.flush_usage), (60.0, lambda: evict(common)), (600.0, prune), (3600.0, common.queue.clean),
-        (3600.0, forget), (EVERY_S, lambda: watch_system(services, watched)),
+        (3600.0, lambda: forget(services)), (EVERY_S, lambda: watch_system(services, watched)),
     )  # fmt: skip
     scheduler = Scheduler(common.db, clock.now, chores)
     return App(services, pool, long_pool, scheduler, dispatcher, query_runner, auth)
