@@ -49,18 +49,37 @@ class PeerProcess:
             self._process.wait()
 
 
-def environment(name: str) -> Path:
-    """What `requirements/NAME.txt` lists in an environment of its own, made once; the interpreter in it."""
+def environment(name: str, also: str = "") -> Path:
+    """What `requirements/NAME.txt` lists in an environment of its own, made once; the interpreter in it.
+
+    Args:
+        also: one more requirement, which has another build on every machine and hence no hash.
+    """
     folder, wanted = OUT / f"{name}-venv", ROOT / "requirements" / f"{name}.txt"
     python, stamp = folder / "bin" / "python", folder / "installed"
-    if stamp.exists() and stamp.read_text() == wanted.read_text():
+    asked = wanted.read_text() + also
+    if stamp.exists() and stamp.read_text() == asked:
         return python
     shutil.rmtree(folder, ignore_errors=True)
     OUT.mkdir(exist_ok=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]
     subprocess.run([*pip, str(ROOT / "requirements" / "uv.txt")], check=True)
-    uv = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r"]
+    uv = [
+        str(folder / "bin" / "uv"),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(python),
+        "--no-deps",
+        "--require-hashes",
+        "-r",
+    ]
     subprocess.run([*uv, str(wanted)], check=True)
-    stamp.write_text(wanted.read_text())
+    if also:
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", also], check=True
+        )
+    stamp.write_text(asked)
     return python

@@ -112,6 +112,32 @@ def qdrant_local(folder: Path, data: Any, texts: list[str]) -> Search:
     return search
 
 
+def txtai(folder: Path, data: Any, texts: list[str]) -> Search:
+    """Its hybrid index (Faiss + its BM25), fused by rank; the vectors are looked up, not computed; filters in its SQL."""
+    from txtai import Embeddings  # type: ignore[import-not-found]
+
+    queries = json.loads((folder.parent / "texts.json").read_text())["queries"]
+    known = dict(zip(texts, data["vectors"], strict=True)) | dict(zip(queries, data["queries"], strict=True))
+    scoring = {"method": "bm25", "terms": True, "normalize": False, "k1": K1, "b": B}
+    embeddings = Embeddings(
+        method="external",
+        transform=lambda wanted: np.stack([known[text] for text in wanted]),
+        content=True,
+        backend="faiss",
+        scoring=scoring,
+    )
+    embeddings.index((row, {"text": text, "price": float(data["prices"][row])}, None) for row, text in enumerate(texts))
+
+    def search(text: str, vector: list[float], name: str) -> list[int]:
+        keep = "" if name == "no filter" else " and price < 10"
+        found = embeddings.search(
+            f"select id from txtai where similar(:text, {ARM}){keep}", 10, parameters={"text": text}
+        )
+        return [int(row["id"]) for row in found]
+
+    return search
+
+
 def _rss_mb() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
@@ -122,7 +148,8 @@ def main(engine: str, folder: Path) -> None:
     warnings.simplefilter("ignore")
     data, held = dict(np.load(folder / "data.npz")), json.loads((folder / "texts.json").read_text())
     began = time.perf_counter()
-    search = {"haystack": haystack, "qdrant_local": qdrant_local}[engine](folder / engine, data, held["documents"])
+    loading = {"haystack": haystack, "qdrant_local": qdrant_local, "txtai": txtai}[engine]
+    search = loading(folder / engine, data, held["documents"])
     print(json.dumps({"loaded_s": time.perf_counter() - began}), flush=True)
     del data["vectors"]
     vectors = data["queries"].tolist()

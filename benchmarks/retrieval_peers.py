@@ -1,4 +1,4 @@
-"""The same hybrid search (vectors + BM25, fused by rank, ten documents) in haystack and in qdrant-client's local mode.
+"""The same hybrid search (vectors + BM25, fused by rank, ten documents) in txtai, haystack and qdrant-client (local).
 
 The peers are libraries in the asking process; ours is a server behind HTTP. All hold the same documents with the same
 vectors and are asked the same questions, round by round in turn: 100 candidates by vector, 100 by words, k = 60 of the
@@ -6,8 +6,9 @@ fusion where it can be set. Haystack has no lexical search on Qdrant without a m
 own store in memory, joined in its pipeline: what its documentation shows.
 
 Quality is told twice: nDCG@10 for the document that a question was made from (some of its words, its vector with much
-noise), and the share of the first ten of an exact hybrid search. txtai is not here: it needs torch, and the registry's
-only torch for Linux brings the libraries of a GPU, several gigabytes.
+noise), and the share of the first ten of an exact hybrid search. txtai wants torch, also where it only compares vectors
+that it is given: `BENCHMARK_TORCH` says which (`torch==…+cpu` where there is such a build; else several gigabytes for a
+GPU are installed).
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ SLOW = 15
 ARM = 100
 NOISE = 1.2
 """Length of the noise on a question's vector; a document's is 1."""
-ENGINES = ("haystack", "qdrant_local")
+ENGINES = {"haystack": "peers-retrieval", "qdrant_local": "peers-retrieval", "txtai": "peers-txtai"}
+"""Engine → the environment that it runs in."""
+TORCH = os.environ.get("BENCHMARK_TORCH", "torch")
 FILTERS = ("no filter", "filter 10 %")
 
 
@@ -61,7 +64,7 @@ class Job:
 def run() -> Report:
     """Three rounds; in each, every engine answers its questions under both filters before the next begins."""
     report, job = Report("retrieval_peers"), _job()
-    python = environment("peers-retrieval")
+    pythons = {"peers-retrieval": environment("peers-retrieval"), "peers-txtai": environment("peers-txtai", TORCH)}
     folder = Path(tempfile.mkdtemp(prefix="peers-", dir=OUT))
     prices = np.array([row.price for row in job.held])
     np.savez(folder / "data.npz", vectors=job.vectors, queries=job.queries, prices=prices)
@@ -75,8 +78,8 @@ def run() -> Report:
             made = fill(server, job.held, job.vectors, "passthrough_extractor", parameters=parameters)
             report.add(f"mediatheca, load {COUNT:,} and build the graph", made.load_s, "s")
             path = _retriever(made)
-            for engine in ENGINES:
-                peers.append(PeerProcess(python, "_retrieval_peer.py", engine, folder))
+            for engine, place in ENGINES.items():
+                peers.append(PeerProcess(pythons[place], "_retrieval_peer.py", engine, folder))
                 report.add(f"{engine}, load {COUNT:,}", peers[-1].loaded["loaded_s"], "s")
             for _ in range(ROUNDS):
                 _ours(report, server, path, job)
