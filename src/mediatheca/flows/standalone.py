@@ -1,8 +1,8 @@
-"""The one collection behind a standalone namespace: documents that callers write with their own vectors."""
+"""Collections without a source, to which documents are written directly; the one behind a standalone namespace."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -44,11 +44,24 @@ def _body(namespace: Mapping[str, Any]) -> dict[str, Any]:
         VectorIndex(v["name"], v["name"], v["dimension"], _METRICS[v["metric"]], modalities=("vector",))
         for v in namespace["vector_configs"]
     ]
-    indexed = {entry["field_name"]: entry["type"] for entry in namespace["payload_indexes"]}
+    kinds = {entry["field_name"]: entry["type"] for entry in namespace["payload_indexes"]}
+    indexed = {name: _INDEXED[kind] for name, kind in kinds.items() if kind in _INDEXED}
+    return direct_body("Documents written directly, with the caller's own vectors.", vectors, {}, indexed)
+
+
+def direct_body(
+    description: str, indexes: Sequence[VectorIndex], output: Mapping[str, Any], indexed: Mapping[str, str]
+) -> dict[str, Any]:
+    """The body of a collection without a source: nothing is extracted, documents are written.
+
+    Args:
+        output: the properties that its documents have.
+        indexed: field to the kind of its payload index.
+    """
     extractor: dict[str, Any] = {"feature_extractor_name": "passthrough_extractor", "version": "v1"}
     extractor |= {"feature_extractor_id": "passthrough_extractor_v1", "parameters": {}, "input_mappings": {}}
     return {
-        "description": "Documents written directly, with the caller's own vectors.",
+        "description": description,
         "source": {"type": DIRECT, "bucket_ids": [], "source_filters": None},
         "source_bucket_schemas": {},
         "enabled": True,
@@ -56,7 +69,7 @@ def _body(namespace: Mapping[str, Any]) -> dict[str, Any]:
         "embedding_task": None,
         "feature_extractor": {**extractor, "inputs": {}, "field_passthrough": [], "include_all_source_fields": False},
         "input_schema": {"properties": {}},
-        "output_schema": {"properties": {}},
-        "vector_indexes": [asdict(index) for index in vectors],
-        "indexed_fields": {name: _INDEXED[kind] for name, kind in indexed.items() if kind in _INDEXED},
+        "output_schema": {"properties": dict(output)},
+        "vector_indexes": [asdict(index) for index in indexes],
+        "indexed_fields": dict(indexed),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from mediatheca.kernel.assignments import Assignment, FieldRule, Tier
 from mediatheca.kernel.documents import Vector
@@ -61,25 +61,17 @@ async def classify(
     return await asking.tree(hits)
 
 
+@dataclass(slots=True)
 class _Asking:
     """One taxonomy in one run of a stage."""
 
-    def __init__(
-        self,
-        view: TaxonomyView,
-        ctx: StageContext,
-        top_k: int,
-        min_score: float | None,
-        rules: Sequence[FieldRule] | None,
-        seconds: float,
-    ) -> None:
-        self._view = view
-        self._ctx = ctx
-        self._top_k = top_k
-        self._floor = min_score
-        self._rules = rules
-        self._seconds = seconds
-        self._vectors: dict[tuple[str, str, str], Vector] = {}
+    _view: TaxonomyView
+    _ctx: StageContext
+    _top_k: int
+    _floor: float | None
+    _rules: Sequence[FieldRule] | None
+    _seconds: float
+    _vectors: dict[tuple[str, str, str], Vector] = field(default_factory=dict)
 
     def carried(self, hit: Hit) -> list[Assignment]:
         value = read_path(hit.payload, self._view.carried)

@@ -23,7 +23,7 @@ from mediatheca.flows.grouping.output import deliver
 from mediatheca.flows.grouping.prepare import RefusedError
 from mediatheca.flows.grouping.runs import (
     JOB,
-    KEPT_RUNS,
+    KEPT_RESULTS,
     KIND,
     LAYOUT_JOB,
     CanceledError,
@@ -175,8 +175,8 @@ def _before(services: Services, run: Run, row: Row, cluster: Record) -> Work:
 def _pruned(tx: Tx, work: Work) -> list[str]:
     """Runs whose files are no longer kept."""
     where = {"cluster_id": work.cluster.id, "status": "completed"}
-    rows = tx.rows("cluster_runs", where, order=("-run_id",), limit=2 * KEPT_RUNS)  # each run has done this
-    old = [row for row in rows[KEPT_RUNS:] if not row["body"].get("pruned")]
+    rows = tx.rows("cluster_runs", where, order=("-run_id",), limit=2 * KEPT_RESULTS)  # each run has done this
+    old = [row for row in rows[KEPT_RESULTS:] if not row["body"].get("pruned")]
     for row in old:
         tx.update("cluster_runs", {"run_id": row["run_id"]}, {"body": {**row["body"], "pruned": True}})
     return [str(row["run_id"]) for row in old]

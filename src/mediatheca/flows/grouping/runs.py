@@ -21,7 +21,7 @@ JOB = "cluster.run"
 LAYOUT_JOB = "cluster.layout"
 TASK = "engine_cluster_build"
 OPEN = ("pending", "processing")
-KEPT_RUNS = 20
+KEPT_RESULTS = 20
 """Runs of a cluster whose files are kept."""
 _LOOK_S = 1.0
 

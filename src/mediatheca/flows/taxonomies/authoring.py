@@ -7,7 +7,7 @@ documents are compared by vectors they have already.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from mediatheca.flows.grouping import artifacts
 from mediatheca.flows.grouping.export import labels_of
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.services import Services
-from mediatheca.flows.standalone import DIRECT
+from mediatheca.flows.standalone import direct_body
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError, ValidationError
 from mediatheca.kernel.join import unit_rows
@@ -183,21 +183,8 @@ def _feature(tx: ReadTx, config: Mapping[str, Any]) -> VectorIndex:
 
 def label_collection(name: str, index: VectorIndex) -> dict[str, Any]:
     """The body of a collection that holds nothing but label documents."""
-    extractor: dict[str, Any] = {"feature_extractor_name": "passthrough_extractor", "version": "v1"}
-    extractor |= {"feature_extractor_id": "passthrough_extractor_v1", "parameters": {}, "input_mappings": {}}
-    return {
-        "description": f"Label documents of the taxonomy '{name}'.",
-        "source": {"type": DIRECT, "bucket_ids": [], "source_filters": None},
-        "source_bucket_schemas": {},
-        "enabled": True,
-        "metadata": {},
-        "embedding_task": None,
-        "feature_extractor": {**extractor, "inputs": {}, "field_passthrough": [], "include_all_source_fields": False},
-        "input_schema": {"properties": {}},
-        "output_schema": {"properties": {LABEL: {"type": "string"}}},
-        "vector_indexes": [asdict(index)],
-        "indexed_fields": {LABEL: "keyword"},
-    }
+    about = f"Label documents of the taxonomy '{name}'."
+    return direct_body(about, [index], {LABEL: {"type": "string"}}, {LABEL: "keyword"})
 
 
 def label_retriever(collection_id: str, index: VectorIndex) -> dict[str, Any]:
