@@ -113,7 +113,7 @@ def qdrant_local(folder: Path, data: Any, texts: list[str]) -> Search:
 
 
 def txtai(folder: Path, data: Any, texts: list[str]) -> Search:
-    """Its hybrid index (Faiss + its BM25), fused by rank; the vectors are looked up, not computed; filters in its SQL."""
+    """Its hybrid index (Faiss + its BM25), fused by rank; vectors are looked up, not computed; filters in its SQL."""
     from txtai import Embeddings  # type: ignore[import-not-found]
 
     queries = json.loads((folder.parent / "texts.json").read_text())["queries"]
