@@ -18,6 +18,11 @@ from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tables import metadata
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes do not name a test: an archive holds the time it was made at, and processes must agree on the names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
     """Without the locals of every frame, which structlog shows where nobody configured it: that can take a minute."""

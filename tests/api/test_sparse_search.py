@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from mixpeek.models.vector_index import VectorIndex
 
 from helpers import ok
 from server import Server, new_tenant
@@ -78,6 +79,10 @@ def test_rows_with_sparse_vectors_are_searched_by_them_and_by_words_in_their_lan
     collection = rows.collection(language="en")
     shown = ok(rows.client.get(f"/v1/collections/{collection}"))
     assert shown["vector_indexes"][0]["type"] == "sparse"
+    (feature,) = ok(rows.client.get(f"/v1/collections/{collection}/features"))["features"]
+    for index in (shown["vector_indexes"][0]["index"], feature["vector_index"]):
+        assert (index["dimensions"], index["distance"]) == (None, "dot")
+    assert VectorIndex.from_dict(feature["vector_index"]) is not None
     assert shown["field_languages"] == {"story": "english"}
     rows.ingest(collection)
     sparse = {"feature_uri": URI, "query": {"input_mode": "vector", "value": {"indices": [7, 1], "values": [1.0, 4.0]}}}

@@ -200,6 +200,8 @@ UPLOADS: dict[str, Call] = {
     ),
 }
 
+_HEAL = "body_heal_tier_v1_buckets_bucket_identifier_batches_batch_id_tiers_tier_num_heal_post"
+
 BATCHES: dict[str, Call] = {
     "BucketBatchesApi.create_batch_buckets_batches": Call(
         lambda w: _in(w, create_batch_request={"object_ids": w.objects, "collection_ids": [w.collection]}),
@@ -237,6 +239,19 @@ BATCHES: dict[str, Call] = {
     ),
     "BucketBatchesApi.get_batch_logs_buckets_batches": Call(
         lambda w: _in(w, batch_id=w.batch), lambda a, w: "batch.queued" in a["logs"]
+    ),
+    "BucketBatchesApi.cancel_tier_buckets_batches_batch_id_num": Call(
+        lambda w: _in(w, batch_id=w.batch, tier_num=0), lambda a, w: (a["canceled"], a["already_terminal"]) == (0, 1)
+    ),
+    "BucketBatchesApi.cancel_job_buckets_batches_batch_id_tiers_num_ray": Call(
+        lambda w: _in(w, batch_id=w.batch, tier_num=0, ray_job_id=w.collection), lambda a, w: a["canceled"] == 0
+    ),
+    "BucketBatchesApi.heal_tier_buckets_batches_batch_id_num": Call(
+        lambda w: _in(w, batch_id=w.batch, tier_num=0, **{_HEAL: {"action": "sync_status"}}),
+        lambda a, w: a["started"] == 0,
+    ),
+    "BucketBatchesApi.retry_tier_buckets_batches_batch_id_num": Call(
+        lambda w: _in(w, batch_id=w.batch, tier_num=0), lambda a, w: a["retried_object_count"] == 0
     ),
     "BucketBatchesApi.estimate_batch_cost_buckets_batches": Call(
         lambda w: _in(w, batch_id=w.fresh_batch()),

@@ -3,6 +3,7 @@ tool of its toolkit."""
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from compat_served import KEY, Served
 from mixpeek import Mixpeek
+from sdk_media import packed
 from sdk_world import World, search_stage
 
 CHILD = Path(__file__).parent / "langchain_child.py"
@@ -226,7 +228,22 @@ def test_the_alert_tool_makes_one_with_every_channel(
     assert langchain.store("delete_alert", alert_id=ident)
 
 
+def test_plug_ins_are_listed_shown_and_asked(langchain: LangChain, world: World) -> None:
+    assert langchain.store("list_plugins")["plugins"] == []
+    files = {
+        "manifest.py": b'metadata = {"name": "counter", "version": "v1"}',
+        "pipeline.py": b"def extract(inputs, parameters):\n    return {'size': 1}",
+    }
+    data = base64.b64encode(packed(files)).decode()
+    path = f"/namespaces/{world.namespace}/plugins"
+    plugin = world.request("POST", path, {"name": "counter", "version": "v1", "file": data})["plugin_id"]
+    assert [entry["plugin_id"] for entry in langchain.store("list_plugins")["results"]] == [plugin]
+    assert langchain.store("get_plugin", plugin_id=plugin)["plugin"]["name"] == "counter"
+    assert langchain.store("get_plugin_status", plugin_id=plugin)["status"] == "NOT_DEPLOYED"
+    asked = langchain.raw("store", "test_plugin", plugin_id=plugin, inputs={"text": "x"})
+    assert "409" in asked["raised"]  # this server runs nobody's code
+
+
 def test_what_the_package_cannot_do_here_is_an_error_of_http(langchain: LangChain, world: World) -> None:
     assert langchain.raw("store", "delete", ids=world.documents[:1])["raised"].startswith("TypeError")
-    assert "404" in langchain.raw("store", "list_plugins")["raised"]
     assert len(world.client.documents.list(world.collection)["results"]) == 3

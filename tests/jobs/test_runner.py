@@ -257,6 +257,7 @@ def test_an_item_that_cannot_be_sent_fails_alone(runner: LocalRunner) -> None:
         ("hang", "longer than 0.7 seconds", "timeout"),
         ("hang_in_c", "longer than 0.7 seconds", "timeout"),
         ("bomb", f"more than the {MEMORY_MB} MiB", "memory"),
+        ("full_abort", f"more than the {MEMORY_MB} MiB of memory a process may have: it broke down at", "memory"),
         ("shared_bomb", f"more than the {MEMORY_MB} MiB", "memory"),
         ("bomb_of_rows", f"more than the {MEMORY_MB} MiB", "memory"),
     ],

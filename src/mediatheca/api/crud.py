@@ -1,9 +1,9 @@
 """CRUD routes derived from a resource declaration. Names no resource."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel
 
 from mediatheca.api import deps
@@ -68,7 +68,9 @@ def _with_warnings(body: dict[str, Any], notes: list[str]) -> dict[str, Any]:
 
 def _create(router: APIRouter, resource: Resource, check: Callable[..., tuple[str, dict[str, Any]]]) -> None:
     _, write, _, _, writer, _ = _LEVELS[resource.level]
-    spec_type = resource.spec
+    spec_type: Any = resource.spec
+    if resource.prepare is not None:
+        spec_type = Annotated[resource.spec, Depends(prepared(resource.spec, resource.prepare, writer))]
 
     def create(spec: spec_type, tx: write, caller: writer) -> Response:  # type: ignore[valid-type]
         notes = unknown_keys(spec, strict=caller.services.settings.strict)  # type: ignore[attr-defined]
@@ -79,6 +81,17 @@ def _create(router: APIRouter, resource: Resource, check: Callable[..., tuple[st
         return answer(_with_warnings(present_one(resource, tx, made, caller), notes))
 
     _route(router, resource, create, "POST", "", f"create_{resource.name}")
+
+
+def prepared(
+    spec: type[Spec], prepare: Callable[[Any, Caller], Awaitable[Any]], writer: Any
+) -> Callable[..., Awaitable[Any]]:
+    """A dependency that prepares the body. Declared before a route's transaction, it is done before that begins."""
+
+    async def work(spec: spec, caller: writer) -> Any:  # type: ignore[valid-type]
+        return await prepare(spec, caller)
+
+    return work
 
 
 def _get(router: APIRouter, resource: Resource) -> None:

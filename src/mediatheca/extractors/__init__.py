@@ -7,20 +7,31 @@ runs in a child process of this machine or elsewhere.
 * `describe(params, models)` says, without loading anything, which vector indexes and fields come out.
 * `open(params, context)` loads models and returns the function that extracts; called once per process and params.
 * The function gets one item and yields rows. It raises `ItemError` for an item that cannot be processed: that object
-  fails with the reason, the rest goes on. Anything that takes memory or may hang belongs in here: the process is
+  fails with the reason, the rest goes on. A part that cannot be (a page, a segment) is yielded as `Dropped`: the rest
+  of the item goes on, and the owner is told. Anything that takes memory or may hang belongs in here: the process is
   killed when it exceeds its limits, and only the item it was working on fails.
+* An item that takes long calls `context.beat` now and then: its time limit counts from the last beat.
+* Once `open` has returned, the process loses what a hostile file could misuse: it may write to `context.scratch` alone,
+  read models, libraries and its own inputs, and has no network; what is outside is asked of `context.desk`. So models
+  are loaded by `open`, not by the first item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel
 
+from mediatheca.kernel.desk import NO_DESK, Desk
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.models import Models
+from mediatheca.kernel.search import Cutting
+from mediatheca.kernel.stopwatch import Stopwatch
 
 ENTRY_POINTS = "mediatheca.extractors"
 
@@ -64,6 +75,10 @@ class Source:
         except UnicodeDecodeError as error:
             raise ItemError(f"'{self.key}' is not UTF-8 text: {error}") from error
 
+    def digest(self) -> str:
+        """SHA-256 of the bytes (hex): `hash` where it is known, else computed."""
+        return self.hash or sha256(self.read()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -77,13 +92,53 @@ class Item:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+ArtifactRole: TypeAlias = Literal["thumbnail", "processed", "artifact", "aux"]
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A file an extractor made (a thumbnail, a segment). Stored by the caller; the field gets its address."""
 
-    data: bytes
-    mime_type: str
-    suffix: str
+    data: bytes = b""
+    mime_type: str = ""
+    suffix: str = ""
+    path: str | None = None
+    """Instead of `data`, for what may be large: a file in `ExtractContext.scratch`. The caller takes it from there."""
+    role: ArtifactRole = "thumbnail"
+
+    def read(self) -> bytes:
+        """The bytes, wherever they are."""
+        return self.data if self.path is None else Path(self.path).read_bytes()
+
+    def size(self) -> int:
+        return len(self.data) if self.path is None else Path(self.path).stat().st_size
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes (hex)."""
+        if self.path is None:
+            return sha256(self.data).hexdigest()
+        found = sha256()
+        with open(self.path, "rb") as file:
+            while piece := file.read(1 << 20):
+                found.update(piece)
+        return found.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A part of an item that gave no document, or a field that could not be filled: counted and listed, never silent.
+
+    `kind`: `page`, `segment`, `face`, `url`, `file`, `field`, or `warning` for a document that is there but lacks
+    something.
+    """
+
+    what: str
+    """Which one, for people: `page 7`."""
+    reason: str
+    source_key: str = ""
+    position: int | None = None
+    """As in `Row`."""
+    kind: str = "segment"
 
 
 @dataclass(slots=True)
@@ -109,6 +164,16 @@ class Description:
     filled with the address of the object's stored file."""
     weights: tuple[str, ...] = ()
     """Hashes of models that take part without making a vector (a recogniser of text, of speech)."""
+    optional: frozenset[str] = frozenset()
+    """Outputs (last parts of feature URIs) a row may lack: without speech there is no vector of a transcript."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Output name → the field whose text that vector embeds: such vectors are made anew without the media."""
+    needs: frozenset[str] = frozenset()
+    """What the installation must have: `language` (a language model), `browser`. Missing, no collection is made."""
+
+
+def _unheard(done: float) -> None:
+    """For processes in which nobody waits for a beat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +181,37 @@ class ExtractContext:
     """What the process offers to an extractor."""
 
     models: Models
+    scratch: Path
+    """A folder of this process's own, emptied after each item."""
+    desk: Desk = NO_DESK
+    """Everything outside: addresses, language models, remembered steps (`mediatheca.kernel.steps`)."""
+    on_beat: Callable[[float], None] = _unheard
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def beat(self, done: float = 0.0) -> None:
+        """Alive: the item's time limit counts from here. `done`: how much of the item, 0 to 1. Cheap, call it often."""
+        self.on_beat(done)
+
+    def timed(self, what: str) -> AbstractContextManager[None]:
+        """Counts a block as `decode` (reading a file) or `model` (a model at work); all the rest is overhead."""
+        return self.watch.timed(what)
 
 
-Extract: TypeAlias = Callable[[Item], Iterable[Row]]
+Extract: TypeAlias = Callable[[Item], Iterable[Row | Dropped]]
+EmbedFile: TypeAlias = Callable[[Source], Vector]
+"""The vector of a query that is a file. Raises ItemError where it gives none."""
+CUTTING = "cutting"
+"""Field of the item of a query: the `Cutting` of its file; missing, it is looked for as a whole."""
+
+
+@runtime_checkable
+class CutFile(Protocol):
+    """An `EmbedFile` that can also embed a long file piece by piece."""
+
+    def __call__(self, source: Source) -> Vector: ...
+
+    def pieces(self, source: Source, how: Cutting) -> Iterator[Row]:
+        """Rows with the output and `start_time`, `end_time` in seconds; none for a file that is not cut."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +233,22 @@ class Extractor:
     cache_version: int = 0
     """Above 0: results are costly and kept, by content, parameters, description (with its weights) and this number.
     Raise it with every change of code that changes results. 0: computing again is cheaper than looking up."""
+    weight: int = 1
+    """What an item costs compared with a picture (a PDF 10, a video 50): fewer heavy ones go into one piece of work."""
+    query: Callable[[Any, str, ExtractContext], EmbedFile] | None = None
+    """(params, output name, context) → what embeds the file of a query for this output; a `CutFile` where long files
+    can be searched for piece by piece. None: the extractor runs on the file as its main input, and the first row that
+    has this output counts."""
+    aliases: tuple[str, ...] = ()
+    """Other names it goes by on the wire: `transcoding` of `transcoding_extractor`."""
+    category: str = "extraction"
+    """Groups the catalogue."""
+    position_fields: tuple[str, ...] = ()
+    """Fields that say where in its source a document lies (`start_time`, `page_number`), for the catalogue."""
+    max_inputs: Mapping[str, int] = field(default_factory=dict)
+    """How many values an input takes; 1 where it is not named."""
+    archive: str = ""
+    """Hash of the uploaded archive that its code lies in: it runs in a confined process of its own."""
     icon: str = "box"
     example: dict[str, Any] = field(default_factory=dict)
 

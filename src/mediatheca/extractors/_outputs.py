@@ -18,8 +18,8 @@ MODEL_NAME = r"^[A-Za-z0-9][\w.\-]*$"
 Metric = Literal["cosine", "dot", "euclid"]
 
 
-def vector_index(extractor: str, version: str, info: ModelInfo, modality: str) -> VectorIndex:
-    """The index of an extractor whose output is named for its model.
+def vector_index(extractor: str, version: str, info: ModelInfo, modality: str, output: str = "") -> VectorIndex:
+    """The index of an extractor; its output is named for its model, or `output` where one model makes several.
 
     Raises:
         ValidationError: the model does not embed what the extractor is for.
@@ -29,7 +29,7 @@ def vector_index(extractor: str, version: str, info: ModelInfo, modality: str) -
             "feature_extractor.parameters.embedding_model",
             f"'{info.name}' embeds {', '.join(info.modalities)}; {extractor} needs a model that embeds {modality}",
         )
-    uri = FeatureUri(extractor, version, info.name)
+    uri = FeatureUri(extractor, version, output or info.name)
     return VectorIndex(
         name=uri.index_name,
         feature_uri=str(uri),
@@ -52,7 +52,12 @@ def cleaned(value: Any) -> Any:
         return value
     if value.get("response_shape"):
         raise ValueError("response_shape: this extractor gives no structured answers; leave the parameter out")
-    return {key: item for key, item in value.items() if item is not None}
+    return without_nulls(value)
+
+
+def without_nulls(value: Any) -> Any:
+    """`cleaned`, for extractors that give structured answers."""
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 class Positions:

@@ -50,11 +50,12 @@ class Picture:
     """`camera`, `taken_at`, where the file says so. Never the place: it is the owner's to publish."""
 
 
-def decode_picture(data: bytes, name: str = "image") -> Picture:
+def decode_picture(data: bytes, name: str = "image", side: int = THUMBNAIL_SIDE) -> Picture:
     """Decode the first frame, upright, over white where it is transparent.
 
     Args:
         name: what error messages call the input.
+        side: a bigger JPEG may come out smaller than it is, but its longer side not below this.
 
     Raises:
         ItemError: empty, not a picture, truncated, damaged, or larger than the limits; the message says which.
@@ -65,7 +66,7 @@ def decode_picture(data: bytes, name: str = "image") -> Picture:
         raise ItemError(f"'{name}' is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _decode(image, name)
+            return _decode(image, name, side)
     except ItemError:
         raise
     except UnidentifiedImageError as error:
@@ -78,11 +79,11 @@ def decode_picture(data: bytes, name: str = "image") -> Picture:
         raise ItemError(f"'{name}' is truncated or damaged: {error}") from error
 
 
-def _decode(image: Image, name: str) -> Picture:
+def _decode(image: Image, name: str, side: int) -> Picture:
     width, height = image.size
     _check_size(width, height, name)
     kind = (image.format or "").lower()
-    _reduce_jpeg(image)
+    _reduce_jpeg(image, side)
     image.load()
     exif = _exif(image)
     upright = _upright(image)
@@ -102,9 +103,9 @@ def _check_size(width: int, height: int, name: str) -> None:
         )
 
 
-def _reduce_jpeg(image: Image) -> None:
-    """Let the JPEG decoder halve big pictures while decoding: four times faster, and nothing here needs more."""
-    scale = THUMBNAIL_SIDE / max(image.size)
+def _reduce_jpeg(image: Image, side: int) -> None:
+    """Let the JPEG decoder halve big pictures while decoding: four times faster, where nobody needs more."""
+    scale = side / max(image.size)
     if image.format in ("JPEG", "MPO") and scale < 0.5:
         image.draft(None, (round(image.width * scale), round(image.height * scale)))
 
@@ -191,6 +192,17 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> bytes:
 
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return _as_jpeg(image)
+
+
+def jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """JPEG of RGB pixels, quality 85."""
+    from PIL import Image
+
+    return _as_jpeg(Image.fromarray(pixels))
+
+
+def _as_jpeg(image: Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=THUMBNAIL_QUALITY)
     return out.getvalue()

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError as PydanticError
 
 from mediatheca.extractors import Description, Extractor
+from mediatheca.flows.outside.readiness import Readiness
 from mediatheca.flows.services import Services
 from mediatheca.kernel.errors import FieldError, NotFoundError, ValidationError
 from mediatheca.kernel.mapping import Passthrough, parse_inputs, parse_passthrough
-from mediatheca.stores.db.tx import Record
 
 _WHERE = ("feature_extractor",)
 # An index of integers would hide fractions that documents may hold all the same.
@@ -25,8 +25,10 @@ _MEDIA = {"image", "video", "audio", "pdf", "excel", "binary", "file", "document
 
 
 def find_extractor(services: Services, name: str, version: str) -> Extractor:
-    """Raises NotFoundError with the likely name."""
-    found = services.extractors.get(f"{name}_{version}")
+    """By its name or one of its other names. Raises NotFoundError with the likely name."""
+    known = services.extractors
+    found = known.get(f"{name}_{version}")
+    found = found or next((each for each in known.values() if name in each.aliases and each.version == version), None)
     if found is None:
         error = NotFoundError("feature extractor", f"{name}@{version}")
         error.details["available"] = sorted(services.extractors)
@@ -36,8 +38,9 @@ def find_extractor(services: Services, name: str, version: str) -> Extractor:
     return found
 
 
-def design(services: Services, buckets: Sequence[Record], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored parts of a collection that follow from its sources and extractor.
+def design(services: Services, sources: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored parts of a collection that follow from its sources and extractor. `sources`: the properties that each
+    bucket or collection it reads from declares.
 
     Raises:
         ValidationError: naming each offending mapping, parameter or passthrough field.
@@ -48,11 +51,12 @@ def design(services: Services, buckets: Sequence[Record], config: Mapping[str, A
     if not isinstance(name, str) or not name:
         raise ValidationError.at((*_WHERE, "feature_extractor_name"), "is required", "missing")
     extractor = find_extractor(services, name, str(config.get("version") or "v1"))
-    schema = _joined(buckets)
+    schema = {name: rule for properties in sources for name, rule in properties.items()}
     inputs = _inputs(extractor, config.get("input_mappings"), schema)
     passed = parse_passthrough(config.get("field_passthrough"))
     parameters = check_parameters(extractor, config.get("parameters") or config.get("params") or {})
     described = extractor.describe(extractor.params.model_validate(parameters), services.models)
+    _check_needs(services, described)
     output = _output(schema, passed, described, bool(config.get("include_all_source_fields")))
     return {
         "feature_extractor": {
@@ -62,6 +66,7 @@ def design(services: Services, buckets: Sequence[Record], config: Mapping[str, A
             "parameters": parameters,
             "input_mappings": config.get("input_mappings") or {},
             "inputs": inputs,
+            "weight": extractor.weight,
             "field_passthrough": [entry.as_dict() for entry in passed],
             "include_all_source_fields": bool(config.get("include_all_source_fields")),
         },
@@ -72,6 +77,14 @@ def design(services: Services, buckets: Sequence[Record], config: Mapping[str, A
             path: _INDEXED[field["type"]] for path, field in output.items() if field["type"] in _INDEXED
         },
     }
+
+
+def _check_needs(services: Services, described: Description) -> None:
+    """Raises ValidationError: this installation lacks what the extractor cannot do without, with these parameters."""
+    ready = Readiness(services.settings)
+    for need in sorted(described.needs):
+        if reason := ready.lacking(need):
+            raise ValidationError.at((*_WHERE, "parameters"), reason, "unavailable")
 
 
 def check_parameters(extractor: Extractor, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,13 +104,6 @@ def check_parameters(extractor: Extractor, given: Mapping[str, Any]) -> dict[str
         ]
         raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error
     return model.model_dump(mode="json")
-
-
-def _joined(buckets: Sequence[Record]) -> dict[str, Any]:
-    schema: dict[str, Any] = {}
-    for bucket in buckets:
-        schema |= bucket.body.get("bucket_schema", {}).get("properties", {})
-    return schema
 
 
 def _inputs(extractor: Extractor, raw: Any, schema: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -126,7 +132,7 @@ def _misfits(extractor: Extractor, name: str, paths: Sequence[str], schema: Mapp
         if path.split(".")[0] not in (*schema, "metadata"):
             close = difflib.get_close_matches(path, list(schema), 1)
             hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(schema)}"
-            yield FieldError(where, f"'{path}' is not a field of the source bucket{hint}")
+            yield FieldError(where, f"'{path}' is not a field of the source{hint}")
 
 
 def _guess(extractor: Extractor, schema: Mapping[str, Any]) -> dict[str, list[str]]:

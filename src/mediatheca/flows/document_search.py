@@ -33,7 +33,8 @@ def search_documents(
     found: dict[str, list[Hit]] = defaultdict(list)
     for collection in collections:
         services.indexer.catch_up(scope, collection.id)
-        dense = (index for index in stored_vectors(collection.body) if index.model and not index.sparse)
+        made = (index for index in stored_vectors(collection.body) if index.model)
+        dense = (index for index in made if not (index.sparse or index.multi))
         index = next((index for index in dense if "text" in index.modalities), None)
         if index is None:
             lexical = services.indexer.index.query(collection.id, TextQuery(text, limit, filter=filter))

@@ -34,9 +34,13 @@ log = structlog.get_logger()
 
 def index_spec(collection_id: str, body: dict[str, Any]) -> IndexSpec:
     """The index a collection's stored body describes."""
-    return IndexSpec(
-        collection_id, stored_vectors(body), dict(body.get("indexed_fields", {})), dict(body.get("languages", {}))
-    )
+    fields, languages = dict(body.get("indexed_fields", {})), dict(body.get("languages", {}))
+    return IndexSpec(collection_id, all_vectors(body), fields, languages)
+
+
+def all_vectors(body: dict[str, Any]) -> tuple[VectorIndex, ...]:
+    """The vector indexes that are searched, and those beside them that a change of model builds or keeps."""
+    return (*stored_vectors(body), *stored_vectors({"vector_indexes": body.get("side_indexes", [])}))
 
 
 def stored_vectors(body: dict[str, Any]) -> tuple[VectorIndex, ...]:
@@ -155,8 +159,20 @@ class Indexer:
         """What the index of a collection holds."""
         return self._known(collection_id).spec
 
+    def refresh(self, scope: Scope, collection_id: str) -> None:
+        """Read anew what the index of a collection holds: its vector indexes may change (`side_indexes`)."""
+        table = self._table(scope, collection_id)
+        with self._db.read(scope) as tx:
+            spec = index_spec(collection_id, tx.get("collection", collection_id).body)
+        with table.lock:
+            table.spec = spec
+            if table.ready:  # else it is made with this when it is opened
+                self.index.ensure(spec)
+
     def vector_index(self, collection_id: str, name: str) -> VectorIndex:
         """A vector index of a collection by name."""
+        if all(index.name != name for index in self.spec(collection_id).vectors):
+            self.refresh(self._known(collection_id).scope, collection_id)
         found = [index for index in self.spec(collection_id).vectors if index.name == name]
         if not found:
             raise NotFoundError("vector index", name)
@@ -294,7 +310,7 @@ class Indexer:
         """Apply what was written up to `target`, a page at a time; False when the server closed in between."""
         collection_id = table.spec.collection_id
         for page in self.documents.changes(collection_id, table.applied, target):
-            self._apply_page(collection_id, page, dead)
+            self._apply_page(table, page, dead)
             table.applied = max(table.applied, page[-1].write_seq - 1)
             table.version += 1
             table.dirty = True
@@ -306,7 +322,9 @@ class Indexer:
         table.measured = False
         return True
 
-    def _apply_page(self, collection_id: str, page: list[Document], dead: Tombstones) -> None:
+    def _apply_page(self, table: IndexState, page: list[Document], dead: Tombstones) -> None:
+        collection_id = table.collection_id
+        self._meet_vectors(table, page)
         gone = [document.document_id for document in page if document.deleted or dead.cover(document)]
         if gone:
             self.index.delete(collection_id, gone)
@@ -315,3 +333,14 @@ class Indexer:
         fresh = [document for document in alive if vectors_since(document) == document.write_seq]
         self.index.upsert(collection_id, [*fresh, *(self.index.patch(collection_id, kept) if kept else ())])
         self.on_change(collection_id, [document.document_id for document in page])
+
+    def _meet_vectors(self, table: IndexState, page: list[Document]) -> None:
+        """Make room for vector indexes that came with a change of model; leave out those that went with it."""
+        written = {name for document in page for name in document.vectors}
+        if written <= {index.name for index in table.spec.vectors}:
+            return
+        self.refresh(table.scope, table.collection_id)
+        self.index.ensure(table.spec)
+        known = {index.name for index in table.spec.vectors}
+        for document in page:
+            document.vectors = {name: vector for name, vector in document.vectors.items() if name in known}

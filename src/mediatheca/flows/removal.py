@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from mediatheca.flows.ingest.graph import below, reads_bucket
 from mediatheca.flows.tables import bury
 from mediatheca.kernel import clock
 from mediatheca.stores.db.tx import ReadTx, Row, Tx
@@ -22,18 +23,9 @@ def cuts(keys: Sequence[str]) -> Iterable[Sequence[str]]:
 
 def fed_by(tx: ReadTx, bucket_id: str) -> list[str]:
     """Ids of the collections that may hold documents of a bucket's objects, directly or through other collections."""
-    sources = {record.id: record.body.get("source") or {} for record in tx.resources("collection")}
-    found = {c for c, source in sources.items() if bucket_id in (source.get("bucket_ids") or [])}
-    while True:
-        more = {c for c, source in sources.items() if found & _upstream(source)} - found
-        if not more:
-            return sorted(found)
-        found |= more
-
-
-def _upstream(source: Mapping[str, Any]) -> set[str]:
-    single = source.get("collection_id")
-    return {*(source.get("collection_ids") or []), *([single] if single else [])}
+    everything = tx.resources("collection")
+    first = [record.id for record in everything if reads_bucket(record, bucket_id)]
+    return sorted({*first, *(record.id for record in below(everything, first, disabled=True))})
 
 
 def delete_objects(tx: Tx, services: Services, bucket_id: str, object_ids: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +64,10 @@ def views(tx: ReadTx, identifiers: Sequence[str] | None) -> list[CollectionView]
 def _seen(record: Record) -> CollectionView:
     body = record.body
     fields, languages = dict(body["indexed_fields"]), dict(body.get("languages", {}))
-    return CollectionView(record.id, record.name, stored_vectors(body), fields, languages)
+    redirected = dict(body.get("index_map") or {})
+    given = json.dumps((body.get("feature_extractor") or {}).get("parameters") or {}, sort_keys=True)
+    vectors = tuple(replace(index, parameters=given) for index in stored_vectors(body))
+    return CollectionView(record.id, record.name, vectors, fields, languages, redirected)
 
 
 class RetrieverPlans:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from mediatheca.extractors import Extractor, Item, Source
+from mediatheca.extractors import CUTTING, Extractor, Item, Row, Source
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.outside.readiness import Readiness
 from mediatheca.flows.recall_guard import RecallGuard
 from mediatheca.flows.retrieve import RetrieveEngine
 from mediatheca.flows.services import JobServices
 from mediatheca.flows.word_search import word_search
-from mediatheca.jobs.runner import ItemFailure, LocalRunner
+from mediatheca.jobs.runner import ItemFailure, ItemRows, Runner
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.filter_values import at_path
 from mediatheca.kernel.filters import Filter, document_view
 from mediatheca.kernel.present import as_hit
-from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
-from mediatheca.kernel.uris import parse_feature_uri
+from mediatheca.kernel.search import Cutting, Hit, QueryPiece, TextQuery, VectorQuery
+from mediatheca.kernel.uris import output_name, parse_feature_uri
 from mediatheca.stages import Stage
 from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.documents.base import Scan, Tombstones
@@ -173,34 +174,50 @@ OWN = "blob:"
 
 
 class QueryEmbedder:
-    """The vector of a file in a query: the extractor that filled the index runs on it, in a child process."""
+    """The vector of a file in a query: the extractor that filled the index makes it, in a child process, with the
+    parameters of the collection."""
 
-    def __init__(self, runner: LocalRunner, extractors: Mapping[str, Extractor]) -> None:
+    def __init__(self, runner: Runner, extractors: Mapping[str, Extractor]) -> None:
         self._runner = runner
         self._extractors = extractors
 
     async def __call__(self, data: bytes, index: VectorIndex) -> Vector:
-        return await asyncio.to_thread(self._embed, data, index)
+        return (await asyncio.to_thread(self._embed, data, index))[0].vector
 
-    def _embed(self, data: bytes, index: VectorIndex) -> Vector:
-        uri = parse_feature_uri(index.feature_uri)
+    async def pieces(self, data: bytes, index: VectorIndex, how: Cutting) -> list[QueryPiece]:
+        found = await asyncio.to_thread(self._embed, data, index, how)
+        count = min(how.most, len(found))  # an extractor that is run as it is knows nothing of the limit
+        return [found[number * len(found) // count] for number in range(count)]
+
+    def _embed(self, data: bytes, index: VectorIndex, how: Cutting | None = None) -> list[QueryPiece]:
+        uri, output = parse_feature_uri(index.feature_uri), output_name(index.feature_uri)
         extractor = self._extractors.get(f"{uri.extractor}_{uri.version}")
         if extractor is None:
             raise ValidationError.at("query", f"no installed extractor makes '{index.feature_uri}' from a file")
-        item = Item("query", {next(iter(extractor.inputs)): [Source(data=data, key="query")]})
-        for outcome in self._runner.map(extractor.extractor_id, {}, [item]):
+        item = Item(
+            "query",
+            {next(iter(extractor.inputs)): [Source(data=data, key="query")]},
+            {} if how is None else {CUTTING: how},
+        )
+        parameters = json.loads(index.parameters or "{}")
+        for outcome in self._runner.map(extractor.extractor_id, parameters, [item], query=output):
             if isinstance(outcome, ItemFailure):
                 raise ValidationError.at("query", f"the file cannot be used as a query: {outcome.reason}")
-            for row in outcome.rows:
-                if uri.output in row.vectors:
-                    return row.vectors[uri.output]
+            rows = outcome.rows if isinstance(outcome, ItemRows) else []
+            if found := [_piece(row, output) for row in rows if output in row.vectors]:
+                return found
         raise ValidationError.at("query", f"the file gave no vector for '{index.feature_uri}'")
+
+
+def _piece(row: Row, output: str) -> QueryPiece:
+    start, end = (round(1000 * row.fields.get(name, 0)) for name in ("start_time", "end_time"))
+    return QueryPiece(row.vectors[output], (start, end))
 
 
 def build_engine(
     services: JobServices,
     indexer: Indexer,
-    runner: LocalRunner,
+    runner: Runner,
     secret: bytes,
     stages: Sequence[Stage],
     guard: RecallGuard | None = None,
@@ -211,11 +228,13 @@ def build_engine(
         return services.blobs.sign("GET", key, expires_s=SIGNED_S, content_type=content_type(key))
 
     settings = services.settings
+    files = QueryEmbedder(runner, services.extractors)
     return RetrieveEngine(
         searcher=IndexSearcher(indexer, guard),
         models=services.models,
         fetch=QueryFiles(services.fetcher, services.blobs, settings.fetch_max_mb << 20),
-        decode=QueryEmbedder(runner, services.extractors),
+        decode=files,
+        cut=files.pieces,
         sign=sign,
         cursor_key=secret,
         stages=stages,
@@ -224,7 +243,10 @@ def build_engine(
     )
 
 
-_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
+_TYPES = {
+    ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".gif": "image/gif",
+    ".mp4": "video/mp4",
+}  # fmt: skip
 
 
 def content_type(key: str) -> str:

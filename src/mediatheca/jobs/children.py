@@ -24,6 +24,13 @@ _KEPT = frozenset({
     "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV", "MAGICK_HOME", "HF_HOME", "HF_ENDPOINT",
 })  # fmt: skip
 _KEPT_PREFIXES = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "NUMBA_", "KMP_", "ORT_", "CUDA_", "NVIDIA_", "PYTHON", "XDG_")
+_ALWAYS = {
+    "MALLOC_ARENA_MAX": "2",
+    "TOKENIZERS_PARALLELISM": "false",
+    # ONNX Runtime would report what models it runs to its maker.
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 _GIVEN = "PLUGIN_"
 """What an operator gives to plug-ins, keys too."""
 _SECRET = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
@@ -41,7 +48,7 @@ def environment(threads: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if _needed(name)}
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     bounds = dict.fromkeys(_THREADS, str(threads))
-    return {**kept, **bounds, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false"}
+    return {**kept, **bounds, **_ALWAYS, "PYTHONPATH": path}
 
 
 def ending(code: int | None) -> str:

@@ -37,6 +37,9 @@ class VectorIndex:
     """What a query against this index may be: text, image, …"""
     sparse: bool = False
     """Vectors of (index, weight) pairs, compared by dot product; `dimensions` is 0, and `metric` is dot."""
+    parameters: str = field(default="", compare=False)
+    """Of the extractor that fills it in a collection that is searched, as JSON: the file of a query goes the same way.
+    Not recorded with the index."""
 
 
 @dataclass(slots=True)

@@ -42,6 +42,8 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("upload", "an upload", "created canceled"),
     ("storage_connection", "a connection", "created updated deleted"),
     ("collection", "a collection", "created updated deleted"),
+    ("plugin", "an uploaded plug-in", "created deleted"),
+    ("model", "an uploaded model", "created deleted"),
     ("document", "a document", "created updated deleted"),
     ("batch", "a batch", "created canceled deleted"),
     ("annotation", "an annotation", "created updated deleted"),
@@ -79,6 +81,15 @@ def _event(name: str, operation: Operation, summary: str, *also_as: str, public:
     return EventType(name, name.split(".", 1)[0], operation, summary, also_as, public)
 
 
+def _migration_events() -> Iterator[EventType]:
+    """Of collections that go over to another model: what was asked, and where it ended."""
+    for verb in ("build", "switch", "rollback", "finish", "cancel"):
+        yield _event(f"migration.{verb}", "other", f"{verb} was asked of a migration")
+    for status in ("pending", "ready", "switched", "completed", "cancelled"):
+        yield _event(f"migration.{status}", "update", f"a migration is {status}")
+    yield _event("migration.failed", "update", "a step of a migration has failed", "resource.execution_failed")
+
+
 _EVENTS = (
     *_rows(_ROWS, public=True),
     *_rows(_PRIVATE, public=False),
@@ -95,11 +106,20 @@ _EVENTS = (
     _event("collection.documents.batch_completed", "other", "all documents of a batch are searchable"),
     _event("documents.updated.batch", "update", "many documents were changed; they are named", "document.updated"),
     _event("documents.deleted.batch", "delete", "many documents were deleted; they are named", "document.deleted"),
+    _event("collection.reembed", "other", "text vectors of a collection are made anew"),
+    _event("collection.schema_synced", "update", "fields that documents have were added to a collection's schema"),
+    *_migration_events(),
+    _event("plugin.deployed", "update", "an uploaded plug-in can be used"),
+    _event("plugin.failed", "update", "an uploaded plug-in could not be deployed", "resource.execution_failed"),
+    _event("plugin.enabled", "insert", "a plug-in of the organization was switched on in a namespace"),
+    _event("plugin.undeployed", "update", "an uploaded plug-in cannot be used any more"),
+    _event("model.deployed", "update", "an uploaded model can be used"),
     _event("batch.queued", "update", "a batch was submitted"),
     _event("batch.processing", "update", "a batch is being processed"),
     _event("batch.completed", "update", "a batch has ended", "collection.documents.batch_completed"),
     _event("batch.failed", "update", "a batch has failed", "resource.execution_failed"),
     _event("batch.reset", "update", "a batch may be run again"),
+    _event("batch.tier_canceled", "update", "a tier of a batch was stopped"),
     _event("batch.documents_deleted", "delete", "the documents of a batch were deleted"),
     _event("retriever.published", "update", "a retriever was published"),
     _event("retriever.unpublished", "update", "a retriever is no longer published"),
@@ -123,8 +143,7 @@ _EVENTS = (
     _event("cluster.execution.failed", "other", "a cluster run has failed"),
     _event("trigger.paused", "update", "a trigger was paused"),
     _event("trigger.resumed", "update", "a trigger was resumed"),
-    _event("trigger.disabled", "update", "a trigger was switched off: its action failed again and again"),
-    _event("trigger.disabled", "update", "a trigger was switched off because it cannot run"),
+    _event("trigger.disabled", "update", "a trigger was switched off: it cannot run, or failed again and again"),
     _event("trigger.fired", "other", "a trigger began its action"),
     _event("trigger.execution.completed", "other", "the action of a trigger has ended"),
     _event("trigger.execution.failed", "other", "the action of a trigger has failed"),

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from mediatheca.kernel.documents import Vector
+from mediatheca.kernel.face_alignment import Landmarks
+
+M = TypeVar("M")
+Picture: TypeAlias = npt.NDArray[np.uint8]
+"""RGB, shape (height, width, 3), orientation applied."""
+Samples: TypeAlias = npt.NDArray[np.float32]
+"""Mono sound, shape (n,), from -1 to 1."""
+SPEECH_RATE = 16_000
+"""Samples a second of what speech models are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +34,9 @@ class ModelInfo:
     dimensions: int
     metric: str = "cosine"
     modalities: tuple[str, ...] = ("text",)
-    """What a query may be made of: `text`, `image`; `rerank` for a model that scores texts against a query."""
+    """What a query may be made of: `text`, `image`, `audio`. Of models that embed no query what they do instead:
+    `rerank`, `speech`, `vad`, `ocr`, `face`, `labels`, `language_id`; of vectors by token or page also `tokens`,
+    `pages`."""
     source: str = "bundled"
     """`local` | `hub` | `remote` | `bundled` | `plugin`."""
     note: str = ""
@@ -85,10 +96,8 @@ class ImageEmbedder(Protocol):
     info: ModelInfo
     inline: bool
 
-    def embed_images(
-        self, images: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str | None]
-    ) -> npt.NDArray[np.float32]:
-        """`images`: RGB, shape (height, width, 3), orientation applied. `captions`: text of the object, where any."""
+    def embed_images(self, images: Sequence[Picture], captions: Sequence[str | None]) -> npt.NDArray[np.float32]:
+        """`captions`: text of the object, where any."""
 
 
 @runtime_checkable
@@ -101,6 +110,167 @@ class Reranker(Protocol):
         """Logits, shape (n,): higher is more relevant; `1 / (1 + exp(-x))` is a probability."""
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that was spoken. Times in seconds from the start of the samples."""
+
+    start: float
+    end: float
+    text: str
+    confidence: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said in a recording; without speech it has no words."""
+
+    words: tuple[Word, ...]
+    language: str
+    """ISO 639-1, empty without speech."""
+    language_confidence: float
+    duration: float
+    """Of the recording, seconds."""
+
+
+@runtime_checkable
+class SpeechRecognizer(Protocol):
+    """Writes down what is said."""
+
+    info: ModelInfo
+
+    def transcribe(self, samples: Samples, *, language: str | None = None) -> Transcript:
+        """`samples`: a whole recording at `SPEECH_RATE`; silence is skipped. `language`: None detects it, once."""
+
+
+@runtime_checkable
+class SpeechDetector(Protocol):
+    """Tells speech from everything else."""
+
+    info: ModelInfo
+
+    def speech(self, samples: Samples) -> list[tuple[float, float]]:
+        """Start and end of every stretch of speech, seconds, in order. `samples` at `SPEECH_RATE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """A line of text in a picture."""
+
+    text: str
+    box: tuple[tuple[float, float], ...]
+    """Its four corners in pixels, clockwise from the top left of the writing."""
+    confidence: float
+    """0 to 1."""
+
+
+@runtime_checkable
+class TextReader(Protocol):
+    """Reads text in pictures (OCR)."""
+
+    info: ModelInfo
+
+    def read(self, picture: Picture) -> list[TextLine]:
+        """The lines in reading order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face that was found; everything in pixels of the picture."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom."""
+    score: float
+    landmarks: tuple[tuple[float, float], ...]
+    """Five points; `FaceModel.landmarks` says which."""
+
+
+@runtime_checkable
+class FaceModel(Protocol):
+    """Finds faces, and makes a vector of each."""
+
+    info: ModelInfo
+    landmarks: Landmarks
+    """Which five points its faces have."""
+    detector: str
+    """Name of what finds them."""
+
+    def detect(self, picture: Picture, *, threshold: float, min_size: int) -> list[Face]:
+        """Faces with at least this score whose shorter side has at least `min_size` pixels, best first."""
+
+    def embed(self, picture: Picture, faces: Sequence[Face]) -> npt.NDArray[np.float32]:
+        """Shape (n, dimensions), unit length."""
+
+
+@runtime_checkable
+class AudioEmbedder(Protocol):
+    """Vectors of stretches of sound, unit length for cosine models."""
+
+    info: ModelInfo
+    sample_rate: int
+
+    def embed_audio(self, samples: Samples, windows: Sequence[tuple[float, float]]) -> npt.NDArray[np.float32]:
+        """Shape (n, dimensions): one for each window (start, end in seconds). `samples` at `sample_rate`."""
+
+
+@runtime_checkable
+class TokenEmbedder(Protocol):
+    """A vector for every token of a text (late interaction)."""
+
+    info: ModelInfo
+
+    def embed_tokens(self, texts: Sequence[str], *, query: bool) -> list[Vector]:
+        """Shape (tokens, dimensions) for each text, each row of unit length."""
+
+
+@runtime_checkable
+class PageEmbedder(Protocol):
+    """A vector for every patch of a page's picture, compared with those of a `TokenEmbedder` of the same model."""
+
+    info: ModelInfo
+
+    def embed_pages(self, pictures: Sequence[Picture]) -> list[Vector]:
+        """Shape (patches, dimensions) for each picture, each row of unit length."""
+
+
+@runtime_checkable
+class Labeller(Protocol):
+    """Says which labels fit a text."""
+
+    info: ModelInfo
+
+    def label(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """Label → probability, for each text."""
+
+
+@runtime_checkable
+class LanguageIdentifier(Protocol):
+    """Tells the language of a text."""
+
+    info: ModelInfo
+
+    def identify(self, text: str) -> tuple[str, float]:
+        """ISO 639-1 code and probability; ("", 0.0) for a text in none."""
+
+
+ROLES: dict[object, str] = {
+    TextEmbedder: "embed text",
+    ImageEmbedder: "embed images",
+    SparseEmbedder: "make sparse vectors",
+    Reranker: "rerank texts",
+    SpeechRecognizer: "recognise speech",
+    SpeechDetector: "detect speech",
+    TextReader: "read text in pictures",
+    FaceModel: "find and embed faces",
+    AudioEmbedder: "embed sound",
+    TokenEmbedder: "embed the tokens of a text",
+    PageEmbedder: "embed pictures of pages",
+    Labeller: "label texts",
+    LanguageIdentifier: "identify languages",
+}
+"""What a model of each kind does, for messages."""
+
+
 class Models(Protocol):
     """The models of this installation."""
 
@@ -111,8 +281,17 @@ class Models(Protocol):
             UnavailableError: none do; the message says how to get some.
         """
 
+    def load(self, name: str, kind: Callable[..., M]) -> M:
+        """The model of a name as one of the kinds above (`models.load(name, SpeechRecognizer)`); loaded once per
+        process and kept.
+
+        Raises:
+            UnavailableError: no weights answer, or they cannot be loaded.
+            ValidationError: the model is of another kind.
+        """
+
     def text(self, name: str) -> TextEmbedder:
-        """Loaded once per process and kept."""
+        """`load` as what embeds text; the others alike."""
 
     def image(self, name: str) -> ImageEmbedder: ...
 

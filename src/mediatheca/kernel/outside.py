@@ -154,6 +154,16 @@ class HttpAnswer:
     final_url: str
 
 
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """A page to be read after its scripts ran, at an address that somebody else named."""
+
+    url: str
+    timeout_s: float = 30.0
+    max_bytes: int = 10 << 20
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class Http(Protocol):
     """The guarded client: private addresses refused, address pinned, redirects checked again, size and time bounded.
 
@@ -268,6 +278,26 @@ class Pages(Protocol):
         """
 
 
+class Renderer(Protocol):
+    """A browser of this machine, behind the same guard as `Http`."""
+
+    async def render(self, request: RenderRequest) -> HttpAnswer:
+        """The page as its scripts left it: UTF-8 HTML of at most `max_bytes`.
+
+        Raises:
+            UnavailableError: no browser is installed, or it does not start.
+            ValidationError: the URL, where it leads, or a header is refused.
+            BadRequestError: no page in time, or what is there is none.
+        """
+
+
+class NoRenderer:
+    """For executions without a browser."""
+
+    async def render(self, request: RenderRequest) -> HttpAnswer:
+        raise UnavailableError("pages are not rendered in this execution")
+
+
 class NoPages:
     """For executions that read no web pages."""
 
@@ -285,3 +315,4 @@ class Outside:
     code: Code
     web: WebSearch
     pages: Pages = field(default_factory=NoPages)
+    browser: Renderer = field(default_factory=NoRenderer)

@@ -55,6 +55,23 @@ class VectorQuery:
     is needed to answer, and where documents answer in place of the index, they come all the same."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """How the file of a query is cut: at most `most` pieces, evenly over it, each of `seconds` (None: as long as the
+    segments of the collection)."""
+
+    most: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPiece:
+    """A piece of the file of a query."""
+
+    vector: Vector
+    time_ms: Span
+
+
 def query_chunk(number: int, score: float, *, text: Span | None = None, time_ms: Span | None = None) -> dict[str, Any]:
     """One piece of a query that found a document, as `query_chunks` lists them, the best first.
 

@@ -1,8 +1,9 @@
 """Model providers: one file each, one `Provider` value each. This docstring is the contract.
 
 A provider knows which weights can answer to a logical model name. `find` looks without loading; `load` builds the
-embedder. `mediatheca.providers` is scanned, then the entry-point group `mediatheca.providers`; the lowest `priority`
-that finds a name wins: 10 local directory, 20 hub, 30 remote endpoint, 90 bundled default.
+model, which is of one of the kinds of `mediatheca.kernel.models` (or of several: one that embeds text and pictures).
+`mediatheca.providers` is scanned, then the entry-point group `mediatheca.providers`; the lowest `priority` that finds a
+name wins: 10 local directory, 20 hub, 30 remote endpoint, 90 bundled default.
 """
 
 from __future__ import annotations
@@ -12,10 +13,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, SparseEmbedder, TextEmbedder
+from mediatheca.kernel.models import (
+    AudioEmbedder,
+    FaceModel,
+    ImageEmbedder,
+    Labeller,
+    LanguageIdentifier,
+    ModelInfo,
+    PageEmbedder,
+    Reranker,
+    SparseEmbedder,
+    SpeechDetector,
+    SpeechRecognizer,
+    TextEmbedder,
+    TextReader,
+    TokenEmbedder,
+)
 
 ENTRY_POINTS = "mediatheca.providers"
-Model: TypeAlias = TextEmbedder | ImageEmbedder | Reranker | SparseEmbedder
+Embedder: TypeAlias = TextEmbedder | ImageEmbedder | SparseEmbedder | AudioEmbedder | TokenEmbedder | PageEmbedder
+Reader: TypeAlias = Reranker | SpeechRecognizer | SpeechDetector | TextReader | FaceModel
+Model: TypeAlias = Embedder | Reader | Labeller | LanguageIdentifier
 
 
 @dataclass(frozen=True, slots=True)

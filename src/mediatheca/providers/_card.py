@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -67,11 +67,69 @@ class RerankCard(_Strict):
     pad_id: int = 0
 
 
+class TokenCard(TextCard):
+    """A text model whose output holds a vector for every token (ColBERT), and what stands around the tokens."""
+
+    query_marker: int | None = None
+    """Number of the token that is put behind the first one of a query; `passage_marker`: of a passage."""
+    passage_marker: int | None = None
+    query_tokens: int = Field(0, ge=0, le=512)
+    """Queries are filled up to so many tokens with `mask_id`; their vectors count like those of words."""
+    mask_id: int = Field(0, ge=0)
+    skip_punctuation: bool = False
+    """Passages have no vectors for punctuation marks."""
+
+
+class LabelCard(_Strict):
+    """How a classifier of texts is fed and read."""
+
+    model: str = "model.onnx"
+    tokenizer: str = "tokenizer.json"
+    output: str = ""
+    """Name of the graph output; empty: `logits`, else the first. One number for each label."""
+    names: tuple[str, ...] = Field(min_length=2, max_length=1000)
+    """Of the labels, in the order of the output; shares of equal names are added up."""
+    independent: bool = False
+    """Several labels may hold at once: each has a probability of its own."""
+    max_tokens: int = Field(512, ge=1, le=32768)
+
+
+class FaceCard(_Strict):
+    """A detector that gives boxes and five landmarks (eyes, nose, corners of the mouth), and a recogniser."""
+
+    detector: str = "detector.onnx"
+    family: Literal["scrfd", "yunet"] = "scrfd"
+    """How the detector's outputs are to be read."""
+    size: int = Field(640, ge=64, le=2048)
+    """Side of the square that pictures are fitted into; a multiple of 32."""
+    recogniser: str = "recogniser.onnx"
+    side: int = Field(112, ge=32, le=512)
+    """Of the aligned face."""
+    mean: float = 127.5
+    std: float = Field(127.5, gt=0)
+    """Of the recogniser's input, in 0…255."""
+    bgr: bool = False
+    """The recogniser was trained on pictures with blue first."""
+
+
+class SpeechCard(_Strict):
+    """Files of a Whisper model in CTranslate2's format, besides `model.bin` and `config.json`."""
+
+    tokenizer: str = "tokenizer.json"
+    vocabulary: str = "vocabulary.json"
+
+
+Part: TypeAlias = TextCard | ImageCard | RerankCard | LabelCard | FaceCard | SpeechCard
+
+
 class Card(_Strict):
     """`mediatheca.json` of a model folder. An image model may have a text tower, then text can query pictures."""
 
-    kind: Literal["text", "image", "reranker", "sparse"]
-    """`sparse`: a text model with a weight for every term of its vocabulary (SPLADE)."""
+    kind: Literal["text", "image", "reranker", "sparse", "tokens", "pages", "labels", "face", "speech"]
+    """`sparse`: a text model with a weight for every term of its vocabulary (SPLADE). `tokens`: one with a vector for
+    every token (ColBERT). `pages`: an image model with a vector for every patch, beside a `tokens` part for queries
+    (ColPali, ColQwen). `labels`: a classifier of texts. `face`: a detector and a recogniser. `speech`: Whisper
+    in CTranslate2's format."""
     dimensions: int = Field(ge=0, le=65536)
     """Of the vectors; a reranker gives one number; 0 for a sparse model, which has none."""
     metric: Literal["cosine", "dot", "euclid"] = "cosine"
@@ -82,6 +140,11 @@ class Card(_Strict):
     text: TextCard | None = None
     image: ImageCard | None = None
     reranker: RerankCard | None = None
+    tokens: TokenCard | None = None
+    pages: ImageCard | None = None
+    labels: LabelCard | None = None
+    face: FaceCard | None = None
+    speech: SpeechCard | None = None
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Card:
@@ -91,27 +154,51 @@ class Card(_Strict):
 
     def files(self) -> list[str]:
         """Every file the card names, relative to the folder, weights first."""
-        names = [self.image.model] if self.image else []
-        names += [self.text.model, self.text.tokenizer] if self.text else []
-        names += [self.reranker.model, self.reranker.tokenizer] if self.reranker else []
-        return names
+        parts: tuple[Part | None, ...]
+        parts = (self.image, self.text, self.reranker, self.pages, self.tokens, self.labels, self.face, self.speech)
+        return [name for part in parts if part is not None for name in _files(part)]
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        if self.kind == "pages" and self.tokens is None:
+            return ("image", "pages")
+        if self.kind in _MODALITIES:
+            return _MODALITIES[self.kind]
         towers: tuple[tuple[str, object | None], ...]
         towers = (("text", self.text), ("image", self.image), ("rerank", self.reranker))
         return tuple(name for name, tower in towers if tower is not None)
+
+
+_MODALITIES: dict[str, tuple[str, ...]] = {
+    "tokens": ("text", "tokens"),
+    "pages": ("text", "image", "pages"),
+    "labels": ("labels",),
+    "face": ("face",),
+    "speech": ("speech",),
+}
+"""Of kinds whose parts do not say it."""
+
+
+def _files(part: Part) -> list[str]:
+    if isinstance(part, FaceCard):
+        return [part.detector, part.recogniser]
+    if isinstance(part, SpeechCard):
+        return ["model.bin", "config.json", part.tokenizer, part.vocabulary]
+    return [part.model] if isinstance(part, ImageCard) else [part.model, part.tokenizer]
 
 
 def weights_hash(card: Card, hashes: Mapping[str, str]) -> str:
     """The hash of everything that decides the vectors: files (name → sha256), the card, the code's version."""
     # A part that came later and is not there must not change the hash of older folders.
     absent: dict[str, Any] = {"weights_name": True, "note": True}
-    absent |= {"reranker": True} if card.reranker is None else {}
+    absent |= {name: True for name in _LATER if getattr(card, name) is None}
     absent |= {"text": {"task_prefixes"}} if card.text is not None and not card.text.task_prefixes else {}
     decides = card.model_dump(exclude=absent, mode="json")
     files = [f"{name} {hashes[name]}" for name in sorted(hashes)]
     return digest(PREPROCESSING, json.dumps(decides, sort_keys=True), *files)
+
+
+_LATER = ("reranker", "tokens", "pages", "labels", "face", "speech")
 
 
 def read_card(folder: Path) -> Card:
@@ -132,7 +219,8 @@ def read_card(folder: Path) -> Card:
     raise UnavailableError(f"the model folder {folder} has neither {CARD} nor config.json; see docs/models.md")
 
 
-_TOWERS = {"text": "text", "image": "image", "reranker": "reranker", "sparse": "text"}
+_TOWERS = {"text": "text", "image": "image", "reranker": "reranker", "sparse": "text", "tokens": "tokens"}
+_TOWERS |= {"pages": "pages", "labels": "labels", "face": "face", "speech": "speech"}
 """Kind of a card → its part that the flat form puts at the root."""
 
 
@@ -152,7 +240,7 @@ def parse_card(raw: Any) -> Card:
     if kind in _TOWERS:
         name = _TOWERS[kind]
         tower = own.get(name)
-        if kind == "reranker":
+        if kind in ("reranker", "labels", "speech"):
             own.setdefault("dimensions", 1)
         own[name] = {**flat, **(tower if isinstance(tower, Mapping) else {})}
     else:

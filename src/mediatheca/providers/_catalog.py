@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import builtins
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import UnavailableError, ValidationError
-from mediatheca.kernel.models import ImageEmbedder, ModelInfo, Reranker, SparseEmbedder, TextEmbedder
+from mediatheca.kernel.models import ROLES, ImageEmbedder, M, ModelInfo, Reranker, SparseEmbedder, TextEmbedder
 from mediatheca.providers import ENTRY_POINTS, Model, ModelSettings, Provider
 from mediatheca.providers._cross_encoder import reranker_key
 from mediatheca.providers._known import HUB, RERANKERS, WIRE_NAMES
+from mediatheca.providers._onnx import report_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +51,28 @@ class ModelCatalog:
         """
         return self._resolve(name)[0]
 
-    def text(self, name: str) -> TextEmbedder:
-        """The text side of a model.
+    def load(self, name: str, kind: Callable[..., M]) -> M:
+        """The model of a name as one kind of `mediatheca.kernel.models`.
 
         Raises:
             UnavailableError: no weights answer, or they cannot be loaded.
-            ValidationError: the model does not embed text.
+            ValidationError: the model is of another kind.
         """
         model = self._load(name)
-        if not isinstance(model, TextEmbedder):
-            raise _embeds_other(name, "text", model)
-        return model
+        if not isinstance(kind, type):
+            raise TypeError(f"{kind!r} is no kind of model")
+        if not isinstance(model, kind):
+            raise _another_kind(name, kind, model)
+        return cast(M, model)
+
+    def text(self, name: str) -> TextEmbedder:
+        return self.load(name, TextEmbedder)
 
     def image(self, name: str) -> ImageEmbedder:
-        """The image side of a model.
-
-        Raises:
-            UnavailableError: no weights answer, or they cannot be loaded.
-            ValidationError: the model does not embed images.
-        """
-        model = self._load(name)
-        if not isinstance(model, ImageEmbedder):
-            raise _embeds_other(name, "images", model)
-        return model
+        return self.load(name, ImageEmbedder)
 
     def sparse(self, name: str) -> SparseEmbedder:
-        """A sparse text model.
-
-        Raises:
-            UnavailableError: no weights answer, or they cannot be loaded.
-            ValidationError: the model does not make sparse vectors.
-        """
-        model = self._load(name)
-        if not isinstance(model, SparseEmbedder):
-            raise ValidationError.at("embedding_model", f"'{name}' makes dense vectors, not sparse ones")
-        return model
+        return self.load(name, SparseEmbedder)
 
     def reranker(self, name: str) -> Reranker:
         """A cross-encoder, by any spelling of its name: `BAAI__bge_reranker_v2_m3`, `bge-reranker-v2-m3`, …
@@ -165,13 +153,15 @@ class ModelCatalog:
         with lock:  # per name: two models may load at the same time, one never twice
             if name not in self._models:
                 info, provider = self._resolve(name)
+                report_nothing()
                 self._models[name] = provider.load(info, self.settings)
             return self._models[name]
 
 
-def _embeds_other(name: str, wanted: str, model: Model) -> ValidationError:
-    made = "sparse vectors" if model.info.sparse else f"vectors of {model.info.modalities}"
-    return ValidationError.at("embedding_model", f"'{name}' does not embed {wanted}: it makes {made}")
+def _another_kind(name: str, kind: type, model: Model) -> ValidationError:
+    does = [role for known, role in ROLES.items() if isinstance(known, type) and isinstance(model, known)]
+    message = f"'{name}' does not {ROLES.get(kind, kind.__name__)}: it can {' and '.join(does) or 'nothing we know'}"
+    return ValidationError.at("embedding_model", message)
 
 
 def _advice(name: str, settings: ModelSettings) -> str:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.models import ModelInfo
 from mediatheca.providers._card import RerankCard
-from mediatheca.providers._onnx import require, session
+from mediatheca.providers._onnx import session
 from mediatheca.providers._texts import clean
+from mediatheca.providers._towers import read_tokenizer
 
 BATCH = 16
 """Pairs in one run. They are sorted by length first: a batch costs what its longest pair costs."""
@@ -43,14 +44,8 @@ class CrossEncoder:
     """
 
     def __init__(self, info: ModelInfo, folder: Path, card: RerankCard, threads: int) -> None:
-        require("tokenizers", extra="models")
-        from tokenizers import Tokenizer
-
         self.info = info
-        try:
-            self._tokenizer, self._whole = (Tokenizer.from_file(str(folder / card.tokenizer)) for _ in range(2))
-        except Exception as error:  # the library raises bare Exception
-            raise UnavailableError(f"{folder / card.tokenizer} is not a tokenizer: {str(error)[:300]}") from error
+        self._tokenizer, self._whole = (read_tokenizer(folder / card.tokenizer) for _ in range(2))
         self._limit = card.max_tokens
         self._pad = card.pad_id
         # Two, because their settings differ and threads share them.

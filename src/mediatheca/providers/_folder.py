@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,15 @@ from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.models import EmbeddingTask, ModelInfo
 from mediatheca.kernel.sparse import sparse_vector
-from mediatheca.providers import Model
-from mediatheca.providers._card import Card, ImageCard, TextCard, read_card, weights_hash
+from mediatheca.providers import Model, _whisper
+from mediatheca.providers._card import Card, read_card, weights_hash
 from mediatheca.providers._cross_encoder import CrossEncoder
+from mediatheca.providers._face_folder import FolderFaces
 from mediatheca.providers._files import sha256_of
-from mediatheca.providers._onnx import require, session
-from mediatheca.providers._texts import clean, task_of, task_prefix, unit
+from mediatheca.providers._labels import FolderLabels
+from mediatheca.providers._late import FolderPages, FolderPagesTokens, FolderTokens
+from mediatheca.providers._texts import task_of, unit
+from mediatheca.providers._towers import ImageTower, TextTower
 
 Float = npt.NDArray[np.float32]
 
@@ -68,101 +70,6 @@ def weight_files(folder: Path, card: Card) -> dict[str, Path]:
     return found
 
 
-class _TextTower:
-    """Tokenizer and session of a text model; one text per run, so that a text has one vector whatever its company."""
-
-    def __init__(self, folder: Path, card: TextCard, threads: int) -> None:
-        require("tokenizers", extra="models")
-        from tokenizers import Tokenizer
-
-        self._card = card
-        try:
-            self._tokenizer = Tokenizer.from_file(str(folder / card.tokenizer))
-        except Exception as error:  # the library raises bare Exception
-            raise UnavailableError(f"{folder / card.tokenizer} is not a tokenizer: {str(error)[:300]}") from error
-        self._tokenizer.enable_truncation(card.max_tokens)
-        if card.padding == "max_tokens":
-            self._tokenizer.enable_padding(length=card.max_tokens, pad_id=card.pad_id)
-        else:
-            self._tokenizer.no_padding()
-        self._session = session(folder / card.model, threads)
-        self._inputs = {item.name: item.type for item in self._session.get_inputs()}
-        self._output = _choose(self._session, card.output, ("sentence_embedding", "text_embeds", "pooler_output"))
-
-    def run(self, text: str, task: EmbeddingTask) -> Float:
-        """The vector of a text."""
-        return self._pool(*self.states(text, task))
-
-    def states(self, text: str, task: EmbeddingTask) -> tuple[Float, npt.NDArray[np.int64]]:
-        """What the model gives for a text, and which of its tokens count."""
-        card = self._card
-        prefix = task_prefix(task, card.query_prefix, card.passage_prefix, card.task_prefixes)
-        encoded = self._tokenizer.encode(prefix + clean(text))
-        mask = np.array([encoded.attention_mask], np.int64)
-        values = {
-            "input_ids": np.array([encoded.ids], np.int64),
-            "attention_mask": mask,
-            "token_type_ids": np.array([encoded.type_ids], np.int64),
-            "position_ids": np.arange(mask.shape[1], dtype=np.int64)[None],
-        }
-        feed = {name: values[name].astype(_number(kind)) for name, kind in self._inputs.items() if name in values}
-        return np.asarray(self._session.run([self._output], feed)[0], np.float32)[0], mask[0]
-
-    def _pool(self, states: Float, mask: npt.NDArray[np.int64]) -> Float:
-        if states.ndim == 1:
-            return states
-        kept: Float = states[mask.astype(bool)]
-        if self._card.pooling == "mean":
-            kept = kept.mean(axis=0, keepdims=True)
-        vector: Float = kept[-1 if self._card.pooling == "last" else 0]
-        return vector
-
-
-class _ImageTower:
-    """Preprocessing and session of an image model."""
-
-    def __init__(self, folder: Path, card: ImageCard, threads: int) -> None:
-        self._card = card
-        self._session = session(folder / card.model, threads)
-        self._input = self._session.get_inputs()[0].name
-        self._output = _choose(self._session, card.output, ("image_embeds", "pooler_output"))
-
-    def run(self, picture: npt.NDArray[np.uint8]) -> Float:
-        feed = {self._input: to_tensor(picture, self._card)}
-        vector: Float = np.asarray(self._session.run([self._output], feed)[0], np.float32)[0]
-        return vector
-
-
-def to_tensor(picture: npt.NDArray[np.uint8], card: ImageCard) -> Float:
-    """RGB (height, width, 3) → (1, 3, size, size), resized and normalised as the card says."""
-    from PIL import Image
-
-    image = Image.fromarray(picture)
-    filter_ = Image.Resampling[card.interpolation.upper()]
-    side, (width, height) = card.size, image.size
-    if card.resize == "squash":
-        image = image.resize((side, side), filter_)
-    else:
-        scale = side / (min if card.resize == "crop" else max)(width, height)
-        width, height = max(round(width * scale), 1), max(round(height * scale), 1)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.resize((width, height), filter_).crop((left, top, left + side, top + side))
-    mean, std = np.array(card.mean, np.float32), np.array(card.std, np.float32)
-    pixels: Float = (np.asarray(image, np.float32) / np.float32(255) - mean) / std
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
-
-
-def _choose(model: Any, wanted: str, usual: Sequence[str]) -> str:
-    names = [item.name for item in model.get_outputs()]
-    if wanted and wanted not in names:
-        raise UnavailableError(f"the model has no output '{wanted}'; it has {names}; correct 'output' in the card")
-    return wanted or next((name for name in usual if name in names), names[0])
-
-
-def _number(kind: str) -> type[np.generic]:
-    return np.int32 if "int32" in kind else np.float32 if "float" in kind else np.int64
-
-
 def _finish(vectors: Sequence[Float], info: ModelInfo, card: Card) -> Float:
     """One array; dimensions are checked, vectors are made unit length where the card says so."""
     if not vectors:
@@ -185,7 +92,7 @@ class FolderSparse:
 
     inline = False
 
-    def __init__(self, info: ModelInfo, tower: _TextTower) -> None:
+    def __init__(self, info: ModelInfo, tower: TextTower) -> None:
         self.info = info
         self._text = tower
 
@@ -211,7 +118,7 @@ class FolderText:
 
     inline = False
 
-    def __init__(self, info: ModelInfo, card: Card, tower: _TextTower) -> None:
+    def __init__(self, info: ModelInfo, card: Card, tower: TextTower) -> None:
         self.info = info
         self._card = card
         self._text = tower
@@ -230,7 +137,7 @@ class FolderImage:
 
     inline = False
 
-    def __init__(self, info: ModelInfo, card: Card, tower: _ImageTower) -> None:
+    def __init__(self, info: ModelInfo, card: Card, tower: ImageTower) -> None:
         self.info = info
         self._card = card
         self._image = tower
@@ -243,7 +150,7 @@ class FolderImage:
 class FolderImageText(FolderImage):
     """An image model whose text tower lets text query pictures (CLIP, SigLIP)."""
 
-    def __init__(self, info: ModelInfo, card: Card, image: _ImageTower, text: _TextTower) -> None:
+    def __init__(self, info: ModelInfo, card: Card, image: ImageTower, text: TextTower) -> None:
         super().__init__(info, card, image)
         self._text = text
 
@@ -256,6 +163,55 @@ class FolderImageText(FolderImage):
         return _finish([self._text.run(text, task) for text in texts], self.info, self._card)
 
 
+def _load_embedder(info: ModelInfo, folder: Path, card: Card, threads: int) -> Model | None:
+    """A model of texts, of pictures, or of both."""
+    text = TextTower(folder, card.text, threads) if card.text else None
+    if card.image is not None:
+        image = ImageTower(folder, card.image, threads)
+        return FolderImageText(info, card, image, text) if text else FolderImage(info, card, image)
+    if text is None:
+        return None
+    return FolderSparse(info, text) if card.kind == "sparse" else FolderText(info, card, text)
+
+
+def _load_reranker(info: ModelInfo, folder: Path, card: Card, threads: int) -> Model | None:
+    return CrossEncoder(info, folder, card.reranker, threads) if card.reranker else None
+
+
+def _load_tokens(info: ModelInfo, folder: Path, card: Card, threads: int) -> Model | None:
+    return FolderTokens(info, folder, card.tokens, threads) if card.tokens else None
+
+
+def _load_pages(info: ModelInfo, folder: Path, card: Card, threads: int) -> Model | None:
+    if card.pages is None:
+        return None
+    pages = FolderPages(info, folder, card.pages, threads)
+    return FolderPagesTokens(pages, FolderTokens(info, folder, card.tokens, threads)) if card.tokens else pages
+
+
+def _load_labels(info: ModelInfo, folder: Path, card: Card, threads: int) -> Model | None:
+    return FolderLabels(info, folder, card.labels, threads) if card.labels else None
+
+
+def _load_faces(info: ModelInfo, folder: Path, card: Card, threads: int) -> Model | None:
+    return FolderFaces(info, folder, card.face, threads) if card.face else None
+
+
+def _load_speech(info: ModelInfo, folder: Path, card: Card, threads: int) -> Model | None:
+    return _whisper.from_folder(info, folder, threads) if card.speech else None
+
+
+_LOADERS: Mapping[str, Callable[[ModelInfo, Path, Card, int], Model | None]] = {
+    "reranker": _load_reranker,
+    "tokens": _load_tokens,
+    "pages": _load_pages,
+    "labels": _load_labels,
+    "face": _load_faces,
+    "speech": _load_speech,
+}
+"""By the kind of the card; of the other kinds it is the embedder."""
+
+
 def load_folder(info: ModelInfo, folder: Path, threads: int) -> Model:
     """The model of a folder.
 
@@ -264,14 +220,7 @@ def load_folder(info: ModelInfo, folder: Path, threads: int) -> Model:
     """
     card = read_card(folder)
     weight_files(folder, card)
-    if card.reranker is not None:
-        return CrossEncoder(info, folder, card.reranker, threads)
-    text = _TextTower(folder, card.text, threads) if card.text else None
-    if card.image is not None:
-        image = _ImageTower(folder, card.image, threads)
-        return FolderImageText(info, card, image, text) if text else FolderImage(info, card, image)
-    if text is None:
-        raise UnavailableError(f"the model folder {folder}: the card names no text, image or reranker model")
-    if card.kind == "sparse":
-        return FolderSparse(info, text)
-    return FolderText(info, card, text)
+    model = _LOADERS.get(card.kind, _load_embedder)(info, folder, card, threads)
+    if model is None:
+        raise UnavailableError(f"the model folder {folder}: the card names no model of its kind, '{card.kind}'")
+    return model

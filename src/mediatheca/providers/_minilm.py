@@ -118,6 +118,7 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._first, self._last = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> npt.NDArray[np.float32]:
         """Unit vectors, shape (n, 384). The model has no query prefix."""
@@ -125,9 +126,18 @@ class MiniLM:
             return np.empty((0, DIMENSIONS), np.float32)
         return unit(np.stack([self._pooled(text) for text in texts]))
 
-    def _pooled(self, text: str) -> npt.NDArray[np.float32]:
-        ids = np.array([self._tokenizer.encode(clean(text)).ids], np.int64)
+    def token_ids(self, text: str) -> list[int]:
+        """Every token of a text, without the two marks of its ends."""
+        encoded = self._tokenizer.encode(clean(text), add_special_tokens=False)
+        return [*encoded.ids, *(number for more in encoded.overflowing for number in more.ids)]
+
+    def states(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The states of at most 254 tokens and of the marks around them, shape (tokens + 2, 384)."""
+        ids = np.array([[self._first, *token_ids, self._last]], np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        states: npt.NDArray[np.float32] = self._session.run(None, feed)[0]
-        pooled: npt.NDArray[np.float32] = states[0].mean(axis=0)
+        states: npt.NDArray[np.float32] = self._session.run(None, feed)[0][0]
+        return states
+
+    def _pooled(self, text: str) -> npt.NDArray[np.float32]:
+        pooled: npt.NDArray[np.float32] = self.states(self.token_ids(text)[: MAX_TOKENS - 2]).mean(axis=0)
         return pooled

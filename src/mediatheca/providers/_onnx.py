@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,11 @@ def package_file(package: str, relative: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def report_nothing() -> None:
+    """Before ONNX Runtime is imported by whomever: official builds report to their maker since 1.29 otherwise."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 def session(path: Path, threads: int) -> InferenceSession:
     """A CPU session with a fixed number of threads that do not spin when idle.
 
@@ -44,6 +50,7 @@ def session(path: Path, threads: int) -> InferenceSession:
         UnavailableError: the runtime is missing, or the file is not a model it can run.
     """
     require("onnxruntime", extra="models")
+    report_nothing()
     import onnxruntime as ort
 
     options = ort.SessionOptions()

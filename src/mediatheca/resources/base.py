@@ -7,7 +7,7 @@ name-or-id lookup, unique names, events and warnings for unknown keys. Storage i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -112,6 +112,8 @@ class Resource:
     created: Callable[[Tx, Record], None] = lambda tx, record: None
     """What must exist with it from the first moment, in the same transaction."""
     level: Literal["organization", "namespace"] = "namespace"
+    prepare: Callable[[Any, Caller], Awaitable[Any]] | None = None
+    """What must be asked of others before the transaction of create begins; gives the spec to go on with."""
 
     @property
     def id_field(self) -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Depends, Response
 from pydantic import AliasChoices, Field, model_validator
 
-from mediatheca.api.deps import Read, Reader, Write, Writer, answer
+from mediatheca.api.deps import Caller, Read, Reader, Write, Writer, answer
+from mediatheca.flows.collection_removal import missing_sources, remove_collection
 from mediatheca.flows.collections import design
-from mediatheca.flows.ingest.backfill import Wanted, trigger_collection
+from mediatheca.flows.ingest.backfill import Wanted, find_units, trigger_collection
+from mediatheca.flows.plugins.scoped import scoped
+from mediatheca.flows.response_shapes import with_schema
 from mediatheca.kernel.analysis import language_of
 from mediatheca.kernel.errors import ConflictError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.ids import check_name
+from mediatheca.kernel.json_schema import check_schema
 from mediatheca.resources._applications import (
     LISTS,
     Applications,
-    applications_view,
     checked_applications,
     label_what_is_there,
 )
@@ -26,27 +30,13 @@ from mediatheca.resources._collection_schedule import (
     ScheduleSpec,
     checked_schedule,
     drop_schedule,
-    schedules_of,
     set_schedule,
 )
-from mediatheca.resources.base import Context, Resource, Spec, merge
-from mediatheca.stores.db.tx import ReadTx, Record, Tx
-
-
-class Source(Spec):
-    """Where a collection reads from."""
-
-    type: str = "bucket"
-    bucket_ids: list[str] = Field(min_length=1)
-    source_filters: dict[str, Any] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_bucket(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("bucket_id"), str) and "bucket_ids" not in data:
-            data = {**data, "bucket_ids": [data["bucket_id"]]}
-            del data["bucket_id"]
-        return data
+from mediatheca.resources._collection_source import Source, resolve_source
+from mediatheca.resources._collection_view import feature_views, present
+from mediatheca.resources._reembed import ReembedSpec, reembed
+from mediatheca.resources.base import Context, Resource, Spec, is_true, merge
+from mediatheca.stores.db.tx import Record, Tx
 
 
 class ExtractorConfig(Spec):
@@ -77,6 +67,9 @@ def _single_extractor(data: Any) -> Any:
     return {**data, "feature_extractor": several[0]}
 
 
+SchemaValidation: TypeAlias = Literal["off", "warn", "strict"]
+
+
 class CollectionSpec(Applications):
     """The body of create."""
 
@@ -88,6 +81,8 @@ class CollectionSpec(Applications):
     metadata: dict[str, Any] = Field(default_factory=dict)
     schedule: ScheduleSpec | None = None
     embedding_task: str | None = None
+    document_schema: dict[str, Any] | None = Field(None, description="JSON Schema that documents should fit.")
+    schema_validation: SchemaValidation = "off"
     language: str | None = Field(None, description="Of the text fields: words are searched by stem; none: as they are.")
     field_languages: dict[str, str] = Field(default_factory=dict, description="Of single text fields.")
 
@@ -102,6 +97,9 @@ class CollectionPatch(Applications):
     enabled: bool | None = None
     metadata: dict[str, Any] | None = None
     schedule: ScheduleSpec | None = None
+    source_filters: dict[str, Any] | None = Field(None, description="Of the source; what was processed stays.")
+    document_schema: dict[str, Any] | None = None
+    schema_validation: SchemaValidation | None = None
 
 
 class CloneSpec(Applications):
@@ -121,9 +119,30 @@ class TriggerSpec(Spec):
     """Which objects to process; empty: all of the sources."""
 
     include_buckets: list[str] | None = None
+    include_collections: list[str] | None = None
     object_ids: list[str] | None = None
     source_filters: dict[str, Any] | None = None
     dedup_strategy: str | None = Field(None, pattern="^(skip|replace|force)$")
+    reembed: ReembedSpec | None = None
+
+
+async def prepare(spec: CollectionSpec, caller: Caller) -> CollectionSpec:
+    """A `response_shape` in words gets its schema from a language model."""
+    return spec.model_copy(update={"feature_extractor": await _with_schema(spec.feature_extractor, caller)})
+
+
+async def _with_schema(config: ExtractorConfig, caller: Caller) -> ExtractorConfig:
+    parameters = await with_schema(caller.services, caller.scope, config.model_dump())
+    return config if parameters is None else config.model_copy(update={"parameters": parameters})
+
+
+async def _prepared_clone(spec: CloneSpec, caller: Writer) -> CloneSpec:
+    if spec.feature_extractor is None:
+        return spec
+    return spec.model_copy(update={"feature_extractor": await _with_schema(spec.feature_extractor, caller)})
+
+
+PreparedClone = Annotated[CloneSpec, Depends(_prepared_clone)]
 
 
 def create(tx: Tx, spec: CollectionSpec, context: Context) -> tuple[str, dict[str, Any]]:
@@ -132,19 +151,17 @@ def create(tx: Tx, spec: CollectionSpec, context: Context) -> tuple[str, dict[st
 
 def _body(tx: Tx, spec: CollectionSpec, context: Context) -> dict[str, Any]:
     check_name("collection_name", spec.collection_name, "col", low=3)
-    if spec.source.type != "bucket":
-        raise ValidationError.at("source.type", f"must be 'bucket', got '{spec.source.type}'", "enum")
-    buckets = [tx.get("bucket", ident) for ident in spec.source.bucket_ids]
-    parse_filter(spec.source.source_filters, path="source.source_filters")
-    designed = design(context.services, buckets, spec.feature_extractor.model_dump())
+    source = resolve_source(tx, spec.source)
+    if spec.document_schema is not None:
+        check_schema(spec.document_schema, "document_schema")
+    designed = design(scoped(context.services, tx.scope), source.schemas, spec.feature_extractor.model_dump())
     return {
         "description": spec.description,
-        "source": {
-            "type": "bucket",
-            "bucket_ids": [bucket.id for bucket in buckets],
-            "source_filters": spec.source.source_filters,
-        },
-        "source_bucket_schemas": {bucket.id: bucket.body["bucket_schema"] for bucket in buckets},
+        "source": source.stored,
+        "source_bucket_schemas": source.bucket_schemas,
+        "warnings": source.warnings,
+        "document_schema": spec.document_schema,
+        "schema_validation": spec.schema_validation,
         "enabled": spec.enabled,
         "metadata": spec.metadata,
         "embedding_task": spec.embedding_task,
@@ -189,99 +206,48 @@ def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> 
     kept = {listed: record.body[listed] for listed in LISTS if listed in record.body}  # null leaves a list alone
     sent = checked_applications(tx, patch, own=record.id)
     label_what_is_there(tx, context.services, record, sent.get("taxonomy_applications", ()))
-    return name, {**body, **kept, **sent}
+    body.pop("source_filters", None)
+    return name, {**body, **kept, **sent, **_changed_input(tx, record, patch)}
+
+
+def _changed_input(tx: Tx, record: Record, patch: CollectionPatch) -> dict[str, Any]:
+    """What else follows from a patch; `source_filters` stand in the source."""
+    found: dict[str, Any] = {"source": record.body["source"]}
+    if "source_filters" in patch.model_fields_set:
+        parse_filter(patch.source_filters, path="source_filters")
+        found["source"] = {**record.body["source"], "source_filters": patch.source_filters}
+    if patch.document_schema is not None:
+        check_schema(patch.document_schema, "document_schema")
+    if patch.schema_validation is None:
+        found["schema_validation"] = record.body.get("schema_validation") or "off"
+    if patch.enabled:
+        gone = missing_sources(tx, record)
+        if gone:
+            raise ConflictError(f"collection '{record.id}' reads from {', '.join(gone)}, which was deleted; clone it")
+        found["disabled_reason"] = None
+    return found
 
 
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
-    """Documents, index and open work go with it; the files are removed by a durable job."""
-    where = {"collection_id": record.id}
-    tx.update("chunks", {**where, "status": ["PENDING", "PROCESSING"]}, {"status": "CANCELED"})
-    for table in ("document_tables", "tombstones", "derivations", "failures"):
-        tx.delete(table, where)
-    drop_schedule(tx, record.id)
-    tx.enqueue("collection.drop", where, group=record.id)
-    return {"collection_id": record.id}
-
-
-def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dict[str, Any]]:
-    ids = [record.id for record in records]
-    counted = tx.sums("derivations", {"collection_id": ids}, ("documents",), by=("collection_id",)) if ids else []
-    counts = {row["collection_id"]: int(row["documents"]) for row in counted}
-    schedules = schedules_of(tx, ids)
-    return [
-        {**_view(record, _count(record, counts, context), context), **schedules.get(record.id, {})}
-        for record in records
-    ]
-
-
-def _count(record: Record, derived: Mapping[str, int], context: Context) -> int:
-    """Documents, directly written ones included, when the index knows; else those derived from objects."""
-    indexer = context.services.indexer
-    return indexer.index.count(record.id) if indexer.ready(record.id) else derived.get(record.id, 0)
-
-
-def _view(record: Record, documents: int, context: Context) -> dict[str, Any]:
-    body = record.body
-    extractor = {key: value for key, value in body["feature_extractor"].items() if key != "inputs"}
-    extractor["params"] = extractor["parameters"]
-    source = {key: value for key, value in body["source"].items() if value}
-    schemas = {"input_schema": body["input_schema"], "output_schema": body["output_schema"]}
-    return {
-        "collection_id": record.id,
-        "collection_name": record.name,
-        "description": body["description"],
-        "source": source,
-        "feature_extractor": extractor,
-        **schemas,
-        "source_bucket_schemas": body["source_bucket_schemas"],
-        "source_lineage": [
-            {"source_config": source, "feature_extractor": extractor, "output_schema": body["output_schema"]}
-        ],
-        "vector_indexes": [_index_view(entry) for entry in body["vector_indexes"]],
-        "payload_indexes": [{"field_name": path, "type": kind} for path, kind in body["indexed_fields"].items()],
-        "enabled": body["enabled"],
-        "metadata": body["metadata"],
-        "embedding_task": body["embedding_task"],
-        "field_languages": body.get("languages", {}),
-        "document_count": documents,
-        "vector_count": documents * len(body["vector_indexes"]),
-        "schema_version": record.version,
-        "lifecycle_state": "active",
-        "indexing_status": "quiesced" if context.services.indexer.ready(record.id) else "indexing",
-        **applications_view(body),
-        "created_at": record.created_at,
-        "updated_at": record.updated_at,
-    }
-
-
-def _index_view(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "name": entry["name"],
-        "vector_name": entry["name"],
-        "feature_uri": entry["feature_uri"],
-        "type": "sparse" if entry.get("sparse") else "multi" if entry["multi"] else "single",
-        "model": {"name": entry["model"], "weights": entry["weights"], "dimensions": entry["dimensions"]},
-        "index": {
-            "name": entry["name"],
-            "dimensions": entry["dimensions"],
-            "distance": entry["metric"],
-            "datatype": "float32",
-            "inference_name": entry["model"],
-        },
-    }
+    """`?cascade=true` deletes what is made from it; else that is switched off and says why."""
+    return remove_collection(tx, record, drop_schedule, cascade=is_true(query.get("cascade")))
 
 
 routes = APIRouter(tags=["collections"])
 
 
 @routes.post("/collections/{identifier}/clone", operation_id="clone_collection", response_model=None)
-def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Response:
+def clone(identifier: str, spec: PreparedClone, tx: Write, caller: Writer) -> Response:
     original = tx.get("collection", identifier)
     body = original.body
-    if body["source"]["type"] != "bucket" and spec.source is None:
-        raise ConflictError(f"collection '{original.id}' has no bucket as its source; give the clone one: source")
+    if body["source"]["type"] not in ("bucket", "collection") and spec.source is None:
+        raise ConflictError(
+            f"collection '{original.id}' reads from nothing that can be cloned; give the clone a source"
+        )
     config = {
-        key: value for key, value in body["feature_extractor"].items() if key not in ("inputs", "feature_extractor_id")
+        key: value
+        for key, value in body["feature_extractor"].items()
+        if key not in ("inputs", "weight", "feature_extractor_id")
     }
     merged = CollectionSpec(
         collection_name=spec.collection_name,
@@ -291,6 +257,8 @@ def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Respon
         enabled=body["enabled"] if spec.enabled is None else spec.enabled,
         metadata=body["metadata"] if spec.metadata is None else spec.metadata,
         embedding_task=body["embedding_task"],
+        document_schema=body.get("document_schema"),
+        schema_validation=body.get("schema_validation") or "off",
         field_languages=body.get("languages", {}),
         **{name: getattr(spec, name) if getattr(spec, name) is not None else body.get(name) for name in LISTS},
     )
@@ -301,15 +269,38 @@ def clone(identifier: str, spec: CloneSpec, tx: Write, caller: Writer) -> Respon
     return answer({"collection": present(tx, [made], context)[0], "source_collection_id": original.id})
 
 
+@dataclass(frozen=True, slots=True)
+class _Triggered:
+    """What a trigger asks for, and what it will read of other collections."""
+
+    spec: TriggerSpec
+    wanted: Wanted
+    collection: Record
+    units: Mapping[str, Sequence[str]]
+
+
+def _triggered(identifier: str, caller: Writer, spec: Annotated[TriggerSpec | None, Body()] = None) -> _Triggered:
+    """Looked up before the transaction begins: it may read very many documents, and nobody else could write
+    meanwhile."""
+    spec = spec or TriggerSpec()
+    names = ("include_buckets", "object_ids", "source_filters", "dedup_strategy", "include_collections")
+    wanted = Wanted(*(getattr(spec, name) for name in names))
+    with caller.services.db.read(caller.scope) as tx:
+        collection = tx.get("collection", identifier)
+    units = {} if spec.reembed else find_units(caller.services, caller.scope, collection, wanted)
+    return _Triggered(spec, wanted, collection, units)
+
+
 @routes.post(
     "/collections/{identifier}/trigger", operation_id="trigger_collection", response_model=None, status_code=202
 )
-def trigger(identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerSpec | None, Body()] = None) -> Response:
-    """Process the objects of the sources: one batch per bucket, submitted at once."""
-    spec = spec or TriggerSpec()
-    collection = tx.get("collection", identifier)
-    wanted = Wanted(spec.include_buckets, spec.object_ids, spec.source_filters, spec.dedup_strategy)
-    batches = trigger_collection(tx, collection, wanted, caller.services.settings.chunk_size)
+def trigger(identifier: str, asked: Annotated[_Triggered, Depends(_triggered)], tx: Write, caller: Writer) -> Response:
+    """Process the sources, and what is made from the collection's own documents: one batch per bucket, submitted at
+    once."""
+    if asked.spec.reembed is not None:
+        return reembed(tx, caller, identifier, asked.spec.reembed)
+    collection = asked.collection
+    batches = trigger_collection(tx, collection, asked.wanted, caller.services.settings.chunk_size, asked.units)
     count = sum(batch["object_count"] for batch in batches)
     return answer(
         {
@@ -319,9 +310,10 @@ def trigger(identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerS
             "task_ids": [batch["task_id"] for batch in batches],
             "batch_count": len(batches),
             "collection_id": collection.id,
-            "source_bucket_ids": list(dict.fromkeys(batch["bucket_id"] for batch in batches)),
+            "source_bucket_ids": list(dict.fromkeys(b["bucket_id"] for b in batches if b["bucket_id"])),
+            "source_collection_ids": collection.body["source"].get("collection_ids") or [],
             "object_count": count,
-            "total_tiers": 1,
+            "total_tiers": max(len(batch["body"]["dag_tiers"]) for batch in batches),
             "message": f"{count} objects queued",
         },
         202,
@@ -330,28 +322,7 @@ def trigger(identifier: str, tx: Write, caller: Writer, spec: Annotated[TriggerS
 
 @routes.get("/collections/{identifier}/features", operation_id="describe_collection_features", response_model=None)
 def features(identifier: str, tx: Read, caller: Reader) -> Response:
-    body = tx.get("collection", identifier).body
-    extractor = body["feature_extractor"]
-    return answer(
-        {
-            "features": [
-                {
-                    "feature_address": entry["feature_uri"],
-                    "feature_uri": entry["feature_uri"],
-                    "feature_extractor_name": extractor["feature_extractor_name"],
-                    "version": extractor["version"],
-                    "primary": number == 0,
-                    "vector_index": {
-                        **_index_view(entry)["index"],
-                        "description": f"Vectors of {entry['model']}",
-                        "type": "sparse" if entry.get("sparse") else "dense",
-                        "distance": entry["metric"],
-                    },
-                }
-                for number, entry in enumerate(body["vector_indexes"])
-            ]
-        }
-    )
+    return answer({"features": feature_views(tx.get("collection", identifier).body)})
 
 
 collection = Resource(
@@ -365,4 +336,5 @@ collection = Resource(
     change=change,
     remove=remove,
     created=created,
+    prepare=prepare,
 )

@@ -14,6 +14,7 @@ from mediatheca.flows.document_reads import DocumentReader, Partition, Vectors
 from mediatheca.flows.document_reads import Query as DocumentsQuery
 from mediatheca.flows.document_rows import creation, patching, replacement
 from mediatheca.flows.documents import Change
+from mediatheca.flows.ingest.cascade import delete_with_descendants
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import MediathecaError, NotFoundError, ValidationError
 from mediatheca.kernel.present import View, as_hit, present
@@ -267,8 +268,15 @@ def change(collection: str, document_id: str, body: Json, request: Request, call
 
 
 @router.delete(_DOCUMENT, operation_id="delete_document", response_model=None)
-def delete(collection: str, document_id: str, caller: Deleter) -> Response:
+def delete(collection: str, document_id: str, caller: Deleter, cascade: bool = False) -> Response:
+    """`?cascade=true` deletes what was made from it, too, in every collection below."""
     record = reader(caller).collection(collection)
+    if cascade:
+        gone = delete_with_descendants(caller.services, caller.scope, caller.actor.key_id, record.id, [document_id])
+        if not gone[record.id]:
+            raise NotFoundError("document", document_id)
+        counts = {ident: len(ids) for ident, ids in gone.items()}
+        return deleted("document", document_id, document_id=document_id, collection_id=record.id, deleted=counts)
     if not caller.services.writer.delete(caller.scope, caller.actor.key_id, record.id, [document_id]):
         raise NotFoundError("document", document_id)
     return deleted("document", document_id, document_id=document_id, collection_id=record.id)

@@ -27,9 +27,11 @@ def extractor_view(extractor: Extractor, services: Services) -> dict[str, Any]:
                 "name": index.name,
                 "feature_uri": index.feature_uri,
                 "description": f"vectors of {index.model}",
-                "type": "sparse" if index.sparse else "multi" if index.multi else "single",
-                "index": {"name": index.name, "description": index.model, "dimensions": index.dimensions}
-                | {
+                "type": "multi" if index.multi else "single",
+                "index": {
+                    "name": index.name,
+                    "description": index.model,
+                    "dimensions": index.dimensions or None,  # a sparse vector has none
                     "type": "sparse" if index.sparse else "dense",
                     "distance": index.metric,
                     "datatype": "float32",
@@ -53,12 +55,25 @@ def extractor_view(extractor: Extractor, services: Services) -> dict[str, Any]:
         "output_schema": {"properties": fields},
         "parameter_schema": extractor.params.model_json_schema(),
         "supported_input_types": types,
-        "max_inputs": dict.fromkeys(extractor.inputs, 1),
+        "max_inputs": {**dict.fromkeys(extractor.inputs, 1), **extractor.max_inputs},
+        "category": extractor.category,
+        "position_fields": list(extractor.position_fields),
+        "costs": _costs(extractor),
         "default_parameters": defaults,
         "required_vector_indexes": vectors,
         "example_usage": extractor.example,
         "unavailable_reason": note,
     }
+
+
+_TIERS = ((1, "SIMPLE"), (10, "MODERATE"), (100, "COMPLEX"))
+
+
+def _costs(extractor: Extractor) -> dict[str, Any]:
+    """How much work an item is; nothing is billed."""
+    tiers = enumerate(_TIERS, 1)
+    number, label = next(((n, label) for n, (most, label) in tiers if extractor.weight <= most), (4, "PREMIUM"))
+    return {"tier": number, "tier_label": label, "rates": []}
 
 
 def _find(services: Services, extractor_id: str) -> Extractor:

@@ -10,9 +10,12 @@ from fastapi import APIRouter, Response
 from pydantic import AliasChoices, Field, model_validator
 
 from mediatheca.api.deps import Reader, answer
+from mediatheca.flows.plugins.scoped import model_scope
 from mediatheca.flows.retrieve import ExecuteRequest
 from mediatheca.flows.retrievers import views
 from mediatheca.kernel.errors import NotEnabledError, ValidationError
+from mediatheca.kernel.models import Labeller, ModelInfo, Models, SparseEmbedder, TextEmbedder, TokenEmbedder
+from mediatheca.kernel.sparse import to_wire
 from mediatheca.kernel.uris import parse_feature_uri
 from mediatheca.resources._executing import context_of
 from mediatheca.resources.base import Spec, unknown_keys
@@ -20,6 +23,8 @@ from mediatheca.resources.base import Spec, unknown_keys
 router = APIRouter(tags=["inference"])
 MAX_TEXTS = 128
 MAX_CHARACTERS = 50_000
+MAX_TOKEN_CHARACTERS = 5_000
+"""Where every token has a vector, which is 4 KB of JSON."""
 _ANY_FEATURE = "mixpeek://text_extractor@v1/embedding"
 """What generated clients send when no feature is named; here it means: the first one that takes such a query."""
 _MODES = {"text": "text", "image": "content", "url": "content", "vector": "vector"}
@@ -132,12 +137,35 @@ class Inference(Spec):
 
 @router.post("/inference", operation_id="execute_raw_inference", response_model=None)
 def infer(spec: Inference, caller: Reader) -> Response:
-    """The vectors of texts, as queries unless `parameters.task` is `document`."""
+    """The vectors of texts, as queries unless `parameters.task` is `document`; of a model of labels, the labels."""
     name, texts = spec.name(), spec.texts()
     started = time.perf_counter()
-    model = caller.services.models.text(name)
-    vectors = model.embed_texts(texts, query=spec.parameters.get("task") != "document")
-    data = {"embeddings": vectors, "embedding": vectors[0], "dimensions": model.info.dimensions}
+    models = model_scope(caller.services, caller.scope, name)
+    info = models.info(name)
+    query = spec.parameters.get("task") != "document"
+    data: dict[str, Any]
+    if "labels" in info.modalities:
+        data = {"labels": models.load(name, Labeller).label(texts)}
+    else:
+        vectors = _vectors(models, info, texts, query=query)
+        data = {"embeddings": vectors, "embedding": vectors[0], "dimensions": info.dimensions}
     taken = (time.perf_counter() - started) * 1e3
-    body = {"data": data, "provider": model.info.source, "model": model.info.weights_name, "cached": False}
+    body = {"data": data, "provider": info.source, "model": info.weights_name, "cached": False}
     return answer({**body, "latency_ms": taken})
+
+
+def _vectors(models: Models, info: ModelInfo, texts: list[str], *, query: bool) -> Any:
+    """One for each text, as the wire shows it: numbers, `{indices, values}`, or a list of vectors by token.
+
+    Raises:
+        ValidationError: too much text for a model with a vector for every token, or a model that embeds no text.
+    """
+    if info.sparse:
+        return [to_wire(vector) for vector in models.load(info.name, SparseEmbedder).sparse_embed(texts, query=query)]
+    if "tokens" in info.modalities:
+        characters = sum(map(len, texts))
+        if characters > MAX_TOKEN_CHARACTERS:
+            message = f"has {characters:,} characters; at most {MAX_TOKEN_CHARACTERS:,} with a vector for every token"
+            raise ValidationError.at("inputs.texts", message, "too_long")
+        return models.load(info.name, TokenEmbedder).embed_tokens(texts, query=query)
+    return models.load(info.name, TextEmbedder).embed_texts(texts, query=query)

@@ -30,7 +30,7 @@ _NOT_YET = (
     "infrastructure", "trusted_issuers", "spend_budget", "cost_cap_override", "ttl_seconds", "expires_at", "tiering",
 )  # fmt: skip
 _TABLES = (
-    "objects", "blobs", "uploads", "batches", "batch_objects", "chunks", "failures", "derivations", "tasks", "jobs",
+    "objects", "blobs", "uploads", "batches", "batch_objects", "chunks", "failed_items", "derivations", "tasks", "jobs",
     "schedules", "tombstones", "executions", "retriever_versions", "document_tables", "cached_results",
     "interactions", "fusion_arms", "fusion_users", "shown_results", "publications", "retriever_keys", "annotations",
     "deliveries", "taxonomy_versions", "taxonomy_runs", "taxonomy_stats", "cluster_runs", "trigger_runs",

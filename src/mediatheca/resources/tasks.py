@@ -7,7 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from mediatheca.api.deps import Delete, Listed, Raw, Read, answer, json_body, listed, names_in
-from mediatheca.flows.ingest.plan import ENDED, cancel_batch, change_task
+from mediatheca.flows.ingest.plan import BATCH_TASK, ENDED, TIER_TASK, cancel_batch, change_task, get_batch
+from mediatheca.flows.ingest.progress import progress
+from mediatheca.flows.ingest.tier_actions import cancel_tier
 from mediatheca.kernel.errors import NotFoundError
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
@@ -15,7 +17,8 @@ from mediatheca.stores.db.tx import ReadTx, Row
 router = APIRouter(tags=["tasks"])
 
 
-def task_view(row: Row) -> dict[str, Any]:
+def task_view(row: Row, progress: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A task; `progress` where it is known better than the row says."""
     return {
         "task_id": row["task_id"],
         "task_type": row["task_type"],
@@ -23,6 +26,7 @@ def task_view(row: Row) -> dict[str, Any]:
         "inputs": row["inputs"],
         "outputs": row["outputs"],
         "additional_data": row["additional_data"],
+        "progress": progress or row["progress"],
         "error": row["error"],
         "error_message": row["error"],
         "created_at": row["created_at"],
@@ -55,7 +59,16 @@ def list_get(query: Listed, tx: Read, status: str | None = None) -> Response:
 
 @router.get("/tasks/{task_id}", operation_id="get_task", response_model=None)
 def get(task_id: str, tx: Read) -> Response:
-    return answer(task_view(_get(tx, task_id)))
+    row = _get(tx, task_id)
+    return answer(task_view(row, _live(tx, row)))
+
+
+def _live(tx: ReadTx, row: Row) -> dict[str, Any] | None:
+    """How far the batch of a task is: items done, rate, estimated time."""
+    if row["task_type"] != BATCH_TASK:
+        return None
+    batch = tx.row("batches", {"task_id": row["task_id"]})
+    return None if batch is None else progress(tx, batch)
 
 
 @router.delete("/tasks/{task_id}", operation_id="kill_task", response_model=None)
@@ -65,6 +78,9 @@ def kill(task_id: str, tx: Delete) -> Response:
     batch = tx.row("batches", {"task_id": task_id})
     if batch is not None:
         cancel_batch(tx, batch, "task canceled")
+    elif task["task_type"] == TIER_TASK and task["status"] not in ENDED:
+        given = task["additional_data"]
+        cancel_tier(tx, get_batch(tx, given["batch_id"]), given["tier_num"], "task canceled")
     elif task["status"] not in ENDED:
         change_task(tx, task_id, "CANCELED", {})
         tx.cancel_jobs(task_id)

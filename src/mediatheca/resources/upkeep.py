@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from mediatheca.api.deps import OrgWriter, Read, answer, listed
+from mediatheca.flows.ingest.graph import reads_collections, upstream
 from mediatheca.flows.ingest.plan import OPEN
 from mediatheca.flows.removal import cuts
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.stores.db.listing import Page, decode_cursor, encode_cursor
-from mediatheca.stores.db.tx import Cmp, ReadTx, Row
+from mediatheca.stores.db.tx import Cmp, ReadTx, Record, Row
 
 router = APIRouter(tags=["collections"])
 _PIECE = 500
@@ -32,7 +33,7 @@ def reconcile(
     after = _position(cursor)
     objects = missing = 0
     wanted: list[str] = []
-    for ids in _source_objects(tx, collection.body["source"]["bucket_ids"]):
+    for ids in _source_objects(tx, collection):
         where = {"collection_id": collection.id, "object_id": ids, "documents": Cmp(">", 0)}
         produced = set(tx.column("derivations", "object_id", where))
         absent = [ident for ident in ids if ident not in produced]
@@ -61,15 +62,19 @@ def _position(cursor: str | None) -> str:
     return after
 
 
-def _source_objects(tx: ReadTx, bucket_ids: list[str]) -> Iterator[list[str]]:
-    """The ids of the buckets' objects in their order, a piece at a time: a bucket may hold millions."""
+def _source_objects(tx: ReadTx, collection: Record) -> Iterator[list[str]]:
+    """The ids of the sources' objects in their order, a piece at a time: there may be millions. Of collections: those
+    that have documents in them."""
+    table, of_source = "objects", {"bucket_id": collection.body["source"]["bucket_ids"]}
+    if reads_collections(collection):
+        table, of_source = "derivations", {"collection_id": upstream(collection), "documents": Cmp(">", 0)}
     last = ""
     while True:
-        where = {"bucket_id": bucket_ids, "object_id": Cmp(">", last)}
-        rows = tx.rows("objects", where, columns=("object_id",), order=("object_id",), limit=_PIECE)
+        where = {**of_source, "object_id": Cmp(">", last)}
+        rows = tx.rows(table, where, columns=("object_id",), order=("object_id",), limit=_PIECE)
         if not rows:
             return
-        yield [row["object_id"] for row in rows]
+        yield list(dict.fromkeys(row["object_id"] for row in rows))
         last = rows[-1]["object_id"]
 
 
@@ -78,7 +83,8 @@ def _reasons(tx: ReadTx, collection_id: str, object_ids: list[str]) -> list[dict
     for cut in cuts(object_ids):
         where = {"collection_id": collection_id, "object_id": cut}
         tried = set(tx.column("derivations", "object_id", where))
-        failures = {row["object_id"]: row["reason"] for row in tx.rows("failures", where, order=("created_at",))}
+        known = tx.rows("failed_items", {**where, "outcome": "failed"}, order=("created_at",))
+        failures = {row["object_id"]: row["reason"] for row in known}
         queued = _queued(tx, cut)
         for row in tx.rows("objects", {"object_id": cut}, order=("object_id",)):
             reason = _reason(row, failures, queued, tried)

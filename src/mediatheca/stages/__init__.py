@@ -29,7 +29,7 @@ from mediatheca.kernel.filters import Filter, parse_filter
 from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.ordering import SortKey
 from mediatheca.kernel.outside import Outside
-from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.search import Cutting, Hit, QueryPiece, TextQuery, VectorQuery
 from mediatheca.kernel.taxonomies import TaxonomyView
 
 ENTRY_POINTS = "mediatheca.stages"
@@ -81,6 +81,8 @@ class CollectionView:
     """Dotted payload path → type, as declared."""
     languages: dict[str, str] = field(default_factory=dict)
     """Text field → the language its words are analysed in, of those that have one."""
+    index_map: dict[str, str] = field(default_factory=dict)
+    """Feature URI → the one that answers in its place: how a collection changes its model under its retrievers."""
 
 
 class StageContext(Protocol):
@@ -196,6 +198,13 @@ class StageContext(Protocol):
             UnavailableError: the model or the source of the content is not there.
         """
 
+    async def pieces(self, index: VectorIndex, content: str, how: Cutting) -> list[QueryPiece]:
+        """The vectors of a long file piece by piece; of one that is not cut one, or none.
+
+        Raises:
+            As `embed` does.
+        """
+
     def words(self, text: str, language: str = "") -> Mapping[int, int]:
         """How text indexes split a text: number of a word → how often it stands there. With a language, words of one
         stem have one number, and stop words have none."""
@@ -233,14 +242,20 @@ class Need:
     """Something that a stage cannot do without, and that not every installation has."""
 
     name: str
-    """`language`, `web_search`, `image_search`, `code`, `pages`, `clustering` or `tokenizer`."""
+    """`language`, `web_search`, `image_search`, `code`, `pages`, `browser`, `clustering` or `tokenizer`."""
     given: str = ""
     """Only where this parameter is given."""
+    value: str = ""
+    """Only where that parameter has this value."""
     unless: str = ""
     """Not where this parameter is given: the caller brings it along."""
 
     def concerns(self, parameters: Mapping[str, Any]) -> bool:
-        return not (self.given and not parameters.get(self.given)) and not (self.unless and parameters.get(self.unless))
+        if self.given and not parameters.get(self.given):
+            return False
+        if self.value and parameters.get(self.given) != self.value:
+            return False
+        return not (self.unless and parameters.get(self.unless))
 
 
 LANGUAGE = Need("language", unless="api_key")

@@ -53,10 +53,7 @@ async def run_arm(search: Search, depth: int, params: Params, ctx: StageContext)
         UnavailableError: the model or the source of the query is not there.
     """
     arm = Arm(search, label_of(search), [])
-    views = views_of(search.collection_identifiers or params.collection_identifiers, ctx)
-    targets = [(view, find_index(view, search.feature_uri)) for view in views]
-    if search.feature_uri:
-        targets = [target for target in targets if target[1] is not None]
+    views, targets = targets_of(search, params, ctx)
     if not targets:
         arm.skipped = _without_index(search, views)
     elif is_empty(search.query):
@@ -72,6 +69,15 @@ async def run_arm(search: Search, depth: int, params: Params, ctx: StageContext)
     if arm.skipped:
         ctx.warn(arm.skipped)
     return arm
+
+
+def targets_of(
+    search: Search, params: Params, ctx: StageContext
+) -> tuple[Sequence[CollectionView], list[tuple[CollectionView, VectorIndex | None]]]:
+    """The collections of a search, and those that have its feature, with the index."""
+    views = views_of(search.collection_identifiers or params.collection_identifiers, ctx)
+    targets = [(view, find_index(view, search.feature_uri)) for view in views]
+    return views, [target for target in targets if target[1] is not None] if search.feature_uri else targets
 
 
 async def _documents(targets: Sequence[tuple[CollectionView, VectorIndex | None]], ctx: StageContext) -> int:
@@ -254,7 +260,10 @@ async def _stored_vector(
     return vector, () if query.include_self else (ref.document_id,)
 
 
-def with_query(search: Search, value: str) -> Search:
-    """The same search for another text."""
-    query = search.query.model_copy(update={"input_mode": "text", "value": value})
+def with_query(search: Search, value: str | Vector) -> Search:
+    """The same search for another text, or for a vector."""
+    asked = {"input_mode": "text", "value": value}
+    if not isinstance(value, str):
+        asked = {"input_mode": "vector", "value": value.tolist() if isinstance(value, np.ndarray) else value}
+    query = search.query.model_copy(update=asked)
     return search.model_copy(update={"query": query, "query_preprocessing": None})

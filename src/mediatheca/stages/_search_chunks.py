@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
+from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.fusion import fuse
 from mediatheca.kernel.hits import value_key
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.passages import Span, passages, sentences
-from mediatheca.kernel.search import Hit, query_chunk
+from mediatheca.kernel.search import Cutting, Hit, query_chunk
 from mediatheca.stages import StageContext
-from mediatheca.stages._search_arms import Arm, label_of, run_arm, with_query
+from mediatheca.stages._search_arms import Arm, is_empty, label_of, run_arm, targets_of, with_query
 from mediatheca.stages._search_concurrently import together
 from mediatheca.stages._search_params import Params, Preprocessing, Query, Search
 
@@ -24,32 +26,71 @@ AT_ONCE = 8
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What is looked for in its place, and where it stands: the arguments of `query_chunk`."""
+
+    value: str | Vector
+    place: Mapping[str, Span]
+
+
 async def run_search(search: Search, depth: int, params: Params, ctx: StageContext) -> Arm:
     """The search, chunk by chunk where its query is to be cut."""
     how = search.query_preprocessing or params.query_preprocessing
-    text = None if how is None or search.lexical else _text_of(search.query)
-    if how is None or text is None:
-        if how is not None and search.query.input_mode == "content":
-            ctx.warn("only texts are cut into chunks; the file was searched for as a whole")
+    if how is None or search.lexical:
         return await run_arm(search, depth, params, ctx)
-    chunks = _chunks(text, how, ctx)
-    if len(chunks) < 2:
-        return await run_arm(search, depth, params, ctx)
+    text = _text_of(search.query)
+    if text is not None:
+        pieces = [_Piece(text[start:end], {"text": (start, end)}) for start, end in _chunks(text, how, ctx)]
+    else:
+        pieces = await _pieces_of_file(search, how, params, ctx)
+    if len(pieces) < 2:
+        known = text is None and bool(pieces)  # it is not embedded again
+        return await run_arm(with_query(search, pieces[0].value) if known else search, depth, params, ctx)
     arms: list[Arm | Exception] = []
-    for start in range(0, len(chunks), AT_ONCE):
-        part = chunks[start : start + AT_ONCE]
-        arms += await together([_chunk(with_query(search, text[a:b]), depth, params, ctx) for a, b in part])
+    for start in range(0, len(pieces), AT_ONCE):
+        part = pieces[start : start + AT_ONCE]
+        arms += await together([_chunk(with_query(search, piece.value), depth, params, ctx) for piece in part])
+    return _merged(search, depth, pieces, arms, how, ctx)
+
+
+async def _pieces_of_file(search: Search, how: Preprocessing, params: Params, ctx: StageContext) -> list[_Piece]:
+    """Those of a recording; none, with a word on it, where a file is searched for as a whole."""
+    value = search.query.value
+    if search.query.input_mode != "content" or not isinstance(value, str) or is_empty(search.query):
+        return []
+    indexes = [index for _, index in targets_of(search, params, ctx)[1] if index is not None]
+    if not indexes:
+        return []
+    if len({(index.weights, index.model) for index in indexes}) > 1:
+        ctx.warn("the file was searched for as a whole: the collections have vectors of different models")
+        return []
+    found = await ctx.pieces(indexes[0], value, Cutting(how.max_chunks, how.time_split_interval))
+    if len(found) < 2:
+        ctx.warn("only texts and recordings are cut into chunks; the file was searched for as a whole")
+    return [_Piece(piece.vector, {"time_ms": piece.time_ms}) for piece in found]
+
+
+def _merged(
+    search: Search,
+    depth: int,
+    pieces: Sequence[_Piece],
+    arms: Sequence[Arm | Exception],
+    how: Preprocessing,
+    ctx: StageContext,
+) -> Arm:
+    """One arm of what the pieces found; what went wrong with some of them is told."""
     ran = {number: arm for number, arm in enumerate(arms) if isinstance(arm, Arm)}
     failed = [arm for arm in arms if not isinstance(arm, Arm)]
     if not ran:
         raise failed[0]
-    notes: dict[str, object] = {"query_chunks": len(chunks)}
+    notes: dict[str, object] = {"query_chunks": len(pieces)}
     if failed:
         notes["failed_chunks"] = len(failed)
         ctx.side["embeddings"] = "partial"
-        reason = f"{len(failed)} of {len(chunks)} pieces of the query could not be searched for: {_reason(failed[0])}"
+        reason = f"{len(failed)} of {len(pieces)} pieces of the query could not be searched for: {_reason(failed[0])}"
         ctx.degrade(reason, "the other pieces answered; try again")
-    return Arm(search, label_of(search), _joined(ran, chunks, how)[:depth], notes=notes)
+    return Arm(search, label_of(search), _joined(ran, pieces, how)[:depth], notes=notes)
 
 
 async def _chunk(search: Search, depth: int, params: Params, ctx: StageContext) -> Arm | Exception:
@@ -94,7 +135,7 @@ def _chunks(text: str, how: Preprocessing, ctx: StageContext) -> list[Span]:
     return [found[round(number * step)] for number in range(how.max_chunks)]
 
 
-def _joined(ran: Mapping[int, Arm], chunks: Sequence[Span], how: Preprocessing) -> list[Hit]:
+def _joined(ran: Mapping[int, Arm], pieces: Sequence[_Piece], how: Preprocessing) -> list[Hit]:
     """One ranking out of those of the pieces, by the number of the piece."""
     numbers, arms = list(ran), list(ran.values())
     by_key: dict[tuple[str, str], Hit] = {}
@@ -110,7 +151,7 @@ def _joined(ran: Mapping[int, Arm], chunks: Sequence[Span], how: Preprocessing) 
         hit.score = entry.score / len(arms) if how.aggregation == "avg" else entry.score
         best = sorted(entry.raw.items(), key=lambda pair: (-pair[1], pair[0]))
         hit.scores["query_chunks"] = [
-            query_chunk(numbers[place], score, text=chunks[numbers[place]]) for place, score in best[:5]
+            query_chunk(numbers[place], score, **pieces[numbers[place]].place) for place, score in best[:5]
         ]
         found.append(hit)
     return found if how.dedup_field is None else _first_of_each(found, how.dedup_field)

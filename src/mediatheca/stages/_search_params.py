@@ -37,6 +37,9 @@ class Preprocessing(BaseModel):
 
     split_method: Literal["sentences", "passages"] = "passages"
     chunk_size: int = Field(1000, ge=20, le=10_000, description="Characters of a passage at most.")
+    time_split_interval: float | None = Field(
+        None, ge=1, le=3600, description="Seconds of a piece of a recording; else as in the collection."
+    )
     chunk_overlap: int = Field(0, ge=0, le=5000, description="Characters repeated from the passage before.")
     max_chunks: int = Field(20, ge=1, le=500, description="Of more, so many are taken evenly over the whole query.")
     aggregation: Literal["rrf", "max", "avg"] = Field("rrf", description="max: this very moment; avg: all in all.")
@@ -163,8 +166,12 @@ class Params(CacheParams):
 
     @model_validator(mode="after")
     def _patient(self) -> Params:
-        """A language model takes longer than a search."""
-        if self.natural_language and "hard_timeout_ms" not in self.model_fields_set:
+        """A language model takes longer than a search, and so do the pieces of a recording."""
+        cut = any(
+            search.query.input_mode == "content" and (search.query_preprocessing or self.query_preprocessing)
+            for search in self.searches
+        )
+        if (self.natural_language or cut) and "hard_timeout_ms" not in self.model_fields_set:
             self.hard_timeout_ms = HARD_TIMEOUT_MS
         return self
 

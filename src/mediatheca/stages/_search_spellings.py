@@ -9,6 +9,7 @@ from typing import Any
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.templates import is_template
+from mediatheca.kernel.uris import resolve_output, spellings
 from mediatheca.stages import CollectionView
 
 _LISTS = ("searches", "feature_searches", "features", "feature_uris", "queries")
@@ -16,8 +17,9 @@ _URI = ("feature_uri", "uri", "feature_address", "vector_name", "vector_index", 
 _QUERY = ("query", "query_input", "input", "input_mapping", "inputs")
 _COLLECTIONS = ("collection_identifiers", "collections", "collection_ids", "collection_names", "collection_id")
 _FILTERS = ("filters", "filter", "pre_filters")
-_UNITS = ("characters", "words", "paragraphs", "paragraph", "tokens", "markdown", "none")
-"""Units of the extractors, for which passages of `chunk_size` characters are the nearest there is."""
+_UNITS = ("characters", "words", "paragraphs", "paragraph", "tokens", "markdown", "none", "time")
+"""Units of the extractors, for which passages of `chunk_size` characters are the nearest there is. Recordings are
+always cut by time."""
 _VALUE = ("value", "text", "query", "vector", "values", "content", "image", "url", "base64")
 _CONTENT = ("content", "image", "url", "base64", "audio", "video")
 _MODES = {
@@ -29,13 +31,18 @@ _MODES = {
 def find_index(view: CollectionView, name: str) -> VectorIndex | None:
     """The index of a collection that a feature URI, index name, output name or model name means."""
     wanted = name.replace("mediatheca://", "mixpeek://", 1)
+    for old, new in view.index_map.items():
+        if wanted in spellings(old):
+            wanted = new
+            break
     for index in view.vectors:
         if index.feature_uri == wanted:
             return index
     for index in view.vectors:
         if wanted in (index.name, index.feature_uri.partition("://")[2], index.feature_uri.rpartition("/")[2]):
             return index
-    return None
+    meant = resolve_output({index.feature_uri: index.modalities for index in view.vectors}, wanted)
+    return next((index for index in view.vectors if index.feature_uri == meant), None)
 
 
 def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[str, Any]:

@@ -148,6 +148,12 @@ class Fetcher:
         """Whether the operator named this host, or its address, in the allow-list."""
         return self._guard.named(_host(url), _port(url))
 
+    def encrypted(self, url: httpx.URL) -> httpx.URL:
+        """The address with `https:` for `http:`, unless the operator named the host."""
+        if url.scheme == "http" and not self.named(url):
+            return url.copy_with(scheme="https", port=None if url.port in (None, 80) else url.port)
+        return url
+
     def addresses(self, host: str, port: int, *, timeout_s: float = 5.0) -> list[str]:
         """The checked addresses behind a name, for a connection that speaks another protocol than HTTP.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -158,6 +159,27 @@ class BlobStoreContract:
             store.copy("c/never", "c/other")
         assert store.head("c/other") is None
 
+    def test_a_file_is_put_and_stays_where_it_was(self, store: BlobStore, tmp_path: Path) -> None:
+        source = tmp_path / "a segment.mp4"
+        source.write_bytes(bytes(range(256)) * 50_000)
+        info = store.put_file("files/one.mp4", source, "video/mp4")
+        assert (info.key, info.size) == ("files/one.mp4", 12_800_000)
+        assert store.get("files/one.mp4") == source.read_bytes()
+        assert store.head("files/one.mp4") == info
+        source.unlink()
+        assert store.get("files/one.mp4", 256, 258) == b"\0\1"
+
+    def test_a_file_replaces_what_was_there(self, store: BlobStore, tmp_path: Path) -> None:
+        store.put("files/two", b"before")
+        (tmp_path / "empty").write_bytes(b"")
+        store.put_file("files/two", tmp_path / "empty")
+        assert store.get("files/two") == b""
+
+    def test_a_file_that_is_not_there_is_an_error_that_names_it(self, store: BlobStore, tmp_path: Path) -> None:
+        with pytest.raises(NotFoundError, match=r"nothing\.mp4"):
+            store.put_file("files/three", tmp_path / "nothing.mp4")
+        assert list(store.list()) == []
+
     def test_of_many_with_one_bad_key_nothing_bad_is_kept(self, store: BlobStore) -> None:
         with pytest.raises(ValidationError):
             store.put_many([("good", b"1", "text/plain"), ("../bad", b"2", "text/plain")])
@@ -168,6 +190,7 @@ class BlobStoreContract:
         for use in (
             lambda: store.put(key, b"x"),
             lambda: store.get(key),
+            lambda: store.put_file(key, Path(__file__)),
             lambda: store.open(key),
             lambda: store.head(key),
             lambda: store.delete(key),

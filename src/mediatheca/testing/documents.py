@@ -69,6 +69,20 @@ class DocumentStoreContract(NearestRules, SharingRules):
         with pytest.raises(ConflictError, match="token"):
             store.ensure(COLLECTION, [VectorIndex(DENSE.name, DENSE.feature_uri, 4, multi=True)])
 
+    def test_a_vector_index_that_is_dropped_leaves_the_rest_of_the_rows(self, store: DocumentStore) -> None:
+        store.ensure(COLLECTION, [DENSE, OTHER])
+        both = {DENSE.name: np.ones(4, np.float32), OTHER.name: np.ones(OTHER.dimensions, np.float32)}
+        store.upsert(COLLECTION, [make("a", vectors=both)], 1)
+        store.drop_vectors(COLLECTION, [OTHER.name, "no_such_index"])
+        (read,) = store.get(COLLECTION, ["a"], vectors=True)
+        assert list(read.vectors) == [DENSE.name]
+        assert [page[0].document_id for page in store.changes(COLLECTION, 0)] == ["a"]
+        store.upsert(COLLECTION, [make("b", vectors={DENSE.name: both[DENSE.name]})], 2)
+        store.maintain(COLLECTION)
+        store.ensure(COLLECTION, [DENSE, OTHER])
+        assert [list(found.vectors) for found in store.get(COLLECTION, ["a", "b"], vectors=True)] == [[DENSE.name]] * 2
+        store.drop_vectors("col_that_never_was", [DENSE.name])
+
     def test_a_dropped_table_can_be_made_again_and_is_empty(self, store: DocumentStore) -> None:
         for number in range(1, 4):
             store.upsert(COLLECTION, [make(f"a{number}")], number)

@@ -22,18 +22,40 @@ import numpy.typing as npt
 import pytest
 
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.face_alignment import POINT_NAMES
 from mediatheca.kernel.models import (
+    AudioEmbedder,
     EmbeddingTask,
+    FaceModel,
     ImageEmbedder,
+    Labeller,
+    LanguageIdentifier,
     ModelInfo,
+    PageEmbedder,
     Reranker,
     SparseEmbedder,
+    SpeechDetector,
+    SpeechRecognizer,
     TextEmbedder,
+    TextReader,
+    TokenEmbedder,
     embed_for,
 )
 from mediatheca.kernel.sparse import checked
 from mediatheca.providers import Model, ModelSettings, Provider
 
+BY_MODALITY = {
+    "rerank": Reranker,
+    "speech": SpeechRecognizer,
+    "vad": SpeechDetector,
+    "ocr": TextReader,
+    "face": FaceModel,
+    "audio": AudioEmbedder,
+    "pages": PageEmbedder,
+    "labels": Labeller,
+    "language_id": LanguageIdentifier,
+}
+"""Modalities that say by themselves what a model can do."""
 HOSTILE_NAMES = ["", ".", "..", "../..", "/etc", "a/b", "a\\b", "no_such_model_v9", "x" * 300, "nul\0", "name\n", "é"]
 
 
@@ -86,10 +108,13 @@ class ProviderContract:
 
     def test_the_model_does_what_its_modalities_say(self, model: Model, info: ModelInfo) -> None:
         assert model.info == info
-        assert isinstance(model, TextEmbedder) == ("text" in info.modalities and not info.sparse)
+        parts = bool({"tokens", "pages"} & set(info.modalities))
+        assert isinstance(model, TextEmbedder) == ("text" in info.modalities and not info.sparse and not parts)
+        assert isinstance(model, TokenEmbedder) == ("text" in info.modalities and parts)
         assert isinstance(model, SparseEmbedder) == info.sparse
-        assert isinstance(model, ImageEmbedder) == ("image" in info.modalities)
-        assert isinstance(model, Reranker) == ("rerank" in info.modalities)
+        assert isinstance(model, ImageEmbedder) == ("image" in info.modalities and not parts)
+        for modality, kind in BY_MODALITY.items():
+            assert isinstance(model, kind) == (modality in info.modalities), modality
 
     def test_texts_become_float32_rows_of_the_promised_size(self, model: Model, info: ModelInfo) -> None:
         if isinstance(model, TextEmbedder):
@@ -124,6 +149,43 @@ class ProviderContract:
             assert all(len(checked(vector)) == len(vector) for vector in vectors)
             assert model.sparse_embed(texts[1:2], query=False)[0].tolist() == vectors[1].tolist()
             assert list(model.sparse_embed([], query=True)) == []
+
+    def test_texts_become_a_unit_vector_for_each_token(self, model: Model, info: ModelInfo) -> None:
+        if isinstance(model, TokenEmbedder):
+            texts = ["one", "two words", "nul\0byte", "\ud800 x", "日本語", "word " * 5000]
+            for query in (True, False):
+                for text, vectors in zip(texts, model.embed_tokens(texts, query=query), strict=True):
+                    _check(vectors, len(vectors), info)
+                    assert len(vectors) >= 1, text
+            assert model.embed_tokens([], query=True) == []
+            assert model.embed_tokens([""], query=False)[0].shape[1] == info.dimensions
+            alone, long = model.embed_tokens(["two words"], query=False)[0], model.embed_tokens(texts, query=False)[-1]
+            np.testing.assert_allclose(model.embed_tokens(texts, query=False)[1], alone, atol=1e-5)
+            assert len(alone) < len(long) < 10_000
+
+    def test_pictures_become_a_unit_vector_for_each_patch(self, model: Model, info: ModelInfo) -> None:
+        if isinstance(model, PageEmbedder):
+            for vectors in model.embed_pages(example_pictures()):
+                _check(vectors, len(vectors), info)
+                assert len(vectors) > 0
+            assert model.embed_pages([]) == []
+
+    def test_texts_get_a_share_for_every_label(self, model: Model) -> None:
+        if isinstance(model, Labeller):
+            texts = ["one", "", "nul\0byte", "\ud800", "日本語", "word " * 5000]
+            found = model.label(texts)
+            assert len(found) == len(texts)
+            assert len({tuple(labels) for labels in found}) == 1
+            assert all(0 <= share <= 1 for labels in found for share in labels.values())
+            assert model.label([]) == []
+
+    def test_pictures_without_a_face_have_none_and_no_vectors(self, model: Model, info: ModelInfo) -> None:
+        if isinstance(model, FaceModel):
+            assert len(POINT_NAMES[model.landmarks]) == 5
+            assert model.detector
+            for picture in example_pictures():
+                assert model.detect(picture, threshold=0.9, min_size=20) == []
+            assert model.embed(example_pictures()[0], []).shape == (0, info.dimensions)
 
     def test_a_reranker_gives_one_number_for_each_text(self, model: Model) -> None:
         if isinstance(model, Reranker):

@@ -81,6 +81,10 @@ def extract(item: Item) -> Iterator[Row]:
             ctypes.string_at(0)
         case "abort":
             os.abort()
+        case "full_abort":
+            kept = np.ones(33_000_000)  # noqa: F841 (held)
+            time.sleep(0.5)
+            os.abort()
         case "hang":
             while True:
                 pass

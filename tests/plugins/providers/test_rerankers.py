@@ -220,7 +220,7 @@ def test_threads_may_share_a_reranker(make: Make, catalog: ModelCatalog):
     assert wrong == []
 
 
-def test_the_hash_of_an_embedding_model_does_not_depend_on_what_cards_may_say_of_rerankers(
+def test_the_hash_of_an_embedding_model_does_not_depend_on_what_cards_may_say_of_other_kinds(
     text_folder: Callable[..., Path],
 ):
     from mediatheca.providers._card import read_card, weights_hash
@@ -235,6 +235,8 @@ def _hash_without(card: object) -> str:
     from mediatheca.providers._files import digest
 
     assert isinstance(card, Card)
-    later = {"reranker": True, "text": {"task_prefixes"}}
-    decides = card.model_dump(exclude={"weights_name": True, "note": True, **later}, mode="json")
+    decides = {
+        name: card.model_dump(mode="json")[name] for name in ("kind", "dimensions", "metric", "normalize", "image")
+    }
+    decides["text"] = card.model_dump(exclude={"text": {"task_prefixes"}}, mode="json")["text"]
     return digest(PREPROCESSING, json.dumps(decides, sort_keys=True), "model.onnx 0").removeprefix("sha256:")

@@ -276,7 +276,7 @@ def test_many_blobs_share_one_sync_before_their_names_appear(
     store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    together, rename = local._syncfs, Path.rename
+    together, rename = local.syncfs, Path.rename
     assert together is not None
 
     def spy_sync(descriptor: int) -> None:
@@ -287,7 +287,7 @@ def test_many_blobs_share_one_sync_before_their_names_appear(
         calls.append("rename")
         return rename(self, target)
 
-    monkeypatch.setattr(local, "_syncfs", spy_sync)
+    monkeypatch.setattr(local, "syncfs", spy_sync)
     monkeypatch.setattr(Path, "rename", spy_rename)
     store.put_many([(f"d{number}/x", b"x", "") for number in range(10)])
     # A rename is tried twice where the directory was missing.
@@ -300,7 +300,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(store: LocalBlobs, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        patch.setattr(local, "_syncfs", full)
+        patch.setattr(local, "syncfs", full)
         with pytest.raises(UnavailableError, match="disk is full; free some space"):
             store.put("k", b"x")
         with pytest.raises(UnavailableError, match="disk is full"):

@@ -163,16 +163,27 @@ def test_a_filter_that_sql_cannot_say_is_paged_and_counted_like_any_other(db: Da
 
 def test_a_list_without_free_fields_knows_its_columns_only(db: Database) -> None:
     row = {"batch_id": "b", "phase": "extract", "reason": "no JSON", "error_type": "permanent", "extractor": "x"}
+    row["collection_id"] = "c"
     with db.begin(A) as tx:
         tx.insert(
-            "failures",
-            [{**row, "collection_id": "c", "object_id": f"o{n}", "attempt": n, "created_at": now()} for n in range(3)],
+            "failed_items",
+            [
+                {
+                    **row,
+                    "item_id": f"i{n}",
+                    "collection_id": "c",
+                    "object_id": f"o{n}",
+                    "attempt": n,
+                    "created_at": now(),
+                }
+                for n in range(3)
+            ],
         )
     with db.read(A) as tx:
         for raw, count in (({"reason": {"contains": "json"}}, 3), ({"attempt": {"gt": 0}}, 2), ({"free": 1}, 0)):
-            assert len(tx.page("failures", {}, ListQuery(filter=parse_filter(raw))).rows) == count
+            assert len(tx.page("failed_items", {}, ListQuery(filter=parse_filter(raw))).rows) == count
         with pytest.raises(ValidationError, match="free"):
-            tx.page("failures", {}, ListQuery(sort=(("free", False),)))
+            tx.page("failed_items", {}, ListQuery(sort=(("free", False),)))
 
 
 def test_comparisons_and_missing_rows(db: Database) -> None:

@@ -1,19 +1,20 @@
 """What an extractor gave for one item, as an Arrow IPC file: one row for each `Row`, read back bit for bit.
 
 Fields are their JSON text, as documents store them; vectors are little-endian float32 beside their shape, or pairs of a
-sparse one.
+sparse one. Small artifacts lie in the file, large ones are blobs beside it, named in the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from mediatheca.extractors import Artifact, Row
+from mediatheca.extractors import Artifact, Dropped, Row
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.sparse import PAIRS, is_sparse, unpacked
 from mediatheca.stores.documents.payloads import encode_json
@@ -21,7 +22,9 @@ from mediatheca.stores.documents.payloads import encode_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_KEY = b"mediatheca.key"
+INLINE_BYTES = 1 << 20
+"""Larger artifacts are blobs of their own."""
+_KEY, _DROPPED = b"mediatheca.key", b"mediatheca.dropped"
 _FLOATS = np.dtype("<f4")
 
 
@@ -29,12 +32,50 @@ class CorruptFileError(Exception):
     """These are not the bytes that were written under this key."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredArtifact(Artifact):
+    """An artifact that is a blob already; whoever keeps it copies the blob."""
+
+    key: str = ""
+    hash: str = ""
+    length: int = 0
+
+    def read(self) -> bytes:
+        raise TypeError(f"the bytes of this artifact are the blob '{self.key}'")
+
+    def size(self) -> int:
+        return self.length
+
+    def digest(self) -> str:
+        return self.hash
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an extractor gave for an item."""
+
+    rows: Sequence[Row]
+    dropped: Sequence[Dropped] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The file of an entry, and the blobs beside it by their keys."""
+
+    data: bytes
+    files: Mapping[str, Artifact]
+
+    def size(self) -> int:
+        return len(self.data) + sum(made.size() for made in self.files.values())
+
+
 @cache
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
+    text = ("name", "mime_type", "suffix", "role", "key", "hash")
+    artifact = {**dict.fromkeys(text, pa.string()), "data": pa.binary(), "length": pa.int64()}
     vector = pa.struct({"name": pa.string(), "shape": pa.list_(pa.int32()), "values": pa.binary()})
-    artifact = {"name": pa.string(), "data": pa.binary(), "mime_type": pa.string(), "suffix": pa.string()}
     return pa.schema(
         {
             "source_key": pa.string(),
@@ -46,23 +87,28 @@ def _schema() -> pa.Schema:
     )
 
 
-def encode(key: str, rows: Sequence[Row]) -> bytes | None:
-    """The file; the same rows always give the same bytes. None for rows that no document can be made of."""
+def encode(key: str, entry: Entry, folder: str = "") -> Encoded | None:
+    """The file; the same rows always give the same bytes. None for rows that no document can be made of.
+
+    `folder`: what the keys of its blobs begin with.
+    """
     import pyarrow as pa
 
+    files: dict[str, Artifact] = {}
     try:
-        records = [_record(row) for row in rows]
-        schema = _schema().with_metadata({_KEY: key})
+        records = [_record(row, folder, files) for row in entry.rows]
+        dropped = orjson.dumps([astuple(each) for each in entry.dropped])
+        schema = _schema().with_metadata({_KEY: key, _DROPPED: dropped})
         batch = pa.RecordBatch.from_pylist(records, schema=schema)
     except (ValidationError, pa.ArrowException, UnicodeError, OverflowError, TypeError):
         return None  # whoever makes documents of them says what is wrong
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    return Encoded(bytes(sink.getvalue()), files)
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: Row, folder: str, files: dict[str, Artifact]) -> dict[str, Any]:
     return {
         "source_key": row.source_key,
         "position": row.position,
@@ -73,15 +119,22 @@ def _record(row: Row) -> dict[str, Any]:
             else {"name": name, "shape": vector.shape, "values": vector.astype(_FLOATS, copy=False).tobytes()}
             for name, vector in row.vectors.items()
         ],
-        "artifacts": [
-            {"name": name, "data": made.data, "mime_type": made.mime_type, "suffix": made.suffix}
-            for name, made in row.artifacts.items()
-        ],
+        "artifacts": [{"name": name, **_artifact(made, folder, files)} for name, made in row.artifacts.items()],
     }
 
 
-def decode(key: str, data: bytes) -> list[Row]:
-    """The rows of `encode`.
+def _artifact(made: Artifact, folder: str, files: dict[str, Artifact]) -> dict[str, Any]:
+    record: dict[str, Any] = {"mime_type": made.mime_type, "suffix": made.suffix, "role": made.role}
+    if made.path is None and len(made.data) <= INLINE_BYTES:
+        return {**record, "data": made.data}
+    digest = made.digest()
+    key = f"{folder}{digest}{made.suffix}"
+    files[key] = made
+    return {**record, "key": key, "hash": digest, "length": made.size()}
+
+
+def decode(key: str, data: bytes) -> Entry:
+    """The entry of `encode`.
 
     Raises:
         CorruptFileError: truncated, damaged, or the file of another key.
@@ -90,10 +143,12 @@ def decode(key: str, data: bytes) -> list[Row]:
 
     try:
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
-        if (table.schema.metadata or {}).get(_KEY) != key.encode() or not table.schema.equals(_schema()):
+        about = table.schema.metadata or {}
+        if about.get(_KEY) != key.encode() or not table.schema.equals(_schema()):
             raise CorruptFileError(key)
-        return [_row(record) for record in table.to_pylist()]
-    except (pa.ArrowException, ValueError, OSError) as error:
+        dropped = [Dropped(*each) for each in orjson.loads(about[_DROPPED])]
+        return Entry([_row(record) for record in table.to_pylist()], dropped)
+    except (pa.ArrowException, ValueError, OSError, KeyError, TypeError) as error:
         raise CorruptFileError(key) from error
 
 
@@ -101,7 +156,14 @@ def _row(record: Mapping[str, Any]) -> Row:
     return Row(
         orjson.loads(record["fields"]),
         {entry["name"]: unpacked(entry["shape"], bytearray(entry["values"])) for entry in record["vectors"]},
-        {entry["name"]: Artifact(entry["data"], entry["mime_type"], entry["suffix"]) for entry in record["artifacts"]},
+        {entry["name"]: _stored(entry) for entry in record["artifacts"]},
         record["source_key"],
         record["position"],
     )
+
+
+def _stored(entry: Mapping[str, Any]) -> Artifact:
+    about = {name: entry[name] for name in ("mime_type", "suffix", "role")}
+    if entry["key"] is None:
+        return Artifact(entry["data"], **about)
+    return StoredArtifact(**about, key=entry["key"], hash=entry["hash"], length=entry["length"])

@@ -8,10 +8,13 @@ from typing import Any
 
 from mediatheca.extractors import Extractor, Item
 from mediatheca.flows.ingest.cache import ResultCache, ResultKeys
+from mediatheca.flows.ingest.cache_file import Entry
+from mediatheca.flows.ingest.desk import Memory
 from mediatheca.flows.services import JobServices
 from mediatheca.jobs.runner import ItemFailure, ItemResult, ItemRows
+from mediatheca.kernel.desk import NO_DESK
 from mediatheca.kernel.scope import Scope
-from mediatheca.telemetry import CACHED_RESULTS
+from mediatheca.telemetry import CACHED_RESULTS, EXTRACTION_SECONDS
 
 
 @dataclass(frozen=True)
@@ -28,33 +31,39 @@ class Extraction:
     load: Callable[[Sequence[Item]], Iterable[Item | ItemFailure]]
 
     def results(self, items: Sequence[Item]) -> Iterator[ItemResult]:
-        """One result for every item, in the order they are ready. Raises what `Runner.map` raises."""
-        if self.extractor.cache_version and self.services.settings.cache_mb:
-            return self._with_cache(items)
-        return self._computed(items, {})
+        """What `Runner.map` gives for these items, and raises."""
+        if not self.services.settings.cache_mb:
+            yield from self._computed(items, {}, NO_DESK)
+            return
+        cache = ResultCache(self.services, self.scope)
+        try:
+            if self.extractor.cache_version:
+                yield from self._with_cache(items, cache)
+            else:
+                yield from self._computed(items, {}, cache)
+        finally:
+            cache.flush()
 
-    def _with_cache(self, items: Sequence[Item]) -> Iterator[ItemResult]:
+    def _with_cache(self, items: Sequence[Item], cache: ResultCache) -> Iterator[ItemResult]:
         """Items of equal content are one to the extractor, under the name of that content."""
         keys = ResultKeys(self.extractor, self.parameters, self.services.models)
-        cache = ResultCache(self.services, self.scope)
         waiting: dict[str, list[Item]] = {}
         for item in items:
             waiting.setdefault(keys.of(item), []).append(item)
-        for key, rows in cache.load(list(waiting)):
+        for key, entry in cache.load(list(waiting)):
             twins = waiting.pop(key)
             CACHED_RESULTS.labels("hit").inc(len(twins))
-            yield from (ItemRows(twin.item_id, rows) for twin in twins)
+            yield from (ItemRows(twin.item_id, list(entry.rows), list(entry.dropped)) for twin in twins)
         CACHED_RESULTS.labels("miss").inc(len(waiting))
         firsts = [twins[0] for twins in waiting.values()]
         names = {twins[0].item_id: key for key, twins in waiting.items()}
-        for outcome in self._computed(firsts, names):
+        for outcome in self._computed(firsts, names, cache):
             if isinstance(outcome, ItemRows):
-                cache.add(outcome.item_id, outcome.rows)
+                cache.add(outcome.item_id, Entry(outcome.rows, outcome.dropped))
             for twin in waiting[outcome.item_id]:
                 yield replace(outcome, item_id=twin.item_id)
-        cache.flush()
 
-    def _computed(self, items: Sequence[Item], names: Mapping[str, str]) -> Iterator[ItemResult]:
+    def _computed(self, items: Sequence[Item], names: Mapping[str, str], memory: Memory) -> Iterator[ItemResult]:
         """The runner's results. Items that have an entry in `names` are handed over, and come back, under it."""
         ready: list[Item] = []
         for loaded in self.load(items):
@@ -63,4 +72,15 @@ class Extraction:
                 yield named
             else:
                 ready.append(named)
-        yield from self.services.runner.map(self.extractor.extractor_id, self.parameters, ready)
+        desk = self.services.desks.of(self.scope, self.parameters, memory, ready)
+        for outcome in self.services.runner.map(self.extractor.extractor_id, self.parameters, ready, desk):
+            if isinstance(outcome, ItemRows):
+                _count(outcome.times)
+            yield outcome
+
+
+def _count(times: Mapping[str, float]) -> None:
+    parts = {part: times.get(part, 0.0) for part in ("decode", "model")}
+    parts["other"] = times.get("item", 0.0) - sum(parts.values())
+    for part, spent in parts.items():
+        EXTRACTION_SECONDS.labels(part).inc(max(0.0, spent))

@@ -62,9 +62,7 @@ class GuardedHttp:
     def _steered(self, target: httpx.URL, request: HttpRequest) -> httpx.URL:
         """Only to allowed hosts, and encrypted unless the operator named the host."""
         check_permitted(target.raw_host.decode("ascii").lower().rstrip("."), request.allowed_domains)
-        if target.scheme == "http" and not self._fetcher.named(target):
-            return target.copy_with(scheme="https", port=None if target.port in (None, 80) else target.port)
-        return target
+        return self._fetcher.encrypted(target)
 
     async def _turn(self, host: str, request: HttpRequest, deadline: float) -> None:
         patience = min(deadline, time.monotonic() + WAIT_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mediatheca.flows.outside.browser import Browser, PageRenderer
 from mediatheca.flows.outside.code import CodeSandbox
 from mediatheca.flows.outside.http import GuardedHttp
 from mediatheca.flows.outside.language import LanguageProviders
@@ -53,6 +54,7 @@ class Reach:
         self._searching = fetcher if self._search is None else Fetcher(allow=allow)
         self._cache = SearchCache()
         self._pages = PageReader(self._threads)
+        self.browser = Browser(fetcher)
         self.sql = SqlConnections(database, vault, fetcher, settings.data_dir / FOLDER, self._threads)
         self.code = CodeSandbox(settings.allow_code, self._threads)
 
@@ -77,8 +79,10 @@ class Reach:
             code=self.code,
             web=WebSearchService(self._search, searching, self._cache, tenant),
             pages=self._pages,
+            browser=PageRenderer(self.browser, self._threads),
         )
 
     def close(self) -> None:
         self.code.close()
+        self.browser.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mediatheca.flows.outside import code, web
+from mediatheca.flows.outside import browser, code, web
 from mediatheca.flows.outside.language_models import HOW, LanguageConfig
 from mediatheca.flows.outside.web import SearchSetting
 from mediatheca.kernel.extras import missing
@@ -24,6 +24,7 @@ class Readiness:
             "image_search": self._lacks_images,
             "code": self._lacks_code,
             "pages": lambda: missing("web"),
+            "browser": browser.lacking,
             "clustering": lambda: missing("stages", "sklearn"),
             "tokenizer": lambda: missing("stages", "toktok"),
         }

@@ -15,7 +15,7 @@ from mediatheca.kernel.filters import Filter, all_of, document_view
 from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.outside import Outside
 from mediatheca.kernel.relaxation import Absent
-from mediatheca.kernel.search import FINDINGS, Hit, TextQuery, VectorQuery, arm_of
+from mediatheca.kernel.search import FINDINGS, Cutting, Hit, QueryPiece, TextQuery, VectorQuery, arm_of
 from mediatheca.kernel.taxonomies import TaxonomyView
 from mediatheca.kernel.templates import compile_string
 from mediatheca.stages import CollectionView
@@ -207,6 +207,10 @@ class Context:
         if len(text) > MAX_TEXT:
             self.limit("query_characters", len(text), MAX_TEXT)
         return await self._embedder.text(index, text, task=task)
+
+    async def pieces(self, index: VectorIndex, content: str, how: Cutting) -> list[QueryPiece]:
+        key = await self._caller.neighbours.upload(content) if is_upload(content) else ""
+        return await self._embedder.pieces(index, content, how, key)
 
     def words(self, text: str, language: str = "") -> Mapping[int, int]:
         return self._searcher.words(text, language)

@@ -8,9 +8,11 @@ import binascii
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from mediatheca.flows.retrieve.seams import ContentEmbedder, Fetch
+from mediatheca.flows.retrieve.seams import ContentCutter, ContentEmbedder, Fetch
 from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.models import (
@@ -18,10 +20,10 @@ from mediatheca.kernel.models import (
     ModelInfo,
     Models,
     Reranker,
-    SparseEmbedder,
-    TextEmbedder,
+    TokenEmbedder,
     embed_for,
 )
+from mediatheca.kernel.search import Cutting, QueryPiece
 from mediatheca.telemetry import span
 
 CACHE_ENTRIES = 2048
@@ -31,16 +33,25 @@ MAX_TEXT = 2_000
 on, window by window: 10,000 characters took more than five seconds of a core, and without a bound it is minutes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _TextModel:
+    """What makes the vector of a text, and whether it may run on the event loop."""
+
+    embed: Callable[[str, EmbeddingTask], Vector]
+    inline: bool
+
+
 class QueryEmbedder:
     """Embeds queries. One per process; its methods run on the event loop."""
 
-    def __init__(self, models: Models, fetch: Fetch, decode: ContentEmbedder) -> None:
+    def __init__(self, models: Models, fetch: Fetch, decode: ContentEmbedder, cut: ContentCutter | None = None) -> None:
         self._models = models
         self._fetch = fetch
         self._decode = decode
-        self._texts: dict[str, TextEmbedder | SparseEmbedder] = {}
+        self._cut = cut
+        self._texts: dict[str, _TextModel] = {}
         self._infos: dict[str, ModelInfo] = {}
-        self._loading: dict[str, asyncio.Task[TextEmbedder | SparseEmbedder]] = {}
+        self._loading: dict[str, asyncio.Task[_TextModel]] = {}
         self._cache: OrderedDict[tuple[str, str, str], Vector] = OrderedDict()
 
     async def text(self, index: VectorIndex, text: str, *, task: EmbeddingTask = "retrieval_query") -> Vector:
@@ -59,9 +70,9 @@ class QueryEmbedder:
                 return found
             model = await self._text_model(index)
             if model.inline:
-                vector = _embedded(model, text, task)
+                vector = model.embed(text, task)
             else:
-                vector = await asyncio.to_thread(_embedded, model, text, task)
+                vector = await asyncio.to_thread(model.embed, text, task)
             return self._keep(key, vector)
 
     async def reranker(self, name: str) -> Reranker:
@@ -80,7 +91,7 @@ class QueryEmbedder:
             UnavailableError: the source or the model is not there.
         """
         inline = not content.startswith(("http://", "https://", "s3://"))
-        digest = hashlib.sha256(content.encode()).hexdigest()
+        digest = hashlib.sha256(f"{index.feature_uri} {index.parameters} {content}".encode()).hexdigest()
         key = (index.weights or index.model, "content", digest)
         found = self._cached(key) if inline else None
         if found is not None:
@@ -101,10 +112,28 @@ class QueryEmbedder:
         self._check_weights(index)
         return await self._file(index, "", await self._fetch(f"blob:{blob_key}"))
 
+    async def pieces(self, index: VectorIndex, content: str, how: Cutting, blob_key: str = "") -> list[QueryPiece]:
+        """The vectors of the pieces of a file, as `content`, or as `stored` with a `blob_key`; none where files of the
+        index are not cut.
+
+        Raises:
+            As those do.
+        """
+        if self._cut is None or set(index.modalities) <= {"text"}:
+            return []
+        self._check_weights(index)
+        if blob_key:
+            data = await self._fetch(f"blob:{blob_key}")
+        elif content.startswith(("http://", "https://", "s3://")):
+            data = await self._fetch(content)
+        else:
+            _, data = decode_inline(content)
+        _check_size(data)
+        with span("embeddings", **_named(index), **{"cache.hit": False, "content.bytes": len(data)}):
+            return await self._cut(data, index, how)
+
     async def _file(self, index: VectorIndex, mime: str, data: bytes) -> Vector:
-        if len(data) > MAX_CONTENT:
-            limit = f"{MAX_CONTENT // 2**20} MB"
-            raise ValidationError.at("searches.query.value", f"has {len(data):,} bytes; at most {limit}", "too_large")
+        _check_size(data)
         if mime.startswith("text/") and "text" in index.modalities:
             return await self.text(index, data.decode(errors="replace"))
         if set(index.modalities) <= {"text"}:
@@ -125,15 +154,15 @@ class QueryEmbedder:
             self._cache.popitem(last=False)
         return vector
 
-    async def _text_model(self, index: VectorIndex) -> TextEmbedder | SparseEmbedder:
+    async def _text_model(self, index: VectorIndex) -> _TextModel:
         """Loading takes seconds, so it happens once and in a thread; concurrent queries wait for the same load."""
         self._check_weights(index)
         model = self._texts.get(index.model)
         if model is None:
             task = self._loading.get(index.model)
             if task is None:
-                load = self._models.sparse if index.sparse else self._models.text
-                task = asyncio.create_task(asyncio.to_thread(load, index.model))
+                info = self._infos[index.model]
+                task = asyncio.create_task(asyncio.to_thread(_text_model, self._models, info))
                 self._loading[index.model] = task
             try:
                 model = await asyncio.shield(task)
@@ -169,16 +198,38 @@ class QueryEmbedder:
             )
 
 
-def _embedded(model: TextEmbedder | SparseEmbedder, text: str, task: EmbeddingTask) -> Vector:
-    if isinstance(model, SparseEmbedder):
-        return model.sparse_embed([text], query=task != "retrieval_document")[0]
-    vector: Vector = embed_for(model, [text], task)[0]
-    return vector
+def _text_model(models: Models, info: ModelInfo) -> _TextModel:
+    """The model of a name as what its vectors are: sparse, one for each token, or one a text."""
+    if info.sparse:
+        sparse = models.sparse(info.name)
+        return _TextModel(lambda text, task: sparse.sparse_embed([text], query=_asks(task))[0], sparse.inline)
+    if "tokens" in info.modalities:
+        tokens = models.load(info.name, TokenEmbedder)
+        return _TextModel(lambda text, task: _of_tokens(tokens, text, task), inline=False)
+    dense = models.text(info.name)
+    return _TextModel(lambda text, task: embed_for(dense, [text], task)[0], dense.inline)
+
+
+def _asks(task: EmbeddingTask) -> bool:
+    return task != "retrieval_document"
+
+
+def _of_tokens(model: TokenEmbedder, text: str, task: EmbeddingTask) -> Vector:
+    vectors = model.embed_tokens([text], query=_asks(task))[0]
+    if not len(vectors):
+        raise ValidationError.at("searches.query.value", f"'{model.info.name}' finds no word in the text", "empty")
+    return vectors
 
 
 def _named(index: VectorIndex) -> dict[str, str]:
     """What a span tells of a model, under the names of OpenTelemetry."""
     return {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": index.model}
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_CONTENT:
+        limit = f"{MAX_CONTENT // 2**20} MB"
+        raise ValidationError.at("searches.query.value", f"has {len(data):,} bytes; at most {limit}", "too_large")
 
 
 def is_upload(content: str) -> bool:

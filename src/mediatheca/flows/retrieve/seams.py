@@ -13,7 +13,7 @@ from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import NotFoundError
 from mediatheca.kernel.filters import Filter
 from mediatheca.kernel.outside import Outside
-from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
+from mediatheca.kernel.search import Cutting, Hit, QueryPiece, TextQuery, VectorQuery
 from mediatheca.kernel.taxonomies import TaxonomyView
 from mediatheca.stages import CollectionView
 
@@ -75,6 +75,13 @@ class ContentEmbedder(Protocol):
     """
 
     async def __call__(self, data: bytes, index: VectorIndex) -> Vector: ...
+
+
+class ContentCutter(Protocol):
+    """The same for the pieces of a long file; one with the time (0, 0) where the file is not cut. Raises as
+    `ContentEmbedder` does."""
+
+    async def __call__(self, data: bytes, index: VectorIndex, how: Cutting) -> list[QueryPiece]: ...
 
 
 class Sign(Protocol):

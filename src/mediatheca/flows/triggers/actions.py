@@ -14,9 +14,11 @@ from mediatheca.flows.bodies import checked
 from mediatheca.flows.grouping.config import ExecuteRequest
 from mediatheca.flows.grouping.runs import TASK as CLUSTER_TASK
 from mediatheca.flows.grouping.runs import start_execution
-from mediatheca.flows.ingest.backfill import Wanted, objects_of, trigger_collection
-from mediatheca.flows.ingest.plan import MAX_OBJECTS, add_task, retry_failed
+from mediatheca.flows.ingest.backfill import Wanted, find_units, objects_of, trigger_collection
+from mediatheca.flows.ingest.plan import MAX_OBJECTS, add_task
 from mediatheca.flows.ingest.rerun import submit_in_bulk
+from mediatheca.flows.ingest.retry import Wanted as Failed
+from mediatheca.flows.ingest.retry import retry_failed
 from mediatheca.flows.services import Services
 from mediatheca.flows.taxonomies.apply import TASK as TAXONOMY_TASK
 from mediatheca.flows.taxonomies.apply import ApplyOptions, start_apply
@@ -218,7 +220,7 @@ def _retried(tx: Tx, bucket_id: str, chunk_size: int) -> list[str]:
     """The failed objects of the bucket's ended batches once more, each in its own batch."""
     where = {"bucket_id": bucket_id, "status": ["COMPLETED_WITH_ERRORS", "FAILED"]}
     found = tx.rows("batches", where, order=("-batch_id",), limit=MAX_BATCHES)
-    return _tasks([batch for batch in found if retry_failed(tx, batch, chunk_size, None, transient_only=False)])
+    return _tasks([batch for batch in found if retry_failed(tx, batch, chunk_size, Failed())])
 
 
 def _tasks(batches: Sequence[Row]) -> list[str]:
@@ -230,8 +232,8 @@ def _collection(start: Start) -> Sequence[str]:
     collection = start.tx.get("collection", config["collection_id"])
     names = ("include_buckets", "object_ids", "source_filters", "dedup_strategy")
     wanted = Wanted(*(config.get(name) for name in names))
-    size = start.services.settings.chunk_size
-    return _tasks(trigger_collection(start.tx, collection, wanted, size, trigger_id=start.trigger.id))
+    size, units = start.services.settings.chunk_size, find_units(start.services, start.tx.scope, collection, wanted)
+    return _tasks(trigger_collection(start.tx, collection, wanted, size, units, trigger_id=start.trigger.id))
 
 
 def _canary(start: Start) -> Sequence[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from mediatheca.kernel.errors import ValidationError
@@ -78,6 +79,14 @@ class BlobStore(Protocol):
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> BlobInfo:
         """Write one blob, replacing what was there."""
+
+    def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> BlobInfo:
+        """`put` of a file of this machine, without reading it into memory. The file stays; a store of this machine may
+        keep it under a second name, so nobody may write to it any more.
+
+        Raises:
+            NotFoundError: no such file.
+        """
 
     def put_many(self, blobs: Iterable[tuple[str, bytes, str]], *, durable: bool = True) -> None:
         """Write several (key, data, content type); durable together, with one sync where the file system allows.

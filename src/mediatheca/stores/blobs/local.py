@@ -8,13 +8,11 @@ changed are synced: a power cut leaves the old blob or the new one. Many blobs a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +27,7 @@ from mediatheca.kernel.errors import (
 )
 from mediatheca.kernel.ids import new_uuid
 from mediatheca.stores.blobs.base import BlobInfo, check_expiry, check_key
+from mediatheca.stores.blobs.disk import syncfs, with_descriptor
 from mediatheca.stores.blobs.signing import SignedGrant, Signer
 
 _TEMP = ".tmp"
@@ -78,16 +77,25 @@ class LocalBlobs:
             for temp, _ in written:
                 temp.unlink(missing_ok=True)
 
+    def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> BlobInfo:
+        """A second name of the file, on one file system."""
+        return self._put_linked(key, path, NotFoundError("file", path.name), sync=True)
+
     def copy(self, source: str, target: str) -> BlobInfo:
         """A second name of the same file: files are replaced, never written to."""
-        origin, path, temp = self._path(source), self._path(target), self._temp_file()
+        return self._put_linked(target, self._path(source), NotFoundError("blob", source), sync=False)
+
+    def _put_linked(self, key: str, origin: Path, missing: NotFoundError, *, sync: bool) -> BlobInfo:
+        path, temp = self._path(key), self._temp_file()
         with self._storage():
             try:
                 self._link(origin, temp)
-                info = _info(target, temp.stat())
+                if sync:
+                    with_descriptor(temp, os.fsync)
+                info = _info(key, temp.stat())
                 self._sync_directories(self._move(temp, path))
             except FileNotFoundError:
-                raise NotFoundError("blob", source) from None
+                raise missing from None
             finally:
                 temp.unlink(missing_ok=True)
         return info
@@ -100,7 +108,7 @@ class LocalBlobs:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV):
                 raise
             shutil.copyfile(origin, temp)  # a file system without second names
-            _with_descriptor(temp, os.fsync)
+            with_descriptor(temp, os.fsync)
 
     def open_put(self, key: str, max_bytes: int | None = None) -> Upload:
         """A context manager to write one blob in pieces: kept when the block ends well, dropped when it raises.
@@ -148,21 +156,21 @@ class LocalBlobs:
         return [made.parent for made in missing]
 
     def _sync_files(self, paths: Sequence[Path]) -> None:
-        if len(paths) >= _SYNC_TOGETHER and _syncfs is not None:
-            _with_descriptor(self._temp, _syncfs)
+        if len(paths) >= _SYNC_TOGETHER and syncfs is not None:
+            with_descriptor(self._temp, syncfs)
             return
         for path in paths:
-            _with_descriptor(path, os.fsync)
+            with_descriptor(path, os.fsync)
 
     def _sync_directories(self, directories: Iterable[Path]) -> None:
         distinct = set(directories)
-        if len(distinct) >= _SYNC_TOGETHER and _syncfs is not None:
-            _with_descriptor(self._root, _syncfs)
+        if len(distinct) >= _SYNC_TOGETHER and syncfs is not None:
+            with_descriptor(self._root, syncfs)
             return
         for directory in distinct:
             # Gone already: somebody deleted the blob again, and the empty directory with it.
             with contextlib.suppress(FileNotFoundError):
-                _with_descriptor(directory, os.fsync)
+                with_descriptor(directory, os.fsync)
 
     # Reading
 
@@ -372,28 +380,3 @@ def _named(entry: os.DirEntry[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 def _info(key: str, stat: os.stat_result) -> BlobInfo:
     return BlobInfo(key, stat.st_size, f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}")
-
-
-def _with_descriptor(path: Path, act: Callable[[int], object]) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        act(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _load_syncfs() -> Callable[[int], None] | None:
-    """Linux's syncfs(2): everything written to a file system, in one go. None elsewhere."""
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None, use_errno=True)
-
-    def syncfs(descriptor: int) -> None:
-        if library.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-    return syncfs
-
-
-_syncfs = _load_syncfs()

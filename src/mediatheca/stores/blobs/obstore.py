@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
@@ -64,6 +65,15 @@ class ObstoreBlobs:
         with self._storage():
             result = self._store.put(key, data, attributes={"Content-Type": content_type})
         return BlobInfo(key, len(data), _etag(result["e_tag"]))
+
+    def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> BlobInfo:
+        """In parts where it is large."""
+        check_key(key)
+        if not path.is_file():
+            raise NotFoundError("file", path.name)
+        with self._storage():
+            result = self._store.put(key, path, attributes={"Content-Type": content_type})
+        return BlobInfo(key, path.stat().st_size, _etag(result["e_tag"]))
 
     def put_many(self, blobs: Iterable[tuple[str, bytes, str]], *, durable: bool = True) -> None:
         rest = iter(blobs)

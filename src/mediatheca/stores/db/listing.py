@@ -67,7 +67,7 @@ LISTINGS = {
     "cluster_runs": Listing(tables.cluster_runs, "run_id", "body", ("run_id",)),
     "trigger_runs": Listing(tables.trigger_runs, "run_id", "body", ("run_id", "task_id")),
     "alert_runs": Listing(tables.alert_runs, "execution_id", "body", ("execution_id",)),
-    "failures": Listing(tables.failures, "object_id", None, ("object_id", "reason")),
+    "failed_items": Listing(tables.failed_items, "item_id", None, ("object_id", "reason", "source_document_id")),
 }
 
 

@@ -83,6 +83,9 @@ class DocumentStore(Protocol):
             ConflictError: an index of that name has another shape.
         """
 
+    def drop_vectors(self, collection_id: str, names: Collection[str]) -> None:
+        """Remove the columns of vector indexes by name. Needs the lease. Names the table does not have are no error."""
+
     def drop(self, collection_id: str) -> None:
         """Remove the table and its files. A missing table is not an error."""
 

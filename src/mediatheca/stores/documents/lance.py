@@ -43,6 +43,7 @@ from mediatheca.stores.documents.lance_schema import (
     keep_created,
     missing_fields,
     unique_last,
+    vector_columns,
     vector_field,
 )
 from mediatheca.stores.documents.lance_table import STORAGE_VERSION, LanceTable, row_filter
@@ -112,6 +113,13 @@ class LanceDocuments:
         if root is not None:
             with lance_errors("create the directory", self._uri):
                 root.mkdir(parents=True, exist_ok=True)
+
+    def drop_vectors(self, collection_id: str, names: Collection[str]) -> None:
+        table = self._table(collection_id)
+        if table.schema() is not None:
+            with table.writing() as handle:
+                held = vector_columns(handle.schema)
+                table.drop_columns(handle, [held[name].column for name in names if name in held])
 
     def drop(self, collection_id: str) -> None:
         self._table(collection_id).drop()
