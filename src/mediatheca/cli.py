@@ -144,6 +144,23 @@ def demo(
     raise SystemExit(run(keep=keep))
 
 
+batch = typer.Typer(no_args_is_help=True, help="Batches of a running server.")
+app.add_typer(batch, name="batch")
+
+
+@batch.command()
+def watch(
+    batch_id: Annotated[str, typer.Argument(help="Id of the batch.")],
+    namespace: Annotated[str, typer.Option(help="Id or name of its namespace.", envvar="MEDIATHECA_NAMESPACE")],
+    key: Annotated[str, typer.Option(help="API key.", envvar="MEDIATHECA_API_KEY")],
+    url: Annotated[str, typer.Option(help="Of the server.", envvar="MEDIATHECA_URL")] = "http://127.0.0.1:8000",
+) -> None:
+    """Show how far a batch is until it has ended; the exit status is 0 when everything of it was processed."""
+    from mediatheca.batch_watch import watch as watch_batch
+
+    raise SystemExit(watch_batch(url, key, namespace, batch_id))
+
+
 @app.command()
 def doctor() -> None:
     """Check every configured backend and model, and say what to do about each problem."""

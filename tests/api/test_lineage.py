@@ -169,7 +169,7 @@ def test_diagnostics_show_the_failures_of_the_source(home: Tenant) -> None:
     }
     with home.world.db.begin(home.scope) as tx:
         why = {"reason": "broken file", "error_type": "permanent", "extractor": "x", "created_at": clock.now()}
-        tx.insert("failures", [{**row, **why}])
+        tx.insert("failed_items", [{**row, **why, "item_id": "item_1"}])
     found = home.call("GET", f"/collections/{collection}/documents/d/diagnostics")
     DocumentDiagnosticsResponse.from_dict(found)
     assert [entry["error"] for entry in found["recent_failures"]["failures"]] == [

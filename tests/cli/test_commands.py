@@ -105,7 +105,7 @@ def test_the_doctor_is_content_with_the_defaults_and_names_what_is_broken(tmp_pa
 
 
 def test_a_runner_we_do_not_have_is_refused_at_the_start(tmp_path: Path) -> None:
-    settings = environment(MEDIATHECA_DATA_DIR=str(tmp_path), MEDIATHECA_RUNNER_URL="ray://head:10001")
+    settings = environment(MEDIATHECA_DATA_DIR=str(tmp_path), MEDIATHECA_RUNNER_URL="dask://head:8786")
     command = [*COMMAND, "serve", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=60, check=False)
     assert done.returncode == 1

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
 from mediatheca.api.deps import Delete, Deleter, Listed, Read, Reader, Write, Writer, answer, listed
-from mediatheca.flows.ingest.plan import ENDED, MAX_OBJECTS, OPEN, get_batch, sourced_from, submit_batch
+from mediatheca.flows.ingest.plan import ENDED, MAX_OBJECTS, OPEN, get_batch, submit_batch, tiers_for
+from mediatheca.flows.ingest.progress import health, progress, tier_tasks
 from mediatheca.flows.ingest.rerun import delete_documents, reset_batch, submit_drafts, submit_in_bulk
-from mediatheca.flows.ingest.settle import progress
 from mediatheca.flows.removal import cuts
 from mediatheca.flows.services import Services
 from mediatheca.kernel import clock
@@ -113,12 +113,13 @@ def submit_all(bucket: str, tx: Write, caller: Writer) -> Response:
 @router.post(f"{_BATCH}/resubmit", operation_id="resubmit_batch", response_model=None)
 def resubmit(
     bucket: str, batch_id: str, tx: Write, caller: Writer,
-    from_tier: Annotated[int, Query(ge=0, le=0)] = 0, auto_submit: bool = True, trigger_processing: bool = True,
+    from_tier: Annotated[int, Query(ge=0)] = 0, auto_submit: bool = True, trigger_processing: bool = True,
 ) -> Response:  # fmt: skip
-    """Run an ended batch again with the same objects; `auto_submit=false` leaves it as a draft."""
+    """Run an ended batch again with the same objects; `auto_submit=false` leaves it as a draft. `from_tier`: what the
+    tiers before it have made is taken as it is."""
     batch = reset_batch(tx, _in(tx, bucket, batch_id))
     if auto_submit and trigger_processing:
-        batch = submit_batch(tx, batch, caller.services.settings.chunk_size)
+        batch = submit_batch(tx, batch, caller.services.settings.chunk_size, from_tier=from_tier)
     return answer({**batch_view(tx, batch), "resubmitted": batch["status"] != "DRAFT"})
 
 
@@ -126,8 +127,8 @@ def resubmit(
 def estimate(bucket: str, batch_id: str, tx: Read) -> Response:
     """What submitting would process. Nothing is billed here, so the credits are zero."""
     batch = _in(tx, bucket, batch_id)
-    chosen = batch["body"].get("collection_ids")
-    collections = [c for c in sourced_from(tx, batch["bucket_id"]) if not chosen or {c.id, c.name} & set(chosen)]
+    tiers = tiers_for(tx, batch)
+    collections = [collection for tier in tiers for collection in tier]
     ids = [row["object_id"] for row in tx.rows("batch_objects", {"batch_id": batch_id}, columns=("object_id",))]
     targets = [collection.id for collection in collections]
     done: list[Row] = []
@@ -138,6 +139,7 @@ def estimate(bucket: str, batch_id: str, tx: Read) -> Response:
         {
             "batch_id": batch_id,
             "collection_ids": targets,
+            "dag_tiers": [[collection.id for collection in tier] for tier in tiers],
             "dedup_strategy": strategy,
             "object_count": batch["object_count"],
             "already_extracted_count": len({row["object_id"] for row in done}),
@@ -167,9 +169,14 @@ def logs(bucket: str, batch_id: str, tx: Read, tier_num: Annotated[int | None, Q
         {"timestamp": event["created_at"], "level": "INFO", "message": event["type"], "details": event["payload"]}
         for event in events
     ]
-    failures = tx.rows("failures", {"batch_id": batch_id}, order=("created_at", "object_id"), limit=_MOST_LINES)
+    wanted: dict[str, Any] = {"batch_id": batch_id, "outcome": ["failed", "dropped"]}
+    if tier_num is not None:
+        wanted["tier"] = tier_num
+    failures = tx.rows("failed_items", wanted, order=("created_at", "item_id"), limit=_MOST_LINES)
     for row in failures:
-        where = f"object {row['object_id']}, collection {row['collection_id']}, {row['phase']}"
+        which = f", document {row['source_document_id']}" if row["source_document_id"] else ""
+        which += f", {row['what']} dropped" if row["outcome"] == "dropped" else ""
+        where = f"object {row['object_id']}{which}, collection {row['collection_id']}, {row['phase']}"
         details = {"extractor": row["extractor"], "attempt": row["attempt"]}
         line = {"timestamp": row["created_at"], "level": "ERROR", "message": f"{where}: {row['reason']}"}
         lines.append({**line, "details": details})
@@ -188,9 +195,11 @@ def diagnose(bucket: str, batch_id: str, tx: Read, caller: Reader) -> Response:
     batch = _in(tx, bucket, batch_id)
     where = {"batch_id": batch_id}
     counts = progress(tx, batch)
-    groups = tx.sums("failures", where, (), by=("phase", "error_type", "extractor"))
+    state, last = health(tx, batch)
+    failed = {**where, "outcome": "failed", "retried_at": None}
+    groups = tx.sums("failed_items", failed, (), by=("phase", "error_type", "extractor"))
     jobs = {row["status"]: row["count"] for row in tx.sums("jobs", {"group_key": batch_id}, (), by=("status",))}
-    failures = tx.rows("failures", where, order=("object_id",), limit=_SHOWN)
+    failures = tx.rows("failed_items", failed, order=("object_id", "item_id"), limit=_SHOWN)
     names = ("object_id", "collection_id", "phase", "reason", "error_type", "extractor", "attempt")
     times = {name: batch[name] for name in ("created_at", "started_at", "completed_at")}
     return answer(
@@ -198,7 +207,10 @@ def diagnose(bucket: str, batch_id: str, tx: Read, caller: Reader) -> Response:
             "batch_id": batch_id,
             "status": batch["status"],
             "timing": times,
+            "health": state,
+            "last_activity_at": last,
             "progress": counts,
+            "tiers": tier_tasks(tx, batch),
             "errors": groups,
             "failed_documents": [{name: row[name] for name in names} for row in failures],
             "infrastructure": {"jobs": jobs, "collections": _lag(tx, batch_id, caller.services)},

@@ -16,10 +16,12 @@ from mediatheca.flows.ingest.plan import (
     check_objects,
     create_batch,
     get_batch,
-    retry_failed,
     submit_batch,
 )
-from mediatheca.flows.ingest.settle import progress
+from mediatheca.flows.ingest.progress import audit as audit_of
+from mediatheca.flows.ingest.progress import collection_counts, health, progress, tier_tasks
+from mediatheca.flows.ingest.registry import dropped_counts, partial_objects
+from mediatheca.flows.ingest.retry import Wanted, retry_failed
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
 from mediatheca.kernel.filters import parse_filter
@@ -60,10 +62,14 @@ class ObjectIds(Spec):
 
 
 class RetrySpec(Spec):
-    """Which failed objects to process again; nothing: all of them."""
+    """Which failed items to process again; nothing: all of them."""
 
     retry_mode: str = Field("all", pattern="^(all|transient_only)$")
-    object_ids: list[str] | None = None
+    object_ids: list[str] | None = Field(None, max_length=MAX_OBJECTS)
+    document_ids: list[str] | None = Field(None, max_length=MAX_OBJECTS, description="Of the source.")
+    collection_ids: list[str] | None = Field(None, max_length=1000)
+    tier_nums: list[int] | None = Field(None, max_length=1000)
+    max_retry_count: int | None = Field(None, ge=1, le=10, description="Items retried as often are left alone.")
 
 
 class BatchPatch(Spec):
@@ -75,9 +81,11 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
     """A batch with live counters; `brief` leaves out the object ids, failures and what follows its documents."""
     body, where = batch["body"], {"batch_id": batch["batch_id"]}
     counts = progress(tx, batch)
+    failed = {**where, "outcome": "failed", "retried_at": None}
     failures = (
-        [] if brief or not counts["failed"] else tx.rows("failures", where, order=("object_id",), limit=SHOWN_FAILURES)
-    )
+        [] if brief or not counts["failed"]
+        else tx.rows("failed_items", failed, order=("object_id", "item_id"), limit=SHOWN_FAILURES)
+    )  # fmt: skip
     object_ids = [] if brief else tx.column("batch_objects", "object_id", where, order=("object_id",))
     tiers = body.get("dag_tiers", [])
     return {
@@ -86,7 +94,7 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
         "namespace_id": batch["namespace_id"],
         "batch_name": body.get("batch_name"),
         "status": batch["status"],
-        "type": "BUCKET",
+        "type": body.get("type", "BUCKET"),
         "task_id": batch["task_id"],
         "object_count": batch["object_count"],
         "object_ids": object_ids,
@@ -102,7 +110,7 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
         "documents_written": counts["written"],
         "documents_replaced": counts["replaced"],
         "failed_object_count": counts["failed"],
-        "failed_objects": [_failure(row) for row in failures],
+        "failed_objects": [item_view(row) for row in failures],
         "error_summary": body.get("error_summary"),
         "documents_resolvable": batch["status"] in ("COMPLETED", "COMPLETED_WITH_ERRORS"),
         "status_message": "; ".join(body.get("warnings", [])) or None,
@@ -114,11 +122,31 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
         "updated_at": batch["updated_at"],
         "started_at": batch["started_at"],
         "completed_at": batch["completed_at"],
-        **({} if brief else {"post_processing": post_processing(tx, batch["batch_id"])}),
+        **({} if brief else _details(tx, batch, counts)),
     }
 
 
-def _failure(row: Row) -> dict[str, Any]:
+def _details(tx: ReadTx, batch: Row, counts: dict[str, Any]) -> dict[str, Any]:
+    """What takes more than a look at the counters."""
+    state, last = health(tx, batch)
+    partial = partial_objects(tx, batch["batch_id"], SHOWN_FAILURES) if counts["dropped"] else []
+    dropped = (
+        dropped_counts(tx, batch["batch_id"]) if counts["dropped"] else {"pages_dropped": 0, "segments_dropped": 0}
+    )
+    return {
+        "tier_tasks": tier_tasks(tx, batch),
+        "partial_objects": partial,
+        "partial_object_count": len(partial),
+        "unaccounted_object_count": counts["lost"] if batch["status"] in ENDED else 0,
+        "health": state,
+        "last_activity_at": last,
+        "post_processing": post_processing(tx, batch["batch_id"]),
+        **dropped,
+    }
+
+
+def item_view(row: Row) -> dict[str, Any]:
+    """An entry of the list of items that gave no documents."""
     return {
         "object_id": row["object_id"],
         "collection_id": row["collection_id"],
@@ -128,6 +156,13 @@ def _failure(row: Row) -> dict[str, Any]:
         "error_type": row["error_type"],
         "extractor": row["extractor"],
         "attempt": row["attempt"],
+        "tier_num": row["tier"],
+        "kind": row["kind"],
+        "outcome": row["outcome"],
+        "what": row["what"] or None,
+        "document_id": row["source_document_id"] or None,
+        "source_document_id": row["source_document_id"] or None,
+        "retried_at": row["retried_at"],
         "timestamp": clock.wire_time(row["created_at"]),
     }
 
@@ -196,7 +231,7 @@ def patch(bucket: str, batch_id: str, spec: BatchPatch, tx: Write, caller: Write
 def delete(bucket: str, batch_id: str, tx: Delete) -> Response:
     """Forget a batch (a running one is canceled first); documents stay."""
     batch = cancel_batch(tx, _in(tx, bucket, batch_id), "deleted")
-    for table in ("batch_objects", "chunks", "failures", "batches"):
+    for table in ("batch_objects", "chunks", "failed_items", "batches"):
         tx.delete(table, {"batch_id": batch["batch_id"]})
     tx.emit("batch.deleted", batch_id)
     return deleted("batch", batch_id)
@@ -252,10 +287,14 @@ def cancel_any(batch_id: str, tx: Write, reason: Annotated[str, Query()] = "canc
 def retry(
     bucket: str, batch_id: str, tx: Write, caller: Writer, spec: Annotated[RetrySpec | None, Body()] = None
 ) -> Response:
-    """Process the failed objects again."""
+    """Process the failed items again, and what is made from them."""
     spec, batch = spec or RetrySpec(), _in(tx, bucket, batch_id)
-    transient = spec.retry_mode == "transient_only"
-    count = retry_failed(tx, batch, caller.services.settings.chunk_size, spec.object_ids, transient_only=transient)
+    collections = [tx.get("collection", ident).id for ident in spec.collection_ids or ()]
+    wanted = Wanted(
+        spec.object_ids, spec.document_ids, collections, spec.tier_nums,
+        transient_only=spec.retry_mode == "transient_only", max_attempts=spec.max_retry_count,
+    )  # fmt: skip
+    count = retry_failed(tx, batch, caller.services.settings.chunk_size, wanted)
     return answer({**_task(tx, get_batch(tx, batch_id)), "retried_object_count": count})
 
 
@@ -265,34 +304,40 @@ def retry(
 def failed(
     bucket: str, batch_id: str, tx: Read, collection_id: str | None = None, cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+    tier_num: Annotated[int | None, Query(ge=0)] = None,
+    outcome: Annotated[str, Query(pattern="^(failed|dropped|skipped|filtered|all)$")] = "failed",
 ) -> Response:  # fmt: skip
-    """The failed-object list: phase, reason, extractor, attempt and time of each."""
+    """Items that gave no documents, or not all: phase, reason, extractor, attempt and time of each.
+
+    `outcome`: failed; dropped (a page, a segment, a field of an item that did give documents); skipped (unchanged,
+    deleted meanwhile); filtered (by the collection's source_filters); all.
+    """
     where: dict[str, Any] = {"batch_id": _in(tx, bucket, batch_id)["batch_id"]}
     if collection_id:
         where["collection_id"] = tx.get("collection", collection_id).id
-    order = (("object_id", False), ("collection_id", False))
-    page = tx.page("failures", where, ListQuery(limit, offset, cursor, sort=order))
-    shown = [_failure(row) for row in page.rows]
+    if tier_num is not None:
+        where["tier"] = tier_num
+    if outcome != "all":
+        where["outcome"] = outcome
+    order = (("object_id", False), ("item_id", False))
+    page = tx.page("failed_items", where, ListQuery(limit, offset, cursor, sort=order))
+    shown = [item_view(row) for row in page.rows]
     return answer(listed(page, shown, batch_id=batch_id, failed_documents=shown))
 
 
 @router.get("/buckets/{bucket}/batches/{batch_id}/audit", operation_id="get_batch_audit", response_model=None)
 def audit(bucket: str, batch_id: str, tx: Read) -> Response:
-    """Every object accounted for: fetched = processed + filtered + failed, per collection."""
+    """Every item accounted for, per collection: fetched = processed + filtered + failed. Items are objects at the first
+    tier, documents of the source behind it."""
     batch = _in(tx, bucket, batch_id)
-    failures = {
-        row["collection_id"]: row["count"]
-        for row in tx.sums("failures", {"batch_id": batch_id}, (), by=("collection_id",))
-    }
-    rows = []
-    for collection_id in batch["body"].get("collection_ids", []):
-        done = tx.count("derivations", {"batch_id": batch_id, "collection_id": collection_id})
-        sums = tx.sums("chunks", {"batch_id": batch_id, "collection_id": collection_id}, ("filtered", "written"))
-        filtered, failed = int(sums[0]["filtered"]), failures.get(collection_id, 0)
-        lost = max(0, batch["object_count"] - done - filtered - failed) if batch["status"] in ENDED else 0
-        row = {"collection_id": collection_id, "tier_num": 0, "submitted": batch["object_count"], "processed": done}
-        row |= {"filtered": filtered, "failed": failed, "lost": lost, "documents_written": int(sums[0]["written"])}
-        rows.append({**row, "balanced": lost == 0})
+    tiers: list[list[str]] = batch["body"].get("dag_tiers", [])
+    counts = collection_counts(tx, batch_id, [ident for tier in tiers for ident in tier])
+    ended, rows = batch["status"] in ENDED, []
+    for number, tier in enumerate(tiers):
+        for ident in tier:
+            found = audit_of(number, counts[ident], ended=ended)
+            own = {"collection_id": ident, "filtered": found["skipped"], "documents_written": counts[ident]["written"]}
+            rows.append({**found, **own, "balanced": not found["lost"]})
     lost_any = any(row["lost"] for row in rows)
     result = {"batch_id": batch_id, "status": batch["status"], "tiers": rows, "collections": rows}
     return answer({**result, "all_balanced": not lost_any, "has_lost_objects": lost_any})

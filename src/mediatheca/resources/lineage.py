@@ -224,8 +224,8 @@ def _failures(caller: Caller, record: Record, object_id: str | None) -> list[dic
     if object_id is None:
         return []
     with caller.services.db.read(caller.scope) as tx:
-        where = {"collection_id": record.id, "object_id": object_id}
-        rows = tx.rows("failures", where, order=("-created_at",), limit=MAX_FAILURES)
+        where = {"collection_id": record.id, "object_id": object_id, "outcome": ["failed", "dropped"]}
+        rows = tx.rows("failed_items", where, order=("-created_at",), limit=MAX_FAILURES)
         own = tx.row("objects", {"object_id": object_id})
     status = None if own is None else own["status"]
     found = [

@@ -1,72 +1,45 @@
-"""One chunk of a batch: read objects → extract in child processes → one commit of documents → one record of it.
+"""One chunk of a batch: read objects, or documents of other collections → extract in child processes → one commit of
+documents → one record of it.
 
 At-least-once delivery + deterministic document ids + one leased writer per table = each document exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 import structlog
 
-from mediatheca.extractors import Artifact, Extractor, Item
+from mediatheca.extractors import Extractor, Item
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.ingest.extraction import Extraction
-from mediatheca.flows.ingest.items import Failure, ItemBuilder, SourceObject, gather
+from mediatheca.flows.ingest.graph import enabled, reads_collections, upstream
+from mediatheca.flows.ingest.items import Failure, ItemBuilder, SourceObject
 from mediatheca.flows.ingest.making import DocumentMaker
 from mediatheca.flows.ingest.plan import ENDED, change_task
+from mediatheca.flows.ingest.recording import record
+from mediatheca.flows.ingest.registry import record_death
+from mediatheca.flows.ingest.sources import IN_USE, NEVER, State, derived, fetch, living
+from mediatheca.flows.ingest.spool import Advance, Spool
+from mediatheca.flows.ingest.tiers import OPEN_CHUNK, end_unfinished, release
+from mediatheca.flows.ingest.work import Result, Work, skips
+from mediatheca.flows.migration.fence import need_same_extractor
+from mediatheca.flows.plugins.scoped import scoped
 from mediatheca.flows.services import JobServices
+from mediatheca.flows.tables import tombstones
 from mediatheca.jobs.queue import Job
-from mediatheca.jobs.runner import ItemFailure
+from mediatheca.jobs.runner import ItemFailure, ItemProgress, ItemResult
 from mediatheca.jobs.worker import JobCancelledError, PermanentJobError, Run
 from mediatheca.kernel import clock
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.stores.db import tx as db
+from mediatheca.stores.documents.base import Scan
 from mediatheca.telemetry import DOCUMENTS, FAILURES, span
 
 log = structlog.get_logger()
 
-OPEN_CHUNK = ("PENDING", "PROCESSING")
-EVENT_IDS = 5_000
-"""Documents that one event names; more are told by further events."""
-_IN_USE = db.Cmp("!=", "DEACTIVATED")
-"""Objects that were switched off keep their row; nothing is made of them."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """What a chunk needs, read in one transaction."""
-
-    chunk: db.Row
-    batch: db.Row
-    collection: db.Record
-    sources: list[SourceObject]
-    skipped: int = 0
-
-    def key(self) -> db.Row:
-        return {"chunk_id": self.chunk["chunk_id"]}
-
-    def versions(self) -> dict[str, int]:
-        """The version of each object that we read."""
-        return {source.object_id: source.row["version"] for source in self.sources}
-
-
-@dataclass(slots=True)
-class _Result:
-    """What extraction gave."""
-
-    documents: dict[str, Document] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    """Objects that were processed; one may have given no document."""
-    failures: list[Failure] = field(default_factory=list)
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
-
-    def keep(self, object_ids: set[str]) -> None:
-        """Forget all other objects."""
-        self.done &= object_ids
-        self.documents = {ident: d for ident, d in self.documents.items() if d.object_id in object_ids}
+_OVERTAKEN = "it was deleted, or processed in a newer state, meanwhile"
 
 
 def process_chunk(services: JobServices, run: Run) -> None:
@@ -77,97 +50,133 @@ def process_chunk(services: JobServices, run: Run) -> None:
         JobCancelledError: it was cancelled, or another worker has taken over; nothing was written.
         LeaseLostError: another writer has taken over the table.
     """
+    services = scoped(services, run.job.scope)
     work = _begin(services, run.job)
     if work is None:
         return
     with span("ingest.chunk", collection=work.collection.id, objects=len(work.sources)):
         result = _extract(services, work, run)
         run.check()
-        services.blobs.put_many((key, made.data, made.mime_type) for key, made in result.artifacts.items())
         _commit(services, work, result, run)
     DOCUMENTS.inc(len(result.documents))
     for failure in result.failures:
         FAILURES.labels(failure.phase).inc()
 
 
-def _begin(services: JobServices, job: Job) -> _Work | None:
-    """Read the work and mark the batch as processing; None when there is nothing to do any more."""
-    with services.db.read(job.scope) as tx:
-        work = _read(tx, job)
-    if work is None:
-        with services.db.begin(job.scope) as tx:
+# ---- reading
+
+
+def _begin(services: JobServices, job: Job) -> Work | None:
+    """Read the work and mark chunk and batch as processing; None when there is nothing to do any more."""
+
+    def look(tx: db.Tx) -> tuple[db.Row, db.Row, db.Record] | None:
+        found = _read(tx, job)
+        if found is None:
             tx.finish_job(job.job_id, job.token)
+            return None
+        chunk, batch, _ = found
+        moment = clock.now()
+        # Shared with other chunks; whoever removes files that no document names holds it alone.
+        tx.rows("document_tables", {"collection_id": chunk["collection_id"]}, columns=("status",), hold="share")
+        where = {"chunk_id": chunk["chunk_id"], "status": OPEN_CHUNK}
+        tx.update("chunks", where, {"status": "PROCESSING", "started_at": moment, "advanced": 0, "updated_at": moment})
+        values = {"status": "PROCESSING", "started_at": moment, "updated_at": moment}
+        if tx.update("batches", {"batch_id": batch["batch_id"], "status": "QUEUED"}, values):
+            change_task(tx, batch["task_id"], "PROCESSING", {})
+            tx.emit("batch.processing", batch["batch_id"])
+        return found
+
+    found = services.db.run(job.scope, look)
+    if found is None:
         return None
-    if work.batch["status"] == "QUEUED":
-        with services.db.begin(job.scope) as tx:
-            where = {"batch_id": work.batch["batch_id"], "status": "QUEUED"}
-            moment = clock.now()
-            if tx.update("batches", where, {"status": "PROCESSING", "started_at": moment, "updated_at": moment}):
-                change_task(tx, work.batch["task_id"], "PROCESSING", {})
-                tx.emit("batch.processing", work.batch["batch_id"])
-    return work
+    chunk, batch, collection = found
+    fetched = fetch(services, job.scope, chunk, collection, skips=skips(batch))
+    return Work(chunk, batch, collection, fetched, job.payload.get("attempt", 1))
 
 
-def _read(tx: db.ReadTx, job: Job) -> _Work | None:
-    """None: the chunk is done, or it was cancelled or deleted, with its batch or with its collection."""
+def _read(tx: db.Tx, job: Job) -> tuple[db.Row, db.Row, db.Record] | None:
+    """None: the chunk is done, or it was cancelled or deleted, with its batch or with its collection. A collection that
+    was switched off meanwhile takes nothing more."""
     chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"], "status": OPEN_CHUNK})
     batch = None if chunk is None else tx.row("batches", {"batch_id": chunk["batch_id"]})
-    collection = None if chunk is None else tx.find("collection", chunk["collection_id"])
-    if chunk is None or batch is None or batch["status"] in ENDED or collection is None:
+    if chunk is None or batch is None or batch["status"] in ENDED:
         return None
-    ids = chunk["object_ids"]
-    rows = tx.rows("objects", {"object_id": ids, "status": _IN_USE})
-    seen = _derived(tx, collection.id, ids) if _skips(batch) else {}
-    fresh = [row for row in rows if seen.get(row["object_id"]) != row["version"]]
-    skipped, rows = len(rows) - len(fresh), fresh
-    blobs = tx.rows("blobs", {"object_id": [row["object_id"] for row in rows]})
-    return _Work(chunk, batch, collection, gather(rows, blobs), skipped)
+    collection = tx.find("collection", chunk["collection_id"])
+    if collection is None or not enabled(collection):
+        status, reason = ("CANCELED", "was deleted") if collection is None else ("SKIPPED", "is disabled")
+        values = {"status": status, "error": f"the collection {reason}", "updated_at": clock.now()}
+        tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, values)
+        release(tx, batch, chunk["part"], chunk["collection_id"])
+        return None
+    return chunk, batch, collection
 
 
-def _skips(batch: db.Row) -> bool:
-    return bool(batch["body"].get("dedup_strategy", "skip") == "skip")
+# ---- extracting
 
 
-def _derived(tx: db.ReadTx, collection_id: str, object_ids: Collection[str]) -> dict[str, int]:
-    """The version of each object that its documents were made from."""
-    where = {"collection_id": collection_id, "object_id": list(object_ids)}
-    return {row["object_id"]: row["object_version"] for row in tx.rows("derivations", where)}
+def _extract(services: JobServices, work: Work, run: Run) -> Result:
+    result = Result()
+    if work.sources:
+        _make(services, work, result, run)
+    result.settle_units(work)
+    return result
 
 
-def _built(source: SourceObject, builder: ItemBuilder) -> Item | Failure:
-    if source.row["status"] == "FAILED":
-        return Failure(source.object_id, "object", source.row["error"] or "the object is FAILED")
-    return builder.build(source)
-
-
-def _extract(services: JobServices, work: _Work, run: Run) -> _Result:
+def _make(services: JobServices, work: Work, result: Result, run: Run) -> None:
     config = work.collection.body["feature_extractor"]
     extractor = services.extractors.get(config["feature_extractor_id"])
     if extractor is None:
         raise PermanentJobError(f"extractor '{config['feature_extractor_id']}' is not installed here")
     _check_weights(services, extractor, work.collection)
-    result, builder = _Result(), ItemBuilder(services, extractor, config)
+    builder = ItemBuilder(services, extractor, config)
     maker = DocumentMaker(work.collection, work.batch["batch_id"], extractor, builder)
-    by_id = {source.object_id: source for source in work.sources}
-    built = [_built(source, builder) for source in work.sources]
-    result.failures += [failure for failure in built if isinstance(failure, Failure)]
-    items = [item for item in built if not isinstance(item, Failure)]
+    items = []
+    for source in work.sources:
+        built = _built(source, builder)
+        if isinstance(built, Item):
+            items.append(built)
+        elif built.phase == "input" and source.document is not None:
+            result.nothing_in(source, built.reason)
+        else:
+            result.failures.append(built)
     extraction = Extraction(services, run.job.scope, extractor, config["parameters"], builder.load)
-    for outcome in extraction.results(items):
-        run.check()
-        if isinstance(outcome, ItemFailure):
-            failure = Failure(outcome.item_id, outcome.phase, outcome.reason, outcome.permanent)
-            result.failures.append(failure)
-            continue
-        try:
-            made = maker.make(by_id[outcome.item_id], outcome.rows)
-        except ValidationError as error:  # this object's alone: the others of the commit must not fail with it
-            result.failures.append(Failure(outcome.item_id, "result", error.message))
-            continue
-        result.done.add(outcome.item_id)
-        result.documents |= made.documents
-        result.artifacts |= made.artifacts
-    return result
+    if items:
+        _gather(services, work, run, maker, result, extraction.results(items))
+
+
+def _gather(
+    services: JobServices, work: Work, run: Run, maker: DocumentMaker, result: Result, outcomes: Iterable[ItemResult]
+) -> None:
+    """Results as they come; the files of each are stored at once."""
+    by_id = {source.item_id: source for source in work.sources}
+    advance = Advance(services, run.job.scope, work.chunk, len(work.sources), len(result.failures))
+    with Spool(services.blobs) as spool:
+        for outcome in outcomes:
+            run.check()
+            if isinstance(outcome, ItemProgress):
+                advance.partly(outcome.item_id, outcome.done)
+                continue
+            advance.done(outcome.item_id)
+            if isinstance(outcome, ItemFailure):
+                failure = Failure(outcome.item_id, outcome.phase, outcome.reason, outcome.permanent)
+                result.failures.append(failure)
+                continue
+            source = by_id[outcome.item_id]
+            try:
+                made = maker.make(source, outcome.rows)
+            except ValidationError as error:  # this item's alone: the others of the commit must not fail with it
+                result.failures.append(Failure(outcome.item_id, "result", error.message))
+                continue
+            spool.add(made.artifacts)
+            result.done.add(outcome.item_id)
+            result.documents |= made.documents
+            result.dropped += [(source, dropped) for dropped in (*outcome.dropped, *made.dropped)]
+
+
+def _built(source: SourceObject, builder: ItemBuilder) -> Item | Failure:
+    if source.row["status"] == "FAILED":
+        return Failure(source.item_id, "object", source.row["error"] or "the object is FAILED")
+    return builder.build(source)
 
 
 def _check_weights(services: JobServices, extractor: Extractor, collection: db.Record) -> None:
@@ -182,119 +191,114 @@ def _check_weights(services: JobServices, extractor: Extractor, collection: db.R
             )
 
 
-def _commit(services: JobServices, work: _Work, result: _Result, run: Run) -> None:
+# ---- writing
+
+
+def _commit(services: JobServices, work: Work, result: Result, run: Run) -> None:
     """Write the documents and record the chunk; skipping the store when there is nothing to write."""
-    if not result.done:
-        with services.db.begin(run.job.scope) as tx:
-            _record(tx, work, result, run, 0, 0)
+    if not result.units:
+        services.db.run(run.job.scope, lambda tx: _record(tx, work, result, run, 0, 0))
         return
     with services.leases.acquire(run.job.scope, work.collection.id) as lease:
         _narrow(services, work, result, run)
         services.leases.check(lease)  # before the table is made: a deleted collection must not get it back
         services.documents.ensure(work.collection.id, stored_vectors(work.collection.body))
         services.leases.check(lease)
-        documents = list(result.documents.values())
-        replaced = services.documents.upsert(work.collection.id, documents, lease.seq, replace_objects=result.done)
+        result.kept = _kept(services, work, result, run)
+        documents = [*result.documents.values(), *result.kept]
+        replaced = services.documents.upsert(work.collection.id, documents, lease.seq, replace_objects=result.units)
         services.leases.commit(lease, lambda tx: _record(tx, work, result, run, lease.seq, replaced))
 
 
-def _narrow(services: JobServices, work: _Work, result: _Result, run: Run) -> None:
+def _record(tx: db.Tx, work: Work, result: Result, run: Run, seq: int, replaced: int) -> None:
+    record(tx, work, result, run, seq, replaced)
+
+
+def _narrow(services: JobServices, work: Work, result: Result, run: Run) -> None:
     """Leave out what changed while we extracted: a late chunk brings no deleted object back, and no old version.
 
     Raises:
         JobCancelledError: the chunk was cancelled, or somebody else did it.
+        UnavailableError: the collection went over to another model.
     """
-    ids, versions = sorted(result.done), work.versions()
+    units, states = sorted(result.units), work.fetched.states
     with services.db.read(run.job.scope) as tx:
         job = {"job_id": run.job.job_id, "lease_token": run.job.token, "status": "running"}
         if not tx.count("jobs", job) or not tx.count("chunks", {**work.key(), "status": OPEN_CHUNK}):
             raise JobCancelledError(run.job.job_id)
-        alive = tx.rows("objects", {"object_id": ids, "status": _IN_USE}, columns=("object_id",))
-        derived = _derived(tx, work.collection.id, ids)
-    # The same version again is no news to a batch that skips; one that replaces was asked to.
-    oldest = {ident: versions[ident] - _skips(work.batch) for ident in ids}
-    result.keep({row["object_id"] for row in alive if derived.get(row["object_id"], -1) <= oldest[row["object_id"]]})
+        need_same_extractor(tx, work.collection)
+        objects = {"object_id": sorted(result.units & work.fetched.objects), "status": IN_USE}
+        alive = set(tx.column("objects", "object_id", objects)) | (result.units - work.fetched.objects)
+        before = derived(tx, work.collection.id, units)
+    news = {unit for unit in units if _is_news(before.get(unit, NEVER), states[unit], skips=work.skips)}
+    result.keep(work, alive & news, _OVERTAKEN)
+    if reads_collections(work.collection):
+        _without_lost_sources(services, work, result, run)
 
 
-def _record(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, replaced: int) -> None:
-    """What was written is recorded even if the job is no longer ours: the documents are there."""
-    try:
-        tx.finish_job(run.job.job_id, run.job.token)
-        ours = True
-    except db.LeaseLostError:
-        ours = False
-    touched = sorted({*result.done, *(failure.object_id for failure in result.failures)})
-    where = {"object_id": touched, "status": _IN_USE}
-    held = tx.rows("objects", where, columns=("object_id",), order=("object_id",), hold="update")
-    result.keep({row["object_id"] for row in held})
-    if ours:
-        _record_chunk(tx, work, result, run, seq, replaced)
-    _record_documents(tx, work, result, seq)
+def _is_news(before: State, state: State, *, skips: bool) -> bool:
+    """The same state again is no news to a batch that skips; one that replaces was asked to."""
+    return before.order <= state.order and not (skips and before.mark == state.mark)
 
 
-def _record_chunk(tx: db.Tx, work: _Work, result: _Result, run: Run, seq: int, replaced: int) -> None:
-    counts = {"fetched": len(work.chunk["object_ids"]), "written": len(result.documents), "filtered": work.skipped}
-    counts |= {"failed": len(result.failures), "replaced": replaced, "last_seq": seq}
-    where = {**work.key(), "status": OPEN_CHUNK}
-    tx.update("chunks", where, {**counts, "status": "COMPLETED", "updated_at": clock.now()})
-    record_failures(tx, work.chunk, result.failures, work.collection, run.job.payload.get("attempt", 1))
+def _without_lost_sources(services: JobServices, work: Work, result: Result, run: Run) -> None:
+    """Nothing is made of a document of the source that was deleted while we extracted."""
+    sources = {
+        (source.document.collection_id, source.document.document_id): source.item_id
+        for source in work.sources
+        if source.document is not None and source.item_id in result.done
+    }
+    documents = sorted({ident for _, ident in sources})
+    there = living(services, run.job.scope, upstream(work.collection), documents) if documents else set()
+    lost = {item_id for key, item_id in sources.items() if key not in there}
+    if lost:
+        result.leave_out(work, lost, "the document of the source was deleted meanwhile")
+        result.documents = {ident: d for ident, d in result.documents.items() if _made_from(d) in there}
 
 
-def _record_documents(tx: db.Tx, work: _Work, result: _Result, seq: int) -> None:
-    if not result.done:
-        return
-    per_object = dict.fromkeys(sorted(result.done), 0)
-    for document in result.documents.values():
-        per_object[document.object_id] += 1
-    versions, common = work.versions(), {"batch_id": work.chunk["batch_id"], "updated_at": clock.now()}
-    where = {"collection_id": work.collection.id}
-    tx.delete("derivations", {**where, "object_id": list(per_object)})
-    tx.insert(
-        "derivations",
-        [
-            {**where, "object_id": ident, "documents": count, "object_version": versions[ident], **common}
-            for ident, count in per_object.items()
-        ],
-    )
-    tx.update("objects", {"object_id": list(per_object)}, {"status": "COMPLETED"})
-    written = [document.document_id for document in result.documents.values()]
-    for start in range(0, max(1, len(written)), EVENT_IDS):
-        named = written[start : start + EVENT_IDS]
-        payload = {"batch_id": work.chunk["batch_id"], "documents": len(named), "document_ids": named, "write_seq": seq}
-        tx.emit("collection.documents.written", work.collection.id, payload)
+def _made_from(document: Document) -> tuple[str, str]:
+    return document.system.get("source_collection_id", ""), document.system.get("source_document_id", "")
 
 
-def record_failures(tx: db.Tx, chunk: db.Row, failures: list[Failure], collection: db.Record, attempt: int) -> None:
-    """Put objects on the failed-object list of their batch."""
-    config = collection.body["feature_extractor"]
-    where = {"batch_id": chunk["batch_id"], "collection_id": collection.id}
-    tx.delete("failures", {**where, "object_id": [failure.object_id for failure in failures]})
-    tx.insert(
-        "failures",
-        [
-            {**where, "object_id": failure.object_id, "phase": failure.phase, "reason": _storable(failure.reason)}
-            | {"error_type": "permanent" if failure.permanent else "transient", "attempt": attempt}
-            | {"extractor": config["feature_extractor_id"], "created_at": clock.now()}
-            for failure in failures
-        ],
-    )
+def _kept(services: JobServices, work: Work, result: Result, run: Run) -> list[Document]:
+    """Of objects of which only a part was processed: the documents that were made from the rest before."""
+    units = result.units if work.in_part else result.partial(work)
+    if not units or not reads_collections(work.collection):
+        return []
+    read = {source.item_id for source in work.sources}
+    with services.db.read(run.job.scope) as tx:
+        dead = tombstones(tx, work.collection.id)
+    held = services.documents.scan(work.collection.id, Scan(object_ids=sorted(units), vectors=True), tombstones=dead)
+    return [
+        document
+        for document in held
+        if document.object_id in units
+        and (source := "/".join(_made_from(document))) not in result.done
+        and (work.in_part or source in read)
+    ]
 
 
-def _storable(reason: str) -> str:
-    """What an extractor said may hold what no database takes: NUL, halves of surrogate pairs."""
-    return reason[:2000].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+# ---- the end of a chunk that nobody could do
 
 
 def chunk_died(services: JobServices, job: Job, message: str) -> None:
     """A chunk out of attempts: its objects fail with the reason, the rest of the batch goes on."""
-    with services.db.begin(job.scope) as tx:
+    attempt = job.payload.get("attempt", 1)
+
+    def died(tx: db.Tx) -> None:
         chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"], "status": OPEN_CHUNK})
-        if chunk is None:
+        batch = None if chunk is None else tx.row("batches", {"batch_id": chunk["batch_id"]})
+        if chunk is None or batch is None:
             return
         collection = tx.find("collection", chunk["collection_id"])
-        failures = [Failure(object_id, "job", message, permanent=False) for object_id in chunk["object_ids"]]
-        values = {"status": "FAILED", "fetched": len(failures), "failed": len(failures), "updated_at": clock.now()}
-        tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, values)
-        if collection is not None:
-            record_failures(tx, chunk, failures, collection, job.payload.get("attempt", 1))
+        if collection is None:
+            end_unfinished(tx, {"chunk_id": chunk["chunk_id"]}, "CANCELED", "the collection was deleted")
+        else:
+            count, again = record_death(tx, chunk, collection, message, attempt)
+            values = {"status": "FAILED", "fetched": count, "failed": count, "error": message[:2_000]}
+            values |= {"retried": chunk["retried"] + again, "updated_at": clock.now()}
+            tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, values)
+        release(tx, batch, chunk["part"], chunk["collection_id"], attempt)
+
+    services.db.run(job.scope, died)
     log.error("chunk.dead", chunk=job.payload["chunk_id"], reason=message)

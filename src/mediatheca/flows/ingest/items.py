@@ -9,6 +9,7 @@ from typing import Any
 from mediatheca.extractors import Extractor, Item, Source
 from mediatheca.flows.services import JobServices
 from mediatheca.jobs.runner import ItemFailure
+from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.mapping import MISSING, Passthrough, parse_passthrough, read_path, write_path
 from mediatheca.stores.db.tx import Row
@@ -19,9 +20,9 @@ _MEDIA = {"image", "video", "audio", "pdf", "document", "binary", "file"}
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An object that produced no documents, and why."""
+    """An item (an object, or a document of the source) that produced no documents, and why."""
 
-    object_id: str
+    item_id: str
     phase: str
     reason: str
     permanent: bool = True
@@ -29,20 +30,31 @@ class Failure:
 
 @dataclass(slots=True)
 class SourceObject:
-    """An object with its blobs, flattened: what mappings and passthrough read."""
+    """An object with its blobs, or a document of another collection with its files, flattened: what mappings and
+    passthrough read."""
 
     row: Row
     blobs: list[Row]
     view: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def file(self) -> Row | None:
-        """Its first stored file."""
-        return next((blob for blob in self.blobs if blob["store_key"]), None)
+    document: Document | None = None
+    """Set where the source is a collection."""
 
     @property
     def object_id(self) -> str:
+        """The object that its documents belong to; the document itself where that was written directly."""
         return str(self.row["object_id"])
+
+    @property
+    def item_id(self) -> str:
+        """Unique in a chunk."""
+        if self.document is None:
+            return self.object_id
+        return f"{self.document.collection_id}/{self.document.document_id}"
+
+    @property
+    def document_id(self) -> str:
+        """Of the document it is; empty for an object."""
+        return "" if self.document is None else self.document.document_id
 
 
 def gather(rows: Sequence[Row], blobs: Sequence[Row]) -> list[SourceObject]:
@@ -70,6 +82,12 @@ def gather(rows: Sequence[Row], blobs: Sequence[Row]) -> list[SourceObject]:
     return found
 
 
+def _key_of(blob: Row) -> str:
+    """Its name among the sources of an item."""
+    position = blob["position"]
+    return str(blob["property"]) if position == 0 else f"{blob['property']}#{position}"
+
+
 class ItemBuilder:
     """Builds items for one collection."""
 
@@ -80,7 +98,7 @@ class ItemBuilder:
         self._passthrough: list[Passthrough] = parse_passthrough(config.get("field_passthrough"))
         self._all_fields: bool = bool(config.get("include_all_source_fields", False))
         self._remote: dict[tuple[str, str], str] = {}
-        """Store keys of files that no path leads to, by object and source key."""
+        """Store keys of files that no path leads to, by item and source key."""
 
     def build(self, source: SourceObject) -> Item | Failure:
         """The item of an object, or why there is none. Files in an object store come with `load`."""
@@ -89,17 +107,18 @@ class ItemBuilder:
             try:
                 found = [value for path in paths for value in self._sources(source, name, path)]
             except MediathecaError as error:
-                return Failure(source.object_id, "fetch", error.message, permanent=not error.retryable)
+                return Failure(source.item_id, "fetch", error.message, permanent=not error.retryable)
             if found:
                 inputs[name] = found
         missing = [name for name in self._extractor.required if name not in inputs]
         if missing or (self._inputs and not inputs):
             wanted = ", ".join(p for name in (missing or self._inputs) for p in self._inputs.get(name, [name]))
-            return Failure(source.object_id, "input", f"the object has no value for the mapped input field: {wanted}")
+            what = "object" if source.document is None else "document"
+            return Failure(source.item_id, "input", f"the {what} has no value for the mapped input field: {wanted}")
         absent = [p.source_path for p in self._passthrough if p.required and self._value(source, p) is MISSING]
         if absent:
-            return Failure(source.object_id, "input", f"required passthrough field is missing: {', '.join(absent)}")
-        return Item(source.object_id, inputs, self._seen(source.view))
+            return Failure(source.item_id, "passthrough", f"required passthrough field is missing: {', '.join(absent)}")
+        return Item(source.item_id, inputs, self._seen(source.view))
 
     def _seen(self, view: dict[str, Any]) -> dict[str, Any]:
         """The object's fields that the extractor says it looks at."""
@@ -140,6 +159,17 @@ class ItemBuilder:
                 write_path(result, entry.target_path, value)
         return result
 
+    def file_of(self, source: SourceObject, key: str = "") -> Row | None:
+        """The stored file under this key (`Source.key`), else that which was mapped; of an object that maps none, its
+        first."""
+        stored = [blob for blob in source.blobs if blob["store_key"]]
+        named = [blob for blob in stored if _key_of(blob) == key]
+        if named:
+            return named[0]
+        mapped = {path for paths in self._inputs.values() for path in paths}
+        used = [blob for blob in stored if blob["property"] in mapped]
+        return next(iter(used if source.document is not None else [*used, *stored]), None)
+
     def _value(self, source: SourceObject, entry: Passthrough) -> Any:
         value = read_path(source.view, entry.source_path)
         if value is not MISSING:
@@ -162,13 +192,13 @@ class ItemBuilder:
         return [Source(value=value, key=path, mime_type="text/plain")]
 
     def _blob(self, source: SourceObject, blob: Row) -> Source:
-        key = blob["property"] if blob["position"] == 0 else f"{blob['property']}#{blob['position']}"
+        key = _key_of(blob)
         if blob["inline"] is not None:
             return Source(value=blob["inline"], mime_type=blob["mime_type"], key=key)
         if blob["store_key"]:
             path = self._services.blobs.local_path(blob["store_key"])
             if path is None:
-                self._remote[source.object_id, key] = blob["store_key"]
+                self._remote[source.item_id, key] = blob["store_key"]
             return Source(path=path, mime_type=blob["mime_type"], key=key, hash=blob["hash"] or "")
         return self._fetched(blob["source_url"], key)
 

@@ -1,34 +1,36 @@
-"""Batches: which objects go to which collections, cut into chunks, one job each."""
+"""Batches: which objects go to which collections, in which tiers; submitting and cancelling them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from mediatheca.flows.ingest.graph import edges, enabled, layered, tiers_from
+from mediatheca.flows.ingest.tiers import add_parts, end_unfinished
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError, ValidationError
 from mediatheca.kernel.ids import new_id, new_uuid
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 OPEN = ("QUEUED", "PROCESSING")
 ENDED = ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "CANCELED")
 MAX_OBJECTS = 50_000
-
-
-def sourced_from(tx: ReadTx, bucket_id: str) -> list[Record]:
-    """The enabled collections fed by a bucket."""
-    found = tx.resources("collection")
-    return [c for c in found if bucket_id in c.body["source"]["bucket_ids"] and c.body.get("enabled", True)]
+BATCH_TASK = "api_buckets_batches_process"
+TIER_TASK = "engine_object_processing"
+BUCKET, COLLECTION = "BUCKET", "COLLECTION"
+"""What the objects of a batch were taken from."""
 
 
 def create_batch(tx: Tx, bucket_id: str, object_ids: Sequence[str], **options: Any) -> Row:
-    """A DRAFT batch.
+    """A DRAFT batch. With the option `type: COLLECTION` the ids are units of the documents of collections, and are not
+    looked up in the bucket.
 
     Raises:
         NotFoundError: some objects do not exist in the bucket; all are named.
     """
     wanted = list(dict.fromkeys(object_ids))
-    check_objects(tx, bucket_id, wanted)
+    if options.get("type") != COLLECTION:
+        check_objects(tx, bucket_id, wanted)
     moment = clock.now()
     row: Row = {
         "batch_id": new_id("btch"), "bucket_id": bucket_id, "status": "DRAFT", "task_id": None,
@@ -63,13 +65,18 @@ def get_batch(tx: ReadTx, batch_id: str, bucket_id: str | None = None) -> Row:
     return row
 
 
-def submit_batch(tx: Tx, batch: Row, chunk_size: int, collection_ids: Sequence[str] | None = None) -> Row:
-    """Queue a DRAFT batch: task, chunks and jobs, in the caller's transaction. Submitting again gives the same task.
+def submit_batch(
+    tx: Tx, batch: Row, chunk_size: int, collection_ids: Sequence[str] | None = None, from_tier: int = 0
+) -> Row:
+    """Queue a DRAFT batch: tasks, chunks and jobs, in the caller's transaction. Submitting again gives the same task.
+
+    `from_tier`: the tiers before it are not run again; what they made is taken as it is.
 
     Raises:
         BadRequestError: it has no objects.
         ConflictError: it was canceled.
         NotFoundError: a collection is unknown or not fed by this bucket.
+        ValidationError: there is no such tier.
     """
     if batch["status"] == "CANCELED":
         raise ConflictError(f"batch '{batch['batch_id']}' was canceled; create a new one")
@@ -79,99 +86,66 @@ def submit_batch(tx: Tx, batch: Row, chunk_size: int, collection_ids: Sequence[s
     objects = tx.column("batch_objects", "object_id", where, order=("object_id",))
     if not objects:
         raise BadRequestError(f"batch '{batch['batch_id']}' has no objects; add some before submitting it")
-    collections = _targets(tx, batch, collection_ids)
-    task_id = add_task(tx, "api_buckets_batches_process", {"batch_id": batch["batch_id"]})
-    tiers = [[collection.id for collection in collections]]
-    body = {**batch["body"], "collection_ids": tiers[0], "dag_tiers": tiers}
-    if not collections:
+    layers = tiers_for(tx, batch, collection_ids)
+    if from_tier and from_tier >= len(layers):
+        raise ValidationError.at("from_tier", f"must be below {len(layers)}, the number of tiers, got {from_tier}")
+    task_id = add_task(tx, BATCH_TASK, {"batch_id": batch["batch_id"]})
+    tiers = [[record.id for record in layer] for layer in layers]
+    body = {**batch["body"], "collection_ids": [ident for tier in tiers for ident in tier], "dag_tiers": tiers}
+    body |= {"dag_edges": edges(layers), "tier_tasks": _tier_tasks(tx, batch, task_id, tiers), "from_tier": from_tier}
+    if not layers:
         body["warnings"] = ["no enabled collection has this bucket as its source: nothing was processed"]
     values = {"status": "QUEUED", "task_id": task_id, "body": body, "updated_at": clock.now()}
-    tx.update("batches", where, values)
-    for collection in collections:
-        add_chunks(tx, batch["batch_id"], collection.id, 0, objects, chunk_size)
+    tx.update("batches", where, {**values, "current_tier": from_tier})
+    numbered = [[(number, record) for record in layer] for number, layer in enumerate(layers)]
+    add_parts(tx, batch["batch_id"], numbered[from_tier:], objects, chunk_size)
     tx.emit("batch.queued", batch["batch_id"], {"task_id": task_id})
     return get_batch(tx, batch["batch_id"])
 
 
-def _targets(tx: ReadTx, batch: Row, collection_ids: Sequence[str] | None) -> list[Record]:
+def tiers_for(tx: ReadTx, batch: Row, collection_ids: Sequence[str] | None = None) -> list[list[Record]]:
+    """The collections that a batch goes to, in tiers; of those that were named for it, or of all its bucket reaches.
+
+    Raises:
+        NotFoundError: a collection is unknown, or not reached.
+    """
     chosen = collection_ids or batch["body"].get("collection_ids")
-    available = sourced_from(tx, batch["bucket_id"])
-    if not chosen:
-        return available
-    by_name = {name: c for c in available for name in (c.id, c.name)}
-    for ident in chosen:
-        if ident not in by_name:
-            raise NotFoundError("collection (enabled, fed by this bucket)", ident)
-    return list({by_name[ident].id: by_name[ident] for ident in chosen}.values())
+    if batch["body"].get("type") != COLLECTION:
+        return tiers_from(tx, batch["bucket_id"], chosen)
+    return layered([record for ident in chosen or () if enabled(record := tx.get("collection", ident))])
 
 
-def add_chunks(
-    tx: Tx, batch_id: str, collection_id: str, tier: int, object_ids: Sequence[str], size: int, attempt: int = 1
-) -> None:
-    """Cut objects into chunks and enqueue a job for each."""
-    moment = clock.now()
-    cuts = [list(object_ids[start : start + size]) for start in range(0, len(object_ids), size)]
-    chunks = [
-        {"chunk_id": new_uuid(), "batch_id": batch_id, "collection_id": collection_id, "tier": tier}
-        | {"status": "PENDING", "object_ids": cut, "updated_at": moment}
-        for cut in cuts
-    ]
-    tx.insert("chunks", chunks)
-    jobs = [{"chunk_id": chunk["chunk_id"], "attempt": attempt} for chunk in chunks]
-    tx.enqueue_many("ingest.chunk", jobs, group=batch_id)
+def _tier_tasks(tx: Tx, batch: Row, task_id: str, tiers: Sequence[Sequence[str]]) -> list[str]:
+    """A task for each tier; where there is one tier only, the batch's own."""
+    if len(tiers) < 2:
+        return [task_id] * len(tiers)
+    inputs = [{"batch_id": batch["batch_id"], "tier_num": number} for number in range(len(tiers))]
+    return [add_task(tx, TIER_TASK, {**given, "parent_task_id": task_id}) for given in inputs]
 
 
 def cancel_batch(tx: Tx, batch: Row, reason: str) -> Row:
     """Stop a batch: waiting chunks never run, running ones write nothing more. Written documents stay."""
     if batch["status"] in ENDED:
         return batch
-    where = {"batch_id": batch["batch_id"]}
     tx.cancel_jobs(batch["batch_id"])
-    tx.update(
-        "chunks", {**where, "status": ["PENDING", "PROCESSING"]}, {"status": "CANCELED", "updated_at": clock.now()}
-    )
+    end_unfinished(tx, {"batch_id": batch["batch_id"]}, "CANCELED", reason)
     end_batch(tx, batch, "CANCELED", {"cancel_reason": reason})
     return get_batch(tx, batch["batch_id"])
 
 
 def end_batch(tx: Tx, batch: Row, status: str, extra: dict[str, Any]) -> None:
-    """Give a batch and its task their final state, and say so."""
+    """Give a batch and its tasks their final state, and say so."""
     moment = clock.now()
     values = {"status": status, "body": {**batch["body"], **extra}, "updated_at": moment, "completed_at": moment}
     tx.update("batches", {"batch_id": batch["batch_id"]}, values)
     if batch["task_id"]:
         change_task(tx, batch["task_id"], status, extra)
+        others = [ident for ident in batch["body"].get("tier_tasks", ()) if ident != batch["task_id"]]
+        if others and status == "CANCELED":
+            where = {"task_id": others, "status": ["QUEUED", "PROCESSING"]}
+            tx.update("tasks", where, {"status": status, "updated_at": moment})
     name = {"FAILED": "batch.failed", "CANCELED": "batch.canceled"}.get(status, "batch.completed")
     tx.emit(name, batch["batch_id"], {"status": status, "bucket_id": batch["bucket_id"], **extra})
-
-
-def retry_failed(tx: Tx, batch: Row, chunk_size: int, object_ids: Sequence[str] | None, *, transient_only: bool) -> int:
-    """Process the failed objects of an ended batch again; returns how many.
-
-    Raises:
-        ConflictError: the batch still runs, or was never submitted.
-    """
-    if batch["status"] not in ENDED:
-        raise ConflictError(f"batch '{batch['batch_id']}' is {batch['status']}; retry when it has ended")
-    where: dict[str, Any] = {"batch_id": batch["batch_id"]}
-    if object_ids:
-        where["object_id"] = list(object_ids)
-    if transient_only:
-        where["error_type"] = "transient"
-    failures = tx.rows("failures", where, columns=("collection_id", "object_id", "attempt"))
-    by_collection: dict[str, list[Row]] = {}
-    for failure in failures:
-        by_collection.setdefault(failure["collection_id"], []).append(failure)
-    for collection_id, rows in by_collection.items():
-        attempt = 1 + max(row["attempt"] for row in rows)
-        ids = sorted(row["object_id"] for row in rows)
-        add_chunks(tx, batch["batch_id"], collection_id, 0, ids, chunk_size, attempt)
-        tx.delete("failures", {**where, "collection_id": collection_id, "object_id": ids})
-    if failures:
-        values = {"status": "QUEUED", "completed_at": None, "updated_at": clock.now()}
-        tx.update("batches", {"batch_id": batch["batch_id"]}, values)
-        change_task(tx, batch["task_id"], "QUEUED", {})
-    return len({row["object_id"] for row in failures})
 
 
 def add_task(tx: Tx, task_type: str, inputs: dict[str, Any], status: str = "QUEUED") -> str:

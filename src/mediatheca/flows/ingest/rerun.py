@@ -14,7 +14,10 @@ from mediatheca.kernel.errors import ConflictError, MediathecaError
 from mediatheca.kernel.ids import new_id
 from mediatheca.stores.db.tx import Row, Tx
 
-_OUTCOME = ("documents_written", "failed_object_count", "error_summary", "cancel_reason", "warnings", "dag_tiers")
+_OUTCOME = (
+    "documents_written", "failed_object_count", "error_summary", "cancel_reason", "warnings", "dag_tiers", "dag_edges",
+    "tier_tasks", "from_tier", "indexed_collections", "unaccounted_object_count",
+)  # fmt: skip
 """What the last run left in the body of a batch."""
 
 
@@ -32,7 +35,7 @@ def reset_batch(tx: Tx, batch: Row) -> Row:
     """
     need_ended(batch, "resubmit it")
     where = {"batch_id": batch["batch_id"]}
-    for table in ("chunks", "failures"):
+    for table in ("chunks", "failed_items"):
         tx.delete(table, where)
     body = {key: value for key, value in batch["body"].items() if key not in _OUTCOME}
     values = {"status": "DRAFT", "task_id": None, "body": body, "current_tier": 0, "updated_at": clock.now()}

@@ -24,7 +24,14 @@ from mediatheca.stores.db.tables.buckets import blobs, objects, uploads
 from mediatheca.stores.db.tables.columns import NOW_US, Json, UtcTime, metadata
 from mediatheca.stores.db.tables.configuration import resources, retriever_versions, server_state
 from mediatheca.stores.db.tables.documents import annotation_rows, document_tables, tombstones
-from mediatheca.stores.db.tables.ingestion import batch_objects, batches, cached_results, chunks, derivations, failures
+from mediatheca.stores.db.tables.ingestion import (
+    batch_objects,
+    batches,
+    cached_results,
+    chunks,
+    derivations,
+    failed_items,
+)
 from mediatheca.stores.db.tables.retrieval import executions, fusion_arms, fusion_users, interactions, shown_results
 from mediatheca.stores.db.tables.work import events, jobs, schedules, tasks
 
@@ -49,7 +56,7 @@ __all__ = [
     "event_cursors",
     "events",
     "executions",
-    "failures",
+    "failed_items",
     "follow_ups",
     "fusion_arms",
     "fusion_users",

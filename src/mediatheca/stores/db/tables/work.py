@@ -16,6 +16,7 @@ tasks = scoped(
     Column("inputs", Json, nullable=False),
     Column("outputs", Json, nullable=False),
     Column("additional_data", Json, nullable=False),
+    Column("progress", Json),
     Column("error", Text),
     time_column("created_at", null=False),
     time_column("updated_at", null=False),

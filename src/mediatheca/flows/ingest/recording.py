@@ -1,0 +1,80 @@
+"""What a chunk did, in the transaction that ends its job: counters, the list of failed items, what objects documents
+were made from, events, and the chunks that waited for it."""
+
+from __future__ import annotations
+
+from mediatheca.flows.ingest.registry import record_items
+from mediatheca.flows.ingest.sources import IN_USE
+from mediatheca.flows.ingest.tiers import OPEN_CHUNK, release
+from mediatheca.flows.ingest.work import Result, Work
+from mediatheca.jobs.worker import Run
+from mediatheca.kernel import clock
+from mediatheca.stores.db.tx import LeaseLostError, Row, Tx
+
+EVENT_IDS = 5_000
+"""Documents that one event names; more are told by further events."""
+DELETED = "the object was deleted or switched off meanwhile"
+
+
+def record(tx: Tx, work: Work, result: Result, run: Run, seq: int, replaced: int) -> None:
+    """What was written is recorded even if the job is no longer ours: the documents are there."""
+    try:
+        tx.finish_job(run.job.job_id, run.job.token)
+        ours = True
+    except LeaseLostError:
+        ours = False
+    objects = sorted(result.units & work.fetched.objects)
+    where = {"object_id": objects, "status": IN_USE}
+    held = tx.rows("objects", where, columns=("object_id",), order=("object_id",), hold="update")
+    loose = result.units - work.fetched.objects
+    result.keep(work, {*loose, *(row["object_id"] for row in held)}, DELETED)
+    if ours:
+        _record_chunk(tx, work, result, seq, replaced)
+    _record_documents(tx, work, result, seq)
+
+
+def _record_chunk(tx: Tx, work: Work, result: Result, seq: int, replaced: int) -> None:
+    chunk, fetched = work.chunk, work.fetched
+    counts = {"fetched": fetched.fetched, "processed": len(result.done), "written": len(result.documents)}
+    counts |= {"filtered": len(fetched.left_out) + len(result.left_out), "failed": len(result.failures)}
+    absent = sum(failure.phase == "input" for failure in result.failures)
+    counts |= {"missing_inputs": absent + result.without_input}
+    counts |= {"dropped": len(result.dropped), "replaced": replaced, "last_seq": seq, "advanced": chunk["units"]}
+    status = "FAILED" if result.failures and not counts["processed"] and not counts["filtered"] else "COMPLETED"
+    again = record_items(tx, work, result)
+    values: Row = {**counts, "status": status, "updated_at": clock.now(), "retried": chunk["retried"] + again}
+    if tx.update("chunks", {**work.key(), "status": OPEN_CHUNK}, values):
+        release(tx, work.batch, chunk["part"], chunk["collection_id"], work.attempt)
+
+
+def _record_documents(tx: Tx, work: Work, result: Result, seq: int) -> None:
+    if not result.units:
+        return
+    per_object = dict.fromkeys(sorted(result.units), 0)
+    for document in (*result.documents.values(), *result.kept):
+        per_object[document.object_id] += 1
+    where, common = (
+        {"collection_id": work.collection.id},
+        {"batch_id": work.chunk["batch_id"], "updated_at": clock.now()},
+    )
+    versions = {source.object_id: source.row["version"] for source in work.sources}
+    states, unsettled = work.fetched.states, result.unsettled(work)
+    tx.delete("derivations", {**where, "object_id": list(per_object)})
+    tx.insert(
+        "derivations",
+        [
+            {**where, "object_id": ident, "documents": count, "object_version": versions.get(ident, 0), **common}
+            | {"source_state": str(states[ident].partial if ident in unsettled else states[ident])}
+            for ident, count in per_object.items()
+        ],
+    )
+    if work.chunk["tier"] == 0:
+        tx.update("objects", {"object_id": sorted(result.units & work.fetched.objects)}, {"status": "COMPLETED"})
+    _tell(tx, work, [document.document_id for document in result.documents.values()], seq)
+
+
+def _tell(tx: Tx, work: Work, written: list[str], seq: int) -> None:
+    for start in range(0, max(1, len(written)), EVENT_IDS):
+        named = written[start : start + EVENT_IDS]
+        payload = {"batch_id": work.chunk["batch_id"], "documents": len(named), "document_ids": named, "write_seq": seq}
+        tx.emit("collection.documents.written", work.collection.id, payload)

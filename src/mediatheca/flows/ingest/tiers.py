@@ -1,0 +1,190 @@
+"""Chunks of a batch, tier by tier. A batch's objects are cut into parts, the same for all collections that are joined
+by what they read from: a chunk is one part in one collection. It waits until the chunks of its part have ended in every
+collection that it reads from. Collections that are not joined have parts, and numbers of parts, of their own.
+
+The unit is the object at every tier, whatever many documents were made of it: so replacing, deleting and retrying an
+object mean the same everywhere. Documents that were written directly have no object and stand for themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mediatheca.flows.ingest.graph import edges, families, reads_collections, upstream
+from mediatheca.flows.removal import cuts
+from mediatheca.kernel import clock
+from mediatheca.kernel.ids import new_uuid
+from mediatheca.stores.db.tx import Record, Row, Tx
+
+WAITING = "WAITING"
+OPEN_CHUNK = ("PENDING", "PROCESSING")
+UNFINISHED = (WAITING, *OPEN_CHUNK)
+_NOTHING_CAME = ("FAILED", "SKIPPED", "CANCELED")
+MAX_ITEMS = 1_000
+"""Documents of the source that one chunk works on, at the weight 1; more only where one object has more."""
+
+
+def weight(collection: Record) -> int:
+    """How much an item costs its extractor, 1 and up."""
+    return max(1, int(collection.body["feature_extractor"].get("weight", 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What is tried once more: object → how many of its items had failed; and only these documents of the source."""
+
+    failed: Mapping[str, int] = field(default_factory=dict)
+    document_ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    attempt: int = 1
+
+
+def add_parts(
+    tx: Tx,
+    batch_id: str,
+    layers: Sequence[Sequence[tuple[int, Record]]],
+    object_ids: Sequence[str],
+    chunk_size: int,
+    again: Again | None = None,
+) -> None:
+    """The chunks of these objects in collections, given in layers, each with the number of its tier. Those that wait
+    for no other are enqueued."""
+    waits_for = edges([[record for _, record in layer] for layer in layers])
+    entries = [entry for layer in layers for entry in layer]
+    first, again = _next_part(tx, batch_id), again or Again()
+    ready: list[Row] = []
+    waiting: list[Row] = []
+    for family in families(waits_for):  # a heavy extractor makes the parts small for those it is joined with alone
+        members = [entry for entry in entries if entry[1].id in family]
+        size = max(1, chunk_size // max(weight(record) for _, record in members))
+        parts = [list(object_ids[start : start + size]) for start in range(0, len(object_ids), size)]
+        for tier, record in members:
+            for number, part in enumerate(parts, first):
+                common = {"batch_id": batch_id, "collection_id": record.id, "tier": tier, "part": number}
+                if waits_for[record.id]:
+                    waiting.append(_chunk(common, part, WAITING))
+                else:
+                    ready += [_chunk(common, piece, "PENDING", again) for piece in _pieces(tx, record, part)]
+        first += len(parts)
+    tx.insert("chunks", waiting)
+    tx.insert("chunks", _enqueued(tx, ready, again.attempt))
+
+
+def _next_part(tx: Tx, batch_id: str) -> int:
+    found = tx.rows("chunks", {"batch_id": batch_id}, columns=("part",), order=("-part",), limit=1)
+    return found[0]["part"] + 1 if found else 0
+
+
+def _chunk(common: Row, object_ids: Sequence[str], status: str, again: Again | None = None) -> Row:
+    documents = [ident for unit in object_ids for ident in again.document_ids.get(unit, ())] if again else []
+    retried = sum(again.failed.get(unit, 0) for unit in object_ids) if again else 0
+    own = {"chunk_id": new_uuid(), "object_ids": list(object_ids), "units": len(object_ids), "job_id": None}
+    return {
+        **common, **own, "status": status, "document_ids": documents or None, "retried": retried,
+        "updated_at": clock.now(),
+    }  # fmt: skip
+
+
+def _enqueued(tx: Tx, chunks: list[Row], attempt: int) -> list[Row]:
+    """A job for each."""
+    by_batch: dict[str, list[Row]] = {}
+    for chunk in chunks:
+        by_batch.setdefault(chunk["batch_id"], []).append(chunk)
+    for batch_id, group in by_batch.items():
+        jobs = [{"chunk_id": chunk["chunk_id"], "attempt": attempt} for chunk in group]
+        for chunk, job_id in zip(group, tx.enqueue_many("ingest.chunk", jobs, group=batch_id), strict=True):
+            chunk["job_id"] = job_id
+    return chunks
+
+
+def _pieces(tx: Tx, collection: Record, object_ids: Sequence[str]) -> Iterator[list[str]]:
+    """A part cut where its objects have very many documents in what the collection reads from."""
+    if not reads_collections(collection):
+        yield list(object_ids)
+        return
+    limit, counts = max(1, MAX_ITEMS // weight(collection)), _documents(tx, upstream(collection), object_ids)
+    piece: list[str] = []
+    total = 0
+    for unit in object_ids:
+        if piece and total + counts.get(unit, 1) > limit:
+            yield piece
+            piece, total = [], 0
+        piece.append(unit)
+        total += counts.get(unit, 1)
+    yield piece
+
+
+def _documents(tx: Tx, collection_ids: Sequence[str], object_ids: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for cut in cuts(object_ids):
+        where = {"collection_id": list(collection_ids), "object_id": cut}
+        rows = tx.sums("derivations", where, ("documents",), by=("object_id",))
+        found |= {row["object_id"]: int(row["documents"]) for row in rows}
+    return found
+
+
+def release(tx: Tx, batch: Row, part: int, ended: str, attempt: int = 1) -> None:
+    """A chunk of this part has ended in the collection `ended`: start what waited for it alone; what has nothing to
+    read, because all it waited for failed, is SKIPPED. In the transaction that ends the chunk."""
+    waits_for: Mapping[str, list[str]] = batch["body"].get("dag_edges", {})
+    done = [ended]
+    while done:
+        last = done.pop()
+        for ident in [ident for ident, awaited in waits_for.items() if last in awaited]:
+            if _released(tx, batch["batch_id"], part, ident, waits_for[ident], attempt):
+                done.append(ident)
+
+
+def _released(tx: Tx, batch_id: str, part: int, ident: str, awaited: Sequence[str], attempt: int) -> bool:
+    """Whether the chunk ended at once, without being run."""
+    where: dict[str, Any] = {"batch_id": batch_id, "part": part, "collection_id": [ident, *awaited]}
+    # Held in one order: of two chunks that end at the same moment the second sees the first.
+    rows = tx.rows("chunks", where, order=("chunk_id",), hold="update")
+    waiting = [row for row in rows if row["collection_id"] == ident and row["status"] == WAITING]
+    before = [row["status"] for row in rows if row["collection_id"] != ident]
+    if not waiting or any(status in UNFINISHED for status in before):
+        return False
+    if before and all(status in _NOTHING_CAME for status in before):
+        names = ", ".join(dict.fromkeys(row["collection_id"] for row in rows if row["collection_id"] != ident))
+        reason = f"nothing came from {names} for these objects"
+        values = {"status": "SKIPPED", "error": reason, "updated_at": clock.now()}
+        tx.update("chunks", {"chunk_id": [row["chunk_id"] for row in waiting]}, values)
+        return True
+    collection = tx.find("collection", ident)
+    if collection is None:
+        tx.update("chunks", {"chunk_id": [row["chunk_id"] for row in waiting]}, {"status": "CANCELED"})
+        return True
+    for row in waiting:
+        _start(tx, collection, row, attempt)
+    return False
+
+
+def _start(tx: Tx, collection: Record, chunk: Row, attempt: int) -> None:
+    """Enqueue a chunk that waited, cut to what one job should hold."""
+    common = {name: chunk[name] for name in ("batch_id", "collection_id", "tier", "part")}
+    first, *others = [_chunk(common, piece, "PENDING") for piece in _pieces(tx, collection, chunk["object_ids"])]
+    first["chunk_id"] = chunk["chunk_id"]
+    first, *others = _enqueued(tx, [first, *others], attempt)
+    names = ("status", "object_ids", "units", "job_id", "updated_at")
+    tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, {name: first[name] for name in names})
+    tx.insert("chunks", others)
+
+
+def end_unfinished(tx: Tx, where: Mapping[str, Any], status: str, reason: str) -> int:
+    """End chunks that have not ended; what runs writes nothing more. Their jobs are cancelled, and what they would have
+    tried again is on the list of failures as before. Returns how many."""
+    columns = ("chunk_id", "job_id", "batch_id", "collection_id", "object_ids")
+    rows = tx.rows("chunks", {**where, "status": UNFINISHED}, columns=columns)
+    moment = clock.now()
+    for cut in cuts([row["chunk_id"] for row in rows]):
+        values = {"status": status, "error": reason, "retried": 0, "updated_at": moment}
+        tx.update("chunks", {"chunk_id": cut, "status": UNFINISHED}, values)
+    done = {"status": "cancelled", "finished_at": int(moment.timestamp() * 1e6), "lease_token": None}
+    for cut in cuts([row["job_id"] for row in rows if row["job_id"]]):
+        tx.update("jobs", {"job_id": cut, "status": ["ready", "running"]}, done)
+    for row in rows:
+        for cut in cuts(row["object_ids"]):
+            again = {"batch_id": row["batch_id"], "collection_id": row["collection_id"], "object_id": cut}
+            tx.update("failed_items", again, {"retried_at": None})
+    return len(rows)
