@@ -11,13 +11,12 @@ from mediatheca.extractors._splitting import _sentences
 from mediatheca.flows.outside.language_answers import read_answer
 from mediatheca.flows.publishing.door import _is_origin
 from mediatheca.kernel.errors import ValidationError
-from mediatheca.kernel.outside import HttpAnswer
 from mediatheca.kernel.passages import sentences
 from mediatheca.kernel.sandbox import ALLOWANCE, Allowance
 from mediatheca.kernel.template_trees import compile_tree
 from mediatheca.kernel.templates import compile_string, translate_ternary
+from mediatheca.kernel.web_page import charset_of
 from mediatheca.stages._json_path import check_json_path, picked
-from mediatheca.stages._scraping import _charset
 from mediatheca.stages.sample import allocate
 
 MANY = 100_000
@@ -99,10 +98,8 @@ def test_an_answer_in_a_fence_is_still_found() -> None:
 @pytest.mark.parametrize("name", ["punycode", "PunyCode", "idna", "no-such", "hex"])
 def test_a_page_is_not_decoded_by_an_encoding_of_host_names(name: str) -> None:
     """`punycode` takes the square of the length: a page of 5 MB stopped the server for half an hour."""
-    answer = HttpAnswer(200, {"content-type": f"text/plain; charset={name}"}, b"", "text/plain", "https://a.example/")
-    assert _charset(answer) == ""
-    plain = HttpAnswer(200, {"content-type": "text/plain; charset=Latin-1"}, b"", "text/plain", "https://a.example/")
-    assert "é".encode(_charset(plain)) == b"\xe9"
+    assert charset_of(f"text/plain; charset={name}") == ""
+    assert "é".encode(charset_of("text/plain; charset=Latin-1")) == b"\xe9"
 
 
 @pytest.mark.parametrize("path", ["$..[?$..zz]", "$..*..*", "$[?@.a == $[0].a]", "$..[?@..zz]", "$.a | $.b"])

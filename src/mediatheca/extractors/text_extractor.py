@@ -1,48 +1,88 @@
-"""Texts: one document each, or one per chunk, with a vector."""
+"""Texts: one document each, or one per chunk, with a vector. Also the texts of PDFs, captions files and web pages."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mediatheca.extractors import Description, Extract, ExtractContext, Extractor, Item, ItemError, Row, Source
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, sources, vector_index
+from mediatheca.extractors import (
+    Description,
+    Dropped,
+    Extract,
+    ExtractContext,
+    Extractor,
+    Item,
+    ItemError,
+    Row,
+    Source,
+)
+from mediatheca.extractors._captions import windows
+from mediatheca.extractors._chunked_text import MAX_ROWS, embed_chunks
+from mediatheca.extractors._llm import ShapeParams, answer, needs, shape_fields
+from mediatheca.extractors._outputs import MODEL_NAME, Positions, sources, vector_index, without_nulls
 from mediatheca.extractors._splitting import Chunk, SplitBy, split
+from mediatheca.extractors._texts import SourceText, text_of
 from mediatheca.kernel.documents import Vector
-from mediatheca.kernel.errors import BadRequestError
-from mediatheca.kernel.models import Models, TextEmbedder
+from mediatheca.kernel.models import EmbeddingTask, LanguageIdentifier, Models
 
-MAX_CHUNKS = 20_000
-"""Of one source: a chunk size of one character on a book is a mistake, not a wish."""
-_BATCH = 64
-_SURROGATES = re.compile("[\ud800-\udfff]")
+LANGUAGE_MODEL = "py3langid"
+AUTO = "auto"
+_SURE = 0.5
+"""Below, a language is a guess: texts of a few words."""
+_COSTLY = 8
+"""Chunks from which their vectors are a step of their own, kept when other parameters change."""
+_TASKS: dict[str, EmbeddingTask] = {"document": "retrieval_document", "query": "retrieval_query"}
+TextSplit: TypeAlias = SplitBy | Literal["time_segments"]
 
 
-class Params(BaseModel):
+class Params(ShapeParams):
     """Parameters of `text_extractor`."""
 
     extractor_type: Literal["text_extractor"] = "text_extractor"
     source_type: Literal["text"] = Field("text", description="Only text: this installation has no YouTube source.")
-    split_by: SplitBy = Field("none", description="The unit of a chunk; none: one document per text.")
+    split_by: TextSplit = Field(
+        "none",
+        description="The unit of a chunk; none: one document per text. pages: of PDFs, or between form feeds. "
+        "time_segments: stretches of a captions file.",
+    )
     chunk_size: int = Field(1000, ge=1, le=10_000, description="In units of split_by; characters for markdown.")
     chunk_overlap: int = Field(0, ge=0, le=5000, description="Units repeated from the chunk before; below chunk_size.")
-    language: str = Field("en", description="Of the text, for display; the models find it out by themselves.")
+    segment_length_seconds: int = Field(120, ge=30, le=600, description="Of a time segment.")
+    language: str = Field(
+        "en",
+        pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*$|^auto$",
+        max_length=32,
+        description="Of the text, for display; auto: it is identified, and the field 'language' tells it.",
+    )
+    extract_captions: bool = Field(
+        True, description="Captions files (SubRip, WebVTT, SubStation) are read as what is said; false: as written."
+    )
     embedding_model: str = Field(
         "multilingual_e5_large_instruct_v1",
         pattern=MODEL_NAME,
         max_length=200,
         description="Logical name of the model.",
     )
-    embedding_task: Literal["document", "query"] = Field(
+    embedding_task: Literal["document", "query"] | EmbeddingTask = Field(
         "document",
-        description="query: embed like a query, for symmetric tasks such as finding duplicates of questions.",
+        description="What the model is told the text is for. query: embed like a query, for symmetric tasks such as "
+        "finding duplicates of questions. Models that do not tell tasks apart tell queries from documents.",
     )
 
-    _cleaned = model_validator(mode="before")(cleaned)
+    _cleaned = model_validator(mode="before")(without_nulls)
+
+    @field_validator("source_type", mode="before")
+    @classmethod
+    def _no_youtube(cls, value: Any) -> Any:
+        if value == "youtube":
+            raise ValueError(
+                "youtube: this installation does not fetch from there; store the captions file and extract that"
+            )
+        return value
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:
@@ -52,83 +92,169 @@ class Params(BaseModel):
             )
         return self
 
+    @property
+    def task(self) -> EmbeddingTask:
+        task: Any = _TASKS.get(self.embedding_task, self.embedding_task)
+        kept: EmbeddingTask = task
+        return kept
+
+
+_CHUNK: dict[str, dict[str, Any]] = {
+    "chunk_index": {"type": "integer", "description": "From 0."},
+    "chunk_text": {"type": "string"},
+    "total_chunks": {"type": "integer"},
+}
+_PLACE: dict[str, dict[str, Any]] = {
+    "chunk_start": {"type": "integer", "description": "First character in the source text."},
+    "chunk_end": {"type": "integer", "description": "One past the last character."},
+}
+_TIMES: dict[str, dict[str, Any]] = {
+    "start_time": {"type": "number", "description": "Of its first caption, seconds."},
+    "end_time": {"type": "number", "description": "Of its last caption, seconds."},
+}
+_MARKDOWN: dict[str, dict[str, Any]] = {
+    "heading_path": {"type": "array", "items": {"type": "string"}},
+    "chunk_kind": {"type": "string", "enum": ["section", "code"]},
+    "code_language": {"type": "string"},
+}
+_PAGES: dict[str, dict[str, Any]] = {
+    "page_number": {"type": "integer", "description": "Of a PDF: the page it begins on, from 1."},
+    "total_pages": {"type": "integer", "description": "Of a PDF."},
+}
+_LANGUAGE: dict[str, dict[str, Any]] = {
+    "language": {"type": "string", "description": "ISO 639, as identified; absent where it is not sure."},
+    "language_confidence": {"type": "number", "description": "0 to 1."},
+}
+
 
 def describe(params: Params, models: Models) -> Description:
-    """One vector index named for the model; the text, and where a chunk comes from."""
+    """One vector index named for the model; the text, and where a chunk comes from.
+
+    Raises:
+        UnavailableError: no weights answer to the model, or the identifier of languages is not installed.
+    """
     index = vector_index("text_extractor", "v1", models.info(params.embedding_model), "text")
-    fields: dict[str, dict[str, Any]] = {"text": {"type": "string", "description": "What was embedded."}}
+    fields: dict[str, dict[str, Any]] = {"text": {"type": "string", "description": "What was embedded."}, **_PAGES}
     if params.split_by != "none":
-        fields |= {
-            "chunk_index": {"type": "integer", "description": "From 0."},
-            "chunk_text": {"type": "string"},
-            "total_chunks": {"type": "integer"},
-            "chunk_start": {"type": "integer", "description": "First character in the source text."},
-            "chunk_end": {"type": "integer", "description": "One past the last character."},
-        }
+        fields |= _CHUNK | (_TIMES if params.split_by == "time_segments" else _PLACE)
     if params.split_by == "markdown":
-        fields |= {
-            "heading_path": {"type": "array", "items": {"type": "string"}},
-            "chunk_kind": {"type": "string", "enum": ["section", "code"]},
-            "code_language": {"type": "string"},
-        }
-    return Description((index,), fields)
+        fields |= _MARKDOWN
+    weights: tuple[str, ...] = ()
+    if params.language == AUTO:
+        fields |= _LANGUAGE
+        weights = (models.info(LANGUAGE_MODEL).weights,)
+    fields |= shape_fields(params, fields)
+    return Description(
+        (index,),
+        fields,
+        weights,
+        texts={params.embedding_model: "text"},
+        needs=needs(params, params.response_shape is not None),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What becomes a document: its text, and the fields that say where it is from."""
+
+    text: str
+    fields: dict[str, Any]
 
 
 def open_extractor(params: Params, context: ExtractContext) -> Extract:
-    """Loads the model; the returned function cuts and embeds."""
-    model = context.models.text(params.embedding_model)
+    """Loads the models; the returned function reads, cuts and embeds."""
+    worker = _Worker(params, context)
 
-    def extract(item: Item) -> Iterable[Row]:
+    def extract(item: Item) -> Iterable[Row | Dropped]:
         positions = Positions()
         for source in sources(item.inputs.get("text"), "text"):
-            chunks = _chunks(source, params)
-            for index, (chunk, vector) in enumerate(_embedded(chunks, model, params)):
-                yield Row(
-                    fields=_fields(chunk, index, len(chunks), params.split_by),
-                    vectors={params.embedding_model: vector},
-                    source_key=source.key,
-                    position=positions.take(source.key),
-                )
+            with context.timed("decode"):
+                found = text_of(source, params.extract_captions)
+            yield from found.dropped
+            yield from worker.rows(found, source, positions)
 
     return extract
 
 
-def text_of(source: Source) -> str:
-    """The text of a source as it will be stored: NUL becomes a space, a lone surrogate U+FFFD; offsets stay the same.
+class _Worker:
+    """One set of parameters with its models."""
 
-    Raises:
-        ItemError: not a text, or nothing but white space.
-    """
-    if source.value is not None and not isinstance(source.value, str | int | float):
-        raise ItemError(f"'{source.key}' is a {type(source.value).__name__}, not a text")
-    text = _SURROGATES.sub("\ufffd", source.text().replace("\0", " "))
-    if not text.strip():
-        raise ItemError(f"'{source.key}' is empty: there is no text to embed")
-    return text
+    def __init__(self, params: Params, context: ExtractContext) -> None:
+        self._params, self._context = params, context
+        self._model = context.models.text(params.embedding_model)
+        auto = params.language == AUTO
+        self._identifier = context.models.load(LANGUAGE_MODEL, LanguageIdentifier) if auto else None
+
+    def rows(self, found: SourceText, source: Source, positions: Positions) -> Iterator[Row | Dropped]:
+        """A document for each piece of a text."""
+        params = self._params
+        pieces = _pieces(found, source.key, params)
+        for piece, vector in zip(pieces, self._vectors(pieces), strict=True):
+            row = Row(piece.fields, {params.embedding_model: vector}, {}, source.key, positions.take(source.key))
+            if self._identifier is not None:
+                _tell_language(row, self._identifier)
+            if params.response_shape is not None:
+                answered, problem = answer(self._context.desk, params, [piece.text])
+                row.fields |= answered
+                if problem:
+                    yield Dropped("response_shape", problem, source.key, row.position, "field")
+            yield row
+
+    def _vectors(self, pieces: list[_Piece]) -> Iterator[Vector]:
+        name, context = self._params.embedding_model, self._context
+        desk = context.desk if len(pieces) >= _COSTLY else None
+        made = embed_chunks([piece.text for piece in pieces], self._model, name, self._params.task, desk)
+        for number in range(len(pieces)):
+            with context.timed("model"):
+                vector = next(made)
+            yield vector
+            context.beat((number + 1) / len(pieces))
 
 
-def _chunks(source: Source, params: Params) -> list[Chunk]:
-    pieces = split(text_of(source), params.split_by, params.chunk_size, params.chunk_overlap)
-    chunks = list(islice(pieces, MAX_CHUNKS + 1))
-    if len(chunks) > MAX_CHUNKS:
-        raise ItemError(
-            f"'{source.key}' makes more than {MAX_CHUNKS:,} chunks; raise chunk_size or lower chunk_overlap"
+def _tell_language(row: Row, identifier: LanguageIdentifier) -> None:
+    language, confidence = identifier.identify(row.fields["text"])
+    if confidence >= _SURE:
+        row.fields |= {"language": language, "language_confidence": round(confidence, 4)}
+
+
+def _pieces(found: SourceText, name: str, params: Params) -> list[_Piece]:
+    if params.split_by == "time_segments":
+        return _segments(found, name, params.segment_length_seconds)
+    chunks = list(islice(split(found.text, params.split_by, params.chunk_size, params.chunk_overlap), MAX_ROWS + 1))
+    if len(chunks) > MAX_ROWS:
+        raise ItemError(f"'{name}' makes more than {MAX_ROWS:,} chunks; raise chunk_size or lower chunk_overlap")
+    return [
+        _Piece(chunk.text, _fields(chunk, index, len(chunks), params.split_by) | _page(found, chunk))
+        for index, chunk in enumerate(chunks)
+    ]
+
+
+def _segments(found: SourceText, name: str, seconds: int) -> list[_Piece]:
+    if not found.cues:
+        raise ItemError(f"'{name}' has no times: split_by time_segments needs a captions file (SubRip, WebVTT, ASS)")
+    made = windows(found.cues, seconds)
+    return [
+        _Piece(
+            cue.text,
+            {
+                "text": cue.text,
+                "chunk_index": index,
+                "chunk_text": cue.text,
+                "total_chunks": len(made),
+                "start_time": cue.start,
+                "end_time": cue.end,
+            },
         )
-    return chunks
+        for index, cue in enumerate(made)
+    ]
 
 
-def _embedded(chunks: Sequence[Chunk], model: TextEmbedder, params: Params) -> Iterator[tuple[Chunk, Vector]]:
-    """Chunks with their vectors, in batches; a text the model refuses is the item's fault."""
-    for start in range(0, len(chunks), _BATCH):
-        batch = chunks[start : start + _BATCH]
-        try:
-            vectors = model.embed_texts([chunk.text for chunk in batch], query=params.embedding_task == "query")
-        except BadRequestError as error:
-            raise ItemError(f"the model '{params.embedding_model}' refuses the text: {error.message}") from error
-        yield from zip(batch, vectors, strict=True)
+def _page(found: SourceText, chunk: Chunk) -> dict[str, int]:
+    page = found.page_at(chunk.start)
+    return {"page_number": page, "total_pages": found.total_pages} if page else {}
 
 
-def _fields(chunk: Chunk, index: int, total: int, split_by: SplitBy) -> dict[str, Any]:
+def _fields(chunk: Chunk, index: int, total: int, split_by: str) -> dict[str, Any]:
     if split_by == "none":
         return {"text": chunk.text}
     fields: dict[str, Any] = {
@@ -151,12 +277,15 @@ text_extractor = Extractor(
     version="v1",
     description="One document per text or per chunk of it, with a vector that texts in any of its languages can find.",
     params=Params,
+    # Files are read too where they are mapped by name. They are no types of this input: a text that begins like an
+    # address would be fetched then.
     inputs={"text": ("text", "string")},
     describe=describe,
     open=open_extractor,
     required=frozenset({"text"}),
     reads=frozenset(),
-    cache_version=1,
+    cache_version=2,
+    position_fields=("chunk_index",),
     icon="file-text",
     example={
         "input_mappings": {"text": "description"},

@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mediatheca.extractors import ExtractContext, Extractor, Item, ItemError, Row, Source
+from mediatheca.extractors import Dropped, ExtractContext, Extractor, Item, ItemError, Row, Source
 from mediatheca.extractors._pictures import decode_picture, thumbnail
 from mediatheca.extractors.image_extractor import Params, caption_of, image_extractor
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.providers._catalog import ModelCatalog
-from mediatheca.testing.extractors import ExtractorContract
+from mediatheca.testing.extractors import ExtractorContract, dropped_of, rows_of
+from mediatheca.testing.media import pdf
 
 Picture = Callable[..., bytes]
 MODEL = "google_siglip_base_v1"
 
 
 def rows(models: ModelCatalog, *sources: Source, fields: dict[str, Any] | None = None, **params: Any) -> list[Row]:
-    extract = image_extractor.open(Params(**params), ExtractContext(models))
-    return list(extract(Item("obj_1", {"image": sources}, fields or {})))
+    extract = image_extractor.open(Params(**params), ExtractContext(models, models.settings.models_dir))
+    return rows_of(extract(Item("obj_1", {"image": sources}, fields or {})))
 
 
 class TestImage(ExtractorContract):
@@ -100,6 +101,31 @@ def test_small_pictures_are_not_enlarged(picture: Picture) -> None:
 
     with Image.open(io.BytesIO(thumbnail(decode_picture(picture()).pixels))) as small:
         assert small.size == (80, 40)
+
+
+def test_a_pdf_gives_a_document_a_page(models: ModelCatalog, photo: Callable[[str], Path]) -> None:
+    pages = [decode_picture(photo(name).read_bytes()).pixels for name in ("chelsea.png", "rocket.jpg")]
+    found = rows(models, Source(data=pdf([*pages, "Some words"]), key="album"))
+    assert [row.fields["page_number"] for row in found] == [1, 2, 3]
+    assert {row.fields["total_pages"] for row in found} == {3}
+    assert {(row.fields["width"], row.fields["height"], row.fields["format"]) for row in found} == {(596, 842, "pdf")}
+    assert [row.position for row in found] == [0, 1, 2]
+    query = models.text(MODEL).embed_texts(["a cat"], query=True)[0]
+    scores = [float(row.vectors[MODEL] @ query) for row in found]
+    assert scores.index(max(scores)) == 0
+
+
+def test_a_broken_page_of_a_pdf_leaves_the_others(models: ModelCatalog) -> None:
+    data = pdf(["Some words"]).replace(b"/Count 1 ", b"/Count 2 ")
+    extract = image_extractor.open(Params(), ExtractContext(models, models.settings.models_dir))
+    found: list[Row | Dropped] = list(extract(Item("obj_1", {"image": [Source(data=data, key="album")]})))
+    assert len(rows_of(found)) == 1
+    assert [dropped.kind for dropped in dropped_of(found)] == ["page"]
+
+
+def test_an_encrypted_pdf_says_so(models: ModelCatalog) -> None:
+    with pytest.raises(ItemError, match="'album' is encrypted"):
+        rows(models, Source(data=pdf(["x"], password="p"), key="album"))
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------

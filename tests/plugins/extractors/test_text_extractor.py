@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 from pydantic import ValidationError as ParamsError
 
-from mediatheca.extractors import ExtractContext, Extractor, Item, ItemError, Row, Source
+from mediatheca.extractors import Dropped, ExtractContext, Extractor, Item, ItemError, Row, Source
 from mediatheca.extractors.text_extractor import Params, text_extractor
 from mediatheca.kernel.errors import BadRequestError, UnavailableError, ValidationError
 from mediatheca.kernel.models import ModelInfo
+from mediatheca.kernel.outside import Generate, Generated
 from mediatheca.providers._catalog import ModelCatalog
-from mediatheca.testing.extractors import ExtractorContract
+from mediatheca.testing.extractors import ExtractorContract, dropped_of, rows_of
+from mediatheca.testing.media import pdf
 
 URI = "mixpeek://text_extractor@v1/multilingual_e5_large_instruct_v1"
 E5 = "multilingual_e5_large_instruct_v1"
 
 
 def rows(models: ModelCatalog, *sources: Source, **params: Any) -> list[Row]:
-    extract = text_extractor.open(Params(**params), ExtractContext(models))
-    return list(extract(Item("obj_1", {"text": sources})))
+    extract = text_extractor.open(Params(**params), ExtractContext(models, models.settings.models_dir))
+    return rows_of(extract(Item("obj_1", {"text": sources})))
 
 
 class TestText(ExtractorContract):
@@ -122,7 +124,13 @@ def test_several_texts_of_one_object_keep_their_keys(models: ModelCatalog) -> No
         (Source(value="", key="body"), "'body' is empty"),
         (Source(value=" \n\t\0 ", key="body"), "'body' is empty"),
         (Source(data=b"", key="body"), "'body' is empty"),
-        (Source(data=b"\xff\xfe\x00bin", key="body"), "'body' is not UTF-8 text"),
+        (Source(data=b"\xff\xfe\x00bin\x00", key="body"), "'body' is not UTF-8 text"),
+        (Source(data=b"caf\xe9 au lait", key="body"), "'body' is not UTF-8 text"),
+        (Source(data=b"\x89PNG\r\n\x1a\n" + bytes(20), key="body"), "looks like a file of type image"),
+        (Source(data=b"PK\x03\x04" + bytes(40), key="body"), "looks like a file of type archive"),
+        (Source(data=pdf(["x"], password="p"), key="body"), "'body' is encrypted"),
+        (Source(data=pdf([np.full((20, 20, 3), 99, np.uint8)]), key="body"), "a PDF without text.*scanned"),
+        (Source(data=b"WEBVTT\n\n", key="body"), "'body' has no captions"),
         (Source(value={"a": 1}, key="body"), "'body' is a dict, not a text"),
         (Source(value=["a"], key="body"), "'body' is a list, not a text"),
     ],
@@ -157,12 +165,15 @@ def test_a_chunk_size_that_makes_millions_of_chunks_is_refused(models: ModelCata
         ({"chunk_size": 10_001}, "chunk_size"),
         ({"chunk_overlap": -1}, "chunk_overlap"),
         ({"chunk_overlap": 5001, "chunk_size": 10_000}, "chunk_overlap"),
-        ({"split_by": "time_segments"}, "split_by"),
+        ({"split_by": "chapters"}, "split_by"),
         ({"source_type": "youtube"}, "source_type"),
+        ({"segment_length_seconds": 5}, "segment_length_seconds"),
+        ({"language": "the usual"}, "language"),
+        ({"llm_api_key": "sk-plain"}, "llm_api_key"),
         ({"embedding_model": "../../etc/passwd"}, "embedding_model"),
         ({"embedding_model": ""}, "embedding_model"),
         ({"embedding_task": "translate"}, "embedding_task"),
-        ({"response_shape": {"properties": {"mood": {"type": "string"}}}}, "response_shape"),
+        ({"response_shape": "x"}, "response_shape"),
     ],
 )
 def test_bad_parameters_are_refused_and_named(given: dict[str, Any], field: str) -> None:
@@ -201,6 +212,152 @@ def test_a_text_the_model_refuses_is_the_fault_of_that_object_alone() -> None:
         def text(self, name: str) -> Any:
             return Refuses()
 
-    extract = text_extractor.open(Params(embedding_model="picky"), ExtractContext(Models()))  # type: ignore[arg-type]
+    extract = text_extractor.open(Params(embedding_model="picky"), ExtractContext(Models(), Path()))  # type: ignore[arg-type]
     with pytest.raises(ItemError, match="refuses the text: too long"):
         list(extract(Item("obj_1", {"text": [Source(value="x", key="t")]})))
+
+
+# --- more than text ------------------------------------------------------------------------------------------------
+
+VTT = """WEBVTT
+
+00:01.000 --> 00:04.000
+Welcome to the lecture on bees.
+
+01:10.000 --> 01:15.000
+A hive has one queen.
+"""
+
+
+def made(models: ModelCatalog, source: Source, desk: Any = None, **params: Any) -> list[Row | Dropped]:
+    folder = models.settings.models_dir
+    context = ExtractContext(models, folder, desk) if desk is not None else ExtractContext(models, folder)
+    return list(text_extractor.open(Params(**params), context)(Item("obj_1", {"text": [source]})))
+
+
+def test_a_pdf_is_read_page_by_page(models: ModelCatalog) -> None:
+    data = pdf(["The first page is about cats.", np.full((20, 20, 3), 99, np.uint8), "The third is about trains."])
+    found = made(models, Source(data=data, key="paper"), split_by="pages", chunk_size=1)
+    assert [row.fields["text"] for row in rows_of(found)] == [
+        "The first page is about cats.",
+        "The third is about trains.",
+    ]
+    assert [(row.fields["page_number"], row.fields["total_pages"]) for row in rows_of(found)] == [(1, 3), (3, 3)]
+    (dropped,) = dropped_of(found)
+    assert (dropped.what, dropped.kind) == ("page 2", "page")
+
+
+def test_every_way_of_cutting_a_pdf_tells_the_page(models: ModelCatalog) -> None:
+    data = pdf(["One cat. Two cats.", "Three dogs. Four dogs."])
+    found = rows(models, Source(data=data, key="paper"), split_by="sentences", chunk_size=1)
+    assert [(row.fields["text"], row.fields["page_number"]) for row in found] == [
+        ("One cat.", 1),
+        ("Two cats.", 1),
+        ("Three dogs.", 2),
+        ("Four dogs.", 2),
+    ]
+
+
+def test_captions_are_what_is_said_unless_told_otherwise(models: ModelCatalog) -> None:
+    source = Source(data=VTT.encode(), key="talk.vtt")
+    (row,) = rows(models, source)
+    assert row.fields["text"] == "Welcome to the lecture on bees.\nA hive has one queen."
+    (row,) = rows(models, source, extract_captions=False)
+    assert row.fields["text"].startswith("WEBVTT")
+
+
+def test_stretches_of_captions_have_times(models: ModelCatalog) -> None:
+    found = rows(models, Source(data=VTT.encode(), key="talk"), split_by="time_segments", segment_length_seconds=60)
+    assert [(row.fields["start_time"], row.fields["end_time"], row.fields["chunk_index"]) for row in found] == [
+        (1.0, 4.0, 0),
+        (70.0, 75.0, 1),
+    ]
+    with pytest.raises(ItemError, match="needs a captions file"):
+        rows(models, Source(value="no times here", key="talk"), split_by="time_segments")
+
+
+def test_a_web_page_is_its_text_without_the_menu(models: ModelCatalog) -> None:
+    sentence = "The keeping of bees begins with a place that is dry and sheltered from the wind. " * 6
+    html = f"<!doctype html><html><body><nav>Home | Shop</nav><article><h1>Bees</h1><p>{sentence}</p></article></body>"
+    (row,) = rows(models, Source(data=html.encode(), key="page"))
+    assert "sheltered from the wind" in row.fields["text"]
+    assert "<p>" not in row.fields["text"]
+
+
+def test_a_text_in_utf_16_is_read(models: ModelCatalog) -> None:
+    (row,) = rows(models, Source(data="Grüße aus München".encode("utf-16"), key="body"))
+    assert row.fields["text"] == "Grüße aus München"
+
+
+def test_the_language_is_told_when_it_is_to_be_found_out(models: ModelCatalog) -> None:
+    texts = {
+        "de": "Die Bienen fliegen im Sommer über die Wiese und sammeln Honig.",
+        "fr": "Les abeilles volent au-dessus de la prairie pendant tout l'été.",
+        "en": "In summer the bees fly over the meadow and gather honey.",
+    }
+    for language, text in texts.items():
+        (row,) = rows(models, Source(value=text, key="t"), language="auto")
+        assert row.fields["language"] == language
+        assert row.fields["language_confidence"] > 0.5
+    for text in ("12345", "ok"):
+        assert "language" not in rows(models, Source(value=text, key="t"), language="auto")[0].fields
+    assert "language" not in rows(models, Source(value=texts["de"], key="t"))[0].fields
+
+
+def test_tasks_of_the_model_can_be_named(models: ModelCatalog) -> None:
+    (row,) = rows(models, Source(value="a cat", key="t"), embedding_task="retrieval_query")
+    np.testing.assert_array_equal(row.vectors[E5], models.text(E5).embed_texts(["a cat"], query=True)[0])
+
+
+class Answering:
+    """A desk whose language model answers with a value."""
+
+    def __init__(self, value: Any, problem: str = "") -> None:
+        self._answer = Generated("", value, problem)
+
+    def generate(self, request: Generate) -> Generated:
+        return self._answer
+
+    def recall(self, key: str) -> bytes | None:
+        return None
+
+    def remember(self, key: str, data: bytes) -> None:
+        pass
+
+
+SHAPE = {"type": "object", "properties": {"mood": {"type": "string"}, "stars": {"type": "integer"}}}
+
+
+def test_a_shape_fills_fields_of_every_document(models: ModelCatalog) -> None:
+    described = text_extractor.describe(Params(response_shape=SHAPE), models)
+    assert described.fields["stars"]["type"] == "integer"
+    assert described.needs == {"language"}
+    desk = Answering({"mood": "glad", "stars": 5})
+    (row,) = rows_of(made(models, Source(value="What a day!", key="t"), desk, response_shape=SHAPE))
+    assert (row.fields["mood"], row.fields["stars"]) == ("glad", 5)
+
+
+def test_an_answer_that_does_not_fit_leaves_the_document_and_is_told(models: ModelCatalog) -> None:
+    found = made(models, Source(value="What a day!", key="t"), Answering(None, "not a number"), response_shape=SHAPE)
+    (row,), (dropped,) = rows_of(found), dropped_of(found)
+    assert row.fields["mood"] is None
+    assert (dropped.kind, dropped.reason) == ("field", "not a number")
+
+
+def test_vectors_of_many_chunks_are_remembered(models: ModelCatalog) -> None:
+    kept: dict[str, bytes] = {}
+
+    class Desk(Answering):
+        def recall(self, key: str) -> bytes | None:
+            return kept.get(key)
+
+        def remember(self, key: str, data: bytes) -> None:
+            kept[key] = data
+
+    text = " ".join(f"There are {number} bees here." for number in range(12))
+    before, after = (
+        rows_of(made(models, Source(value=text, key="t"), Desk(None), split_by="sentences", chunk_size=1))
+        for _ in range(2)
+    )
+    assert len(kept) == 1
+    np.testing.assert_array_equal([row.vectors[E5] for row in before], [row.vectors[E5] for row in after])

@@ -145,6 +145,12 @@ class LanceTable:
         handle.add_columns(fields)
         self.files.sync_manifest(handle.version)
 
+    def drop_columns(self, handle: Any, names: list[str]) -> None:
+        if not names:
+            return
+        handle.drop_columns(names)
+        self.files.sync_manifest(handle.version)
+
     def append(self, handle: Any, rows: pa.Table, write_seq: int) -> None:
         """Commit rows whose ids the caller knows to be absent."""
         added = self._written(handle, rows)
