@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from outside_world import ReachingStageSuite, Surroundings
 from stage_runs import World, told
 
-from mediatheca.kernel.errors import MediathecaError, NotEnabledError, ValidationError
+from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.stages.web_scrape import web_scrape
-from outside_site import Reply, Site
+from outside_site import Reply, Site, a_site
 
 TEXT = "The red fox is a common animal. It lives in many places and eats many things, as everybody knows. " * 6
 PAGE = f"""<html lang="en"><head><title>Foxes</title><meta name="description" content="About foxes"></head><body>
@@ -163,13 +164,45 @@ def test_a_caller_cannot_bring_a_template_along(world: Surroundings, site: Site)
     assert not any("hush" in path for path in site.paths())
 
 
-def test_a_short_page_is_reported_and_javascript_says_what_is_missing(world: Surroundings, site: Site) -> None:
-    site.html("/app", "<div id=root></div><script>render()</script>")
+APP = """<html><body><div id=root></div><script>
+document.getElementById("root").textContent = "The red fox came by script. ".repeat(30)</script></body></html>"""
+
+
+@pytest.mark.parametrize("strategy", ["auto", "javascript"])
+def test_a_page_made_by_scripts_is_read_after_they_ran(world: Surroundings, site: Site, strategy: str) -> None:
+    site.html("/app", APP)
+    found = content(scrape(world, [f"{site.url}/app"], strategy=strategy, include_html=True, timeout=20))[0]
+    assert "The red fox came by script." in found["text"]
+    assert (found["strategy_used"], found["final_url"]) == ("javascript", f"{site.url}/app")
+
+
+def test_a_page_with_enough_text_is_not_read_twice(world: Surroundings, site: Site) -> None:
+    site.html("/fox", PAGE)
+    assert content(scrape(world, [f"{site.url}/fox"]))[0]["strategy_used"] == "static"
+    assert site.paths() == ["/robots.txt", "/fox"]
+
+
+def test_a_short_page_is_reported_where_no_browser_reads_it(
+    world: Surroundings, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    site.html("/app", APP)
     body = scrape(world, [f"{site.url}/app"])
+    assert content(body)[0]["strategy_used"] == "static"
     assert told(body)["short_pages"] == 1
     assert any("JavaScript" in warning for warning in body["warnings"])
-    with pytest.raises(NotEnabledError, match="browser"):
-        World([]).run("web_scrape", {"strategy": "javascript"})
+    body = scrape(world, [f"{site.url}/app"], strategy="javascript")
+    assert "install Chromium" in content(body)[0]["error"]
+
+
+def test_a_script_reaches_nothing_inside(world: Surroundings, site: Site) -> None:
+    with a_site() as inner:
+        inner.routes["*"] = Reply(b"internal", headers={"access-control-allow-origin": "*"})
+        script = f"fetch('{inner.url}/').then(r => r.text()).then(t => document.body.append(t))"
+        site.html("/spy", f"<p>short</p><script>{script}</script>")
+        found = content(scrape(world, [f"{site.url}/spy"], strategy="javascript", include_html=True))[0]
+        assert "internal" not in found["text"]
+        assert inner.asked == []
 
 
 @pytest.mark.parametrize(

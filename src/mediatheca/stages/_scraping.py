@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import fnmatch
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from mediatheca.kernel.errors import BadRequestError, MediathecaError, ValidationError
-from mediatheca.kernel.outside import HttpAnswer, HttpRequest, Outside, Page
+from mediatheca.kernel.errors import BadRequestError, MediathecaError, UnavailableError, ValidationError
+from mediatheca.kernel.outside import HttpAnswer, HttpRequest, Outside, Page, RenderRequest
+from mediatheca.kernel.web_page import charset_of
 from mediatheca.stages._robots import Robots
 
 MAX_BYTES = 5 << 20
 MAX_TEXT = 500_000
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9._:-]{1,40})", re.I)
-_NO_PAGE = frozenset({"punycode", "idna"})
-"""Encodings of host names: no page has them, and decoding one takes the square of its length."""
 _HTML = frozenset({"text/html", "application/xhtml+xml", ""})
 _ACCEPT = "text/html, application/xhtml+xml, text/plain;q=0.8"
 
@@ -37,6 +33,9 @@ class Crawl:
     delay_s: float = 0.5
     timeout_s: float = 10.0
     html: bool = False
+    strategy: Literal["static", "javascript", "auto"] = "static"
+    short: int = 0
+    """Characters; with less text a page is read again in a browser, with `auto`."""
 
 
 class Scraper:
@@ -45,6 +44,7 @@ class Scraper:
     def __init__(self, outside: Outside, crawl: Crawl, robots: Robots | None) -> None:
         self._outside, self._crawl, self._robots = outside, crawl, robots
         self._next: dict[str, float] = {}
+        self._no_browser = False
 
     async def scrape(self, url: str) -> dict[str, Any]:
         """A page, and with a depth the pages it links to, as `pages`.
@@ -63,14 +63,15 @@ class Scraper:
         if self._robots is not None:
             await self._robots.check(url)
         await self._turn(url)
-        answer = await self._outside.http.send(
-            HttpRequest(url, headers={"accept": _ACCEPT}, timeout_s=self._crawl.timeout_s, max_bytes=MAX_BYTES)
-        )
-        if answer.status >= 400:
-            raise BadRequestError(f"the page answered with status {answer.status}")
-        if self._robots is not None and answer.final_url != url:
-            await self._robots.check(answer.final_url)
+        rendered = self._crawl.strategy == "javascript"
+        answer = await (self._rendered(url) if rendered else self._sent(url))
         page = await self._read(answer)
+        if self._crawl.strategy == "auto" and len(page.text) < self._crawl.short and not self._no_browser:
+            answer, page, rendered = await self._again(answer, page)
+        return self._made(url, answer, page, "javascript" if rendered else "static"), page.links
+
+    def _made(self, url: str, answer: HttpAnswer, page: Page, strategy: str) -> dict[str, Any]:
+        """A page as documents hold it."""
         made: dict[str, Any] = {
             "text": page.text[:MAX_TEXT],
             "title": page.title,
@@ -78,17 +79,47 @@ class Scraper:
             "final_url": answer.final_url,
             "content_length": len(answer.data),
             "metadata": dict(page.metadata),
-            "strategy_used": "static",
+            "strategy_used": strategy,
             "status": "success",
         }
         if len(page.text) > MAX_TEXT:
             made["truncated"] = True
         if self._crawl.html:
-            made["html"] = answer.data.decode(_charset(answer) or "utf-8", "replace")
-        return made, page.links
+            made["html"] = answer.data.decode(charset_of(answer.headers.get("content-type", "")) or "utf-8", "replace")
+        return made
+
+    async def _sent(self, url: str) -> HttpAnswer:
+        """A page as its server sends it."""
+        request = HttpRequest(url, headers={"accept": _ACCEPT}, timeout_s=self._crawl.timeout_s, max_bytes=MAX_BYTES)
+        return await self._good(url, await self._outside.http.send(request))
+
+    async def _rendered(self, url: str) -> HttpAnswer:
+        """A page after its scripts ran."""
+        request = RenderRequest(url, timeout_s=self._crawl.timeout_s, max_bytes=MAX_BYTES)
+        return await self._good(url, await self._outside.browser.render(request))
+
+    async def _good(self, url: str, answer: HttpAnswer) -> HttpAnswer:
+        """Raises BadRequestError: it is an error, or leads to where robots.txt allows nothing."""
+        if answer.status >= 400:
+            raise BadRequestError(f"the page answered with status {answer.status}")
+        if self._robots is not None and answer.final_url != url:
+            await self._robots.check(answer.final_url)
+        return answer
+
+    async def _again(self, answer: HttpAnswer, page: Page) -> tuple[HttpAnswer, Page, bool]:
+        """A short page after its scripts ran, where there is a browser and that says more."""
+        if answer.content_type not in _HTML or b"<script" not in answer.data.lower():
+            return answer, page, False
+        try:
+            made = await self._rendered(answer.final_url)
+            found = await self._read(made)
+        except MediathecaError as error:
+            self._no_browser = isinstance(error, UnavailableError)
+            return answer, page, False
+        return (made, found, True) if len(found.text) > len(page.text) else (answer, page, False)
 
     async def _read(self, answer: HttpAnswer) -> Page:
-        charset = _charset(answer)
+        charset = charset_of(answer.headers.get("content-type", ""))
         if answer.content_type in _HTML:
             return await self._outside.pages.read(answer.data, charset, answer.final_url)
         if answer.content_type.startswith("text/") or answer.content_type == "application/json":
@@ -134,18 +165,6 @@ class Scraper:
         if self._crawl.include and not any(fnmatch.fnmatch(link, pattern) for pattern in self._crawl.include):
             return False
         return not any(fnmatch.fnmatch(link, pattern) for pattern in self._crawl.exclude)
-
-
-def _charset(answer: HttpAnswer) -> str:
-    match = _CHARSET.search(answer.headers.get("content-type", ""))
-    if match is None:
-        return ""
-    try:
-        name = codecs.lookup(match[1]).name
-        "".encode(name)
-    except (LookupError, ValueError):
-        return ""
-    return "" if name in _NO_PAGE else name
 
 
 def check_patterns(patterns: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from mediatheca.kernel.errors import BadRequestError, MediathecaError, NotEnabledError, ValidationError
+from mediatheca.kernel.errors import BadRequestError, MediathecaError, ValidationError
 from mediatheca.kernel.hits import write_field
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.search import Hit
@@ -21,7 +21,7 @@ from mediatheca.stages._scraping import Crawl, Scraper, check_patterns
 from mediatheca.stages._templates import Templates, per_document
 
 AT_ONCE = 5
-SHORT = "the page has little text without JavaScript, which nothing here runs"
+SHORT = "they may need JavaScript, which only a browser runs (none is installed, or it made no difference)"
 
 
 class Patterns(BaseModel):
@@ -35,7 +35,11 @@ class Params(BaseModel):
     url: str | None = Field(None, description="One page for all documents; as a first stage it becomes a document.")
     url_field: FieldPath = Field("metadata.url", description="The field of each document that holds its address.")
     output_field: OutputField = "web_content"
-    strategy: Literal["static", "javascript", "auto"] = Field("auto", description="javascript is not available here.")
+    strategy: Literal["static", "javascript", "auto"] = Field(
+        "auto",
+        description="static: as the server sends pages; javascript: after their scripts ran, in Chromium; auto: in "
+        "Chromium where a page is short without, if there is one.",
+    )
     timeout: float = Field(10, ge=1, le=60, description="Seconds for one page.")
     include_html: bool = False
     min_content_length: int = Field(500, ge=0, le=1_000_000, description="Below it a page is reported as short.")
@@ -62,11 +66,6 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
         made.setdefault("timeout", min(60.0, max(1.0, milliseconds / 1000)))
     if made.get("url") is not None and made.get("url_field") is not None:
         raise ValidationError.at("url", "give one of url and url_field", "exclusive")
-    if made.get("strategy") == "javascript":
-        raise NotEnabledError(
-            "strategy: 'javascript' needs a browser, which this server does not have; use 'static', or 'auto' "
-            "to be told which pages come out short"
-        )
     if made.get("url_patterns") is not None:
         check_patterns(made["url_patterns"])
     if (
@@ -88,7 +87,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     starts=True,
     aliases=("web_lookup",),
     hard_timeout_ms=60_000,
-    needs=(Need("pages"),),
+    needs=(Need("pages"), Need("browser", given="strategy", value="javascript")),
     example={"url_field": "metadata.url", "output_field": "web_content"},
     prepare=_prepare,
 )
@@ -96,7 +95,8 @@ async def web_scrape(hits: list[Hit], params: Params, ctx: StageContext) -> list
     """Read the web page of every document and keep its main text, title and metadata in a field.
 
     Public addresses only, over https, as far as robots.txt allows. With max_depth links are followed, and `pages` holds
-    what they lead to. As a first stage with `url` the page becomes a document. Pages are read without JavaScript.
+    what they lead to. As a first stage with `url` the page becomes a document. Where a
+    page is short without its JavaScript, Chromium runs that, if it is installed.
     """
     if not hits:
         return await _started(params, ctx)
@@ -125,6 +125,8 @@ def _scraper(params: Params, ctx: StageContext) -> Scraper:
         delay_s=params.delay_between_requests,
         timeout_s=params.timeout,
         html=params.include_html,
+        strategy=params.strategy,
+        short=params.min_content_length,
     )
     return Scraper(ctx.outside, crawl, Robots(ctx.outside.http) if params.respect_robots else None)
 
