@@ -1,0 +1,198 @@
+"""Uploaded extractors: sent, looked at, deployed into a confined process, used by collections, and gone again."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from plugin_archives import STEPS, Sender, sources, tarred, zipped
+
+from helpers import failed, ok, wait_for
+from mediatheca.settings import Settings
+from server import Server, Tenant, new_tenant
+
+
+@pytest.fixture(scope="module")
+def code_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("plugins")
+    made = Server(Settings(data_dir=folder, workers=1, allow_code=True, item_timeout_s=20, log_level="error"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def owner(code_server: Server) -> Tenant:
+    return new_tenant(code_server)
+
+
+@pytest.fixture
+def admin(owner: Tenant) -> Iterator[httpx.Client]:
+    with owner.client() as client:
+        ok(client.post("/v1/namespaces", json={"namespace_name": "main"}))
+        yield client
+
+
+@pytest.fixture
+def client(owner: Tenant, admin: httpx.Client) -> Iterator[httpx.Client]:
+    with owner.client("main") as made:
+        yield made
+
+
+@pytest.fixture
+def sender(client: httpx.Client) -> Sender:
+    return Sender(client, "main")
+
+
+def collection_of(client: httpx.Client, extractor: str, version: str = "1.0.0", **parameters: Any) -> httpx.Response:
+    schema = {"properties": {"text": {"type": "text"}}}
+    number = ok(client.post("/v1/buckets/list"))["total_count"]
+    bucket = ok(client.post("/v1/buckets", json={"bucket_name": f"texts {number}", "bucket_schema": schema}))
+    body = {
+        "collection_name": f"shouts {number}",
+        "source": {"type": "bucket", "bucket_ids": [bucket["bucket_id"]]},
+        "feature_extractor": {"feature_extractor_name": extractor, "version": version, "parameters": parameters},
+    }
+    return client.post("/v1/collections", json=body)
+
+
+def processed(client: httpx.Client, collection: dict[str, Any], *texts: str) -> list[dict[str, Any]]:
+    """The documents of these texts."""
+    bucket = collection["source"]["bucket_ids"][0]
+    for text in texts:
+        ok(client.post(f"/v1/buckets/{bucket}/objects", json={"text": text}))
+    answered = client.post(f"/v1/collections/{collection['collection_id']}/trigger")
+    assert answered.status_code == 202, answered.text
+    batch = f"/v1/buckets/{bucket}/batches/{answered.json()['batch_id']}"
+    done = wait_for(lambda: (b := ok(client.get(batch)))["status"] not in ("QUEUED", "PROCESSING") and b, 90)
+    assert done["status"] == "COMPLETED", done
+    path = f"/v1/collections/{collection['collection_id']}/documents/list"
+    found: list[dict[str, Any]] = ok(client.post(path, json={"return_vectors": True}))["results"]
+    return found
+
+
+def test_an_archive_is_sent_deployed_and_fills_a_collection(client: httpx.Client, sender: Sender) -> None:
+    plugin = sender.sent("shouter")
+    assert sender.status(plugin)["status"] == "NOT_DEPLOYED"
+    assert failed(collection_of(client, "shouter"), 404)  # not before it was deployed
+    done = sender.deployed(plugin)
+    assert (done["status"], done["deployed"], done["realtime_enabled"]) == ("DEPLOYED", True, True), done
+    assert done["feature_uri"] == "mixpeek://shouter@1.0.0/letters"
+    collection = ok(collection_of(client, "shouter", mark="?", times=2))
+    assert collection["vector_indexes"][0]["index"]["dimensions"] == 4
+    documents = processed(client, collection, "aha", "io")
+    assert {document["shout"] for document in documents} == {"AHA??", "IO??"}
+    (aha,) = [document for document in documents if document["length"] == 3]
+    assert aha["vectors"]["shouter_1.0.0_letters"] == pytest.approx([2.01, 0.01, 0.01, 0.01])
+
+
+def test_parameters_of_a_plug_in_are_checked_against_its_manifest(client: httpx.Client, sender: Sender) -> None:
+    sender.deployed(sender.sent("strict_one"))
+    assert "mark" in failed(collection_of(client, "strict_one", colour="red"), 422)["message"]
+    assert failed(collection_of(client, "strict_one", times=9), 422)
+    assert failed(collection_of(client, "strict_one", times="two"), 422)
+
+
+def test_steps_over_a_table_work_without_pandas(client: httpx.Client, sender: Sender) -> None:
+    plugin = sender.sent("stepper", pipeline=STEPS, realtime=None)
+    done = sender.deployed(plugin)
+    assert (done["status"], done["deployed"]) == ("NOT_DEPLOYED", True)  # no realtime.py: batches only
+    documents = processed(client, ok(collection_of(client, "stepper", mark="#")), "hello")
+    assert [(document["shout"], sorted(document["vectors"])) for document in documents] == [
+        ("HELLO#", ["stepper_1.0.0_letters"])
+    ]
+
+
+def test_realtime_answers_a_test_call(sender: Sender) -> None:
+    plugin = sender.sent("answerer")
+    assert failed(sender.asked(plugin, {"text": "aha"}), 409)
+    sender.deployed(plugin)
+    answered = ok(sender.asked(plugin, {"text": "aha"}))
+    assert answered["status"] == "success"
+    assert answered["response_type"] == "dict"
+    assert answered["raw_response"] == {"embedding": [2.01, 0.01, 0.01, 0.01], "mark": "?"}
+    assert "KeyError" in failed(sender.asked(plugin, {}), 400)["message"]
+
+
+def test_a_version_never_changes_and_a_new_one_stands_beside_it(client: httpx.Client, sender: Sender) -> None:
+    sender.deployed(sender.sent("versioned"))
+    again = client.post(f"{sender.path}/uploads", json={"name": "versioned", "version": "1.0.0"})
+    assert "never change" in failed(again, 409)["message"]
+    sender.deployed(sender.sent("versioned", "1.1.0"))
+    assert ok(collection_of(client, "versioned", "1.1.0"))
+    listed = ok(client.get(sender.path))
+    assert {entry["version"] for entry in listed["plugins"]} == {"1.0.0", "1.1.0"}
+    assert listed["results"] == listed["plugins"]
+
+
+def test_a_plug_in_in_use_is_neither_undeployed_nor_deleted(client: httpx.Client, sender: Sender) -> None:
+    plugin = sender.sent("used_one")
+    sender.deployed(plugin)
+    collection = ok(collection_of(client, "used_one"))
+    assert failed(client.post(f"{sender.path}/{plugin}/undeploy"), 409)
+    assert failed(client.delete(f"{sender.path}/{plugin}"), 409)
+    ok(client.delete(f"/v1/collections/{collection['collection_id']}"))
+    assert ok(client.post(f"{sender.path}/{plugin}/undeploy"))["status"] == "NOT_DEPLOYED"
+    assert failed(collection_of(client, "used_one"), 404)
+    assert ok(client.delete(f"{sender.path}/{plugin}"))["success"] is True
+    assert failed(client.get(f"{sender.path}/{plugin}"), 404)
+
+
+def test_code_that_cannot_be_opened_fails_at_deployment_and_says_why(sender: Sender) -> None:
+    done = sender.deployed(sender.sent("broken_one", pipeline="import no_such_module_at_all\n"))
+    assert (done["status"], done["deployed"]) == ("FAILED", False)
+    assert "no_such_module_at_all" in done["error"]
+    done = sender.deployed(sender.sent("empty_one", pipeline="nothing = 1\n"))
+    assert "build_steps" in done["error"]
+
+
+def test_a_plug_in_of_the_organization_is_enabled_where_it_is_wanted(
+    admin: httpx.Client, client: httpx.Client, sender: Sender
+) -> None:
+    plugin = Sender(admin).sent("shared_one")
+    assert [entry["enabled_in_namespace"] for entry in ok(client.get(f"{sender.path}/available"))["plugins"]] == [False]
+    enabled = ok(client.post(f"{sender.path}/org/{plugin}/enable", json={}))
+    wait_for(lambda: sender.status(enabled["plugin_id"])["deployed"], 90)
+    assert ok(collection_of(client, "shared_one"))
+    assert failed(admin.delete(f"/v1/plugins/{plugin}"), 409)
+    ok(admin.post("/v1/namespaces", json={"namespace_name": "other"}))
+    assert ok(admin.get("/v1/namespaces/other/plugins"))["plugins"] == []
+
+
+def test_another_organization_sees_and_uses_nothing_of_it(code_server: Server, sender: Sender) -> None:
+    plugin = sender.sent("private_one")
+    sender.deployed(plugin)
+    stranger = new_tenant(code_server)
+    with stranger.client() as theirs:
+        ok(theirs.post("/v1/namespaces", json={"namespace_name": "main"}))
+    with stranger.client("main") as theirs:
+        assert failed(theirs.get(f"/v1/namespaces/main/plugins/{plugin}"), 404)
+        assert failed(collection_of(theirs, "private_one"), 404)
+
+
+def test_a_tar_with_a_folder_around_it_and_a_file_in_the_request_are_taken_too(
+    client: httpx.Client, sender: Sender
+) -> None:
+    found = sender.confirmed(tarred(sources("in_a_tar"), "in_a_tar/"), "in_a_tar")
+    assert found["success"], found
+    body = {"name": "directly", "version": "1.0.0", "file": base64.b64encode(zipped(sources("directly"))).decode()}
+    assert ok(client.post(sender.path, json=body))["success"] is True
+    assert failed(client.post(sender.path, json={**body, "name": "directly2", "file": "%%%"}), 422)
+
+
+def test_plug_ins_do_not_run_where_nobody_allowed_it(client: httpx.Client, tmp_path: Path) -> None:
+    server = Server(Settings(data_dir=tmp_path, workers=0, log_level="error"))
+    try:
+        tenant = new_tenant(server)
+        with tenant.client() as admin:
+            ok(admin.post("/v1/namespaces", json={"namespace_name": "main"}))
+        with tenant.client("main") as theirs:
+            closed = Sender(theirs, "main")
+            plugin = closed.sent("not_allowed")
+            error = failed(theirs.post(f"{closed.path}/{plugin}/deploy"), 503)
+            assert "MEDIATHECA_ALLOW_CODE" in error["message"]
+    finally:
+        server.close()
