@@ -14,17 +14,22 @@ from benchmarks import (
     delivery,
     fanout,
     ingest,
+    media_peers,
     model,
     newcomer,
+    overhead,
+    pdf,
     peers,
     percolation,
     quality,
     retrieval,
     retrieval_peers,
+    retrigger,
     scale,
     search,
     start,
     taxonomy,
+    video,
 )
 from benchmarks._report import Report, record
 
@@ -43,8 +48,13 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
     "fanout": fanout.run,
     "percolation": percolation.run,
     "taxonomy": taxonomy.run,
+    "retrigger": retrigger.run,
+    "media_peers": media_peers.run,
     "crash": crash.run,
     "newcomer": newcomer.run,
+    "overhead": overhead.run,
+    "pdf": pdf.run,
+    "video": video.run,
 }
 
 

@@ -141,6 +141,9 @@ class Api:
     def get(self, path: str) -> dict[str, Any]:
         return self._read(self._http.get(path))
 
+    def patch(self, path: str, body: Any) -> dict[str, Any]:
+        return self._read(self._http.patch(path, json=body))
+
     @staticmethod
     def _read(response: httpx.Response) -> dict[str, Any]:
         if response.status_code >= 300:

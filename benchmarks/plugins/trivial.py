@@ -1,46 +1,24 @@
-"""A text model and an extractor that are trivial on purpose. Their vectors mean little; their cost is close to none.
-
-Text: words and pairs of neighbouring words hashed into 384 counters. Image: the JPEG is decoded, averaged to 16 × 8
-pixels and multiplied by a fixed random matrix, 384 × 384.
-"""
+"""A text model and an extractor that are trivial on purpose. Their vectors mean little; their cost is close to none."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from itertools import pairwise
-from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel
 
+from benchmarks._embeddings import DIMENSIONS, Matrix, hash_text, project_picture
 from mediatheca.extractors import Description, Extract, ExtractContext, Extractor, Item, ItemError, Row
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.models import ModelInfo, Models
 from mediatheca.kernel.uris import FeatureUri
 from mediatheca.providers import Provider
 
-DIMENSIONS = 384
 NAME = "hashed_ngrams"
 MODEL = ModelInfo(NAME, "hashed word n-grams", "sha256:benchmark-hashed-ngrams-1", DIMENSIONS, source="plugin")
 EXTRACTOR = "benchmark_trivial_extractor"
 URI = FeatureUri(EXTRACTOR, "v1", NAME)
-_SIZE = (224, 224)
-_BLOCK = (14, 28)
-_THUMB = (16, 8)
-
-Matrix = npt.NDArray[np.float32]
-
-
-def hash_text(text: str) -> Matrix:
-    """Unit vector, shape (384,)."""
-    words = text.lower().split()
-    grams = [*words, *(f"{a} {b}" for a, b in pairwise(words))]
-    slots = [crc32(gram.encode()) % DIMENSIONS for gram in grams]
-    counts = np.bincount(slots, minlength=DIMENSIONS).astype(np.float32)
-    return _unit(counts)
 
 
 def project_jpeg(data: bytes) -> Matrix:
@@ -52,20 +30,7 @@ def project_jpeg(data: bytes) -> Matrix:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as picture:
-        small = picture.convert("RGB").resize(_SIZE).reduce(_BLOCK)
-    pixels = np.asarray(small, np.float32).reshape(-1) / np.float32(255) - np.float32(0.5)
-    return _unit((pixels @ _projection()).astype(np.float32))
-
-
-def _unit(vector: Matrix) -> Matrix:
-    norm = float(np.linalg.norm(vector)) or 1.0
-    return vector / np.float32(norm)
-
-
-@cache
-def _projection() -> Matrix:
-    pixels = _THUMB[0] * _THUMB[1] * 3
-    return np.random.default_rng(7).standard_normal((pixels, DIMENSIONS)).astype(np.float32)
+        return project_picture(picture)
 
 
 class HashedNgrams:
