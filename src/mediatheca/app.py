@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mediatheca.extractors import Extractor
 from mediatheca.flows.alerts.jobs import alert_died, alert_jobs
 from mediatheca.flows.alerts.percolator import Percolator
 from mediatheca.flows.alerts.watch import EVERY_S, watch_system
+from mediatheca.flows.clips import sweep_clips
 from mediatheca.flows.delivery.deliverer import Deliverer
 from mediatheca.flows.delivery.setup import NotifySetup
 from mediatheca.flows.documents import DocumentWriter
@@ -31,11 +32,18 @@ from mediatheca.flows.grouping.run import cluster_died, cluster_jobs
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.ingest.cache import evict
 from mediatheca.flows.ingest.chunk import chunk_died, process_chunk
+from mediatheca.flows.ingest.desk import Desks
 from mediatheca.flows.ingest.settle import settle_batches
+from mediatheca.flows.ingest.upkeep import reap_drafts, sweep_artifacts
 from mediatheca.flows.learning import LearnedFusion
+from mediatheca.flows.migration.jobs import migration_died, migration_jobs
+from mediatheca.flows.migration.reembed import reembed_died, reembed_jobs
 from mediatheca.flows.neighbours import Surroundings
 from mediatheca.flows.outside.reach import Reach
 from mediatheca.flows.phases import ENTRY_POINTS as PHASES
+from mediatheca.flows.plugins.confined import ConfinedModels
+from mediatheca.flows.plugins.deploy import plugin_died, plugin_jobs
+from mediatheca.flows.plugins.host import PluginHost
 from mediatheca.flows.publishing import PublicDoor
 from mediatheca.flows.recall_guard import RecallGuard
 from mediatheca.flows.replay import Replayer
@@ -52,7 +60,7 @@ from mediatheca.flows.vault import Vault
 from mediatheca.flows.webhooks import WebhookFanout, expansion_died, note_results, webhook_jobs
 from mediatheca.jobs.dispatch import Consumer, Dispatcher
 from mediatheca.jobs.queue import Job, JobQueue
-from mediatheca.jobs.runner import LocalRunner
+from mediatheca.jobs.runner import LocalRunner, Runner
 from mediatheca.jobs.schedule import Scheduler
 from mediatheca.jobs.worker import Handler, Run, WorkerPool
 from mediatheca.kernel import clock
@@ -158,19 +166,33 @@ def server_secret(database: Database) -> bytes:
     return bytes.fromhex(str(value).strip('"'))
 
 
-def _runner(settings: Settings, processes: int) -> LocalRunner:
-    if settings.runner_url not in ("", "local"):
+def make_runner(settings: Settings) -> Runner:
+    """What extracts the objects of batches."""
+    if settings.runner_url in ("", "local"):
+        return local_runner(settings, max(1, settings.workers))
+    if not settings.runner_url.startswith("ray://"):
         raise UnavailableError(
-            f"MEDIATHECA_RUNNER_URL: '{settings.runner_url}' is not supported; leave it empty to use this machine's "
-            "processes, and start 'mediatheca worker' on other machines for more of them"
+            f"MEDIATHECA_RUNNER_URL: '{settings.runner_url}' is neither empty (this machine's processes) nor "
+            "ray://host:port, ray://auto or ray://local (a Ray cluster)"
         )
-    return LocalRunner(
-        processes=processes,
-        memory_limit_mb=settings.worker_memory_mb,
-        item_timeout_s=settings.item_timeout_s,
-        model_settings=model_settings(settings),
-        plugins=settings.plugin_packages,
-    )
+    from mediatheca.jobs.ray_runner import RayRunner
+
+    return RayRunner(settings.runner_url, max(1, settings.workers), **_limits(settings))
+
+
+def local_runner(settings: Settings, processes: int) -> LocalRunner:
+    """Processes of this machine: also for the files of queries, which wait for no cluster."""
+    return LocalRunner(processes, **_limits(settings))
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    return {
+        "memory_limit_mb": settings.worker_memory_mb,
+        "item_timeout_s": settings.item_timeout_s,
+        "model_settings": model_settings(settings),
+        "plugins": settings.plugin_packages,
+        "scratch": settings.data_dir / "scratch",
+    }
 
 
 @dataclass
@@ -186,6 +208,8 @@ class Worker:
     def close(self, grace_s: float = 10) -> None:
         self.pool.close(grace_s)
         self.services.runner.close()
+        self.services.desks.close()
+        self.services.plugins.close()
         self.services.documents.close()
         self.services.db.close()
 
@@ -200,7 +224,7 @@ class App:
     """Jobs that take minutes: they must not take the threads of an ingest."""
     scheduler: Scheduler
     dispatcher: Dispatcher
-    query_runner: LocalRunner
+    query_runner: Runner
     auth: Auth
     api: FastAPI | None = None
 
@@ -238,6 +262,8 @@ class App:
         self.services.executions.close()
         self.services.around.reach.close()
         self.services.runner.close()
+        self.services.desks.close()
+        self.services.plugins.close()
         self.query_runner.close()
         self.services.indexer.close()
         self.services.indexer.index.close()
@@ -250,15 +276,18 @@ def _common(settings: Settings) -> tuple[JobServices, bytes]:
     database.migrate()
     secret = server_secret(database)
     extractors = {e.extractor_id: e for e in find_plugins(settings, "extractors", Extractor, EXTRACTORS)}
+    fetcher, blobs = Fetcher(allow=settings.fetch_allow), make_blobs(settings, secret)
     services = JobServices(
         settings=settings,
         db=database,
         documents=make_documents(settings),
-        blobs=make_blobs(settings, secret),
-        fetcher=Fetcher(allow=settings.fetch_allow),
+        blobs=blobs,
+        fetcher=fetcher,
         models=make_models(settings),
         extractors=extractors,
-        runner=_runner(settings, max(1, settings.workers)),
+        runner=make_runner(settings),
+        desks=Desks(settings, database, make_vault(settings, database), fetcher),
+        plugins=PluginHost(settings, database, blobs, model_settings(settings)),
         queue=JobQueue(database, settings.lease_s),
         leases=TableLeases(database, settings.lease_s),
     )
@@ -272,7 +301,8 @@ def build(settings: Settings) -> App:
         UnavailableError: a backend cannot be used; the message names the setting.
     """
     common, secret = _common(settings)
-    query_runner = _runner(settings, 1)
+    query_runner = local_runner(settings, 1)
+    common = replace(common, models=ConfinedModels(common.models, query_runner))
     services = _services(common, secret, query_runner)
     services.indexer.on_advance = lambda: settle_batches(services)
     handlers = {"collection.drop": lambda run: _drop_table(services, run), **evaluation_jobs(services)}
@@ -296,7 +326,9 @@ def build(settings: Settings) -> App:
     watched: dict[str, str] = {}
     chores = (
         (5.0, auth.flush_usage), (60.0, lambda: evict(common)), (600.0, prune), (3600.0, common.queue.clean),
-        (3600.0, lambda: forget(services)), (EVERY_S, lambda: watch_system(services, watched)),
+        (60.0, lambda: reap_drafts(common)), (3600.0, lambda: sweep_artifacts(common)),
+        (3600.0, lambda: sweep_clips(common)), (3600.0, lambda: forget(services)),
+        (EVERY_S, lambda: watch_system(services, watched)),
     )  # fmt: skip
     scheduler = Scheduler(common.db, clock.now, chores)
     return App(services, pool, long_pool, scheduler, dispatcher, query_runner, auth)
@@ -310,8 +342,10 @@ def _consumers(services: Services, phases: Sequence[Phase]) -> list[Consumer]:
 def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
     """Jobs that need the index and take minutes, on threads of their own."""
     handlers: dict[str, Handler] = {FOLLOW_UP: lambda run: run_follow_ups(services, phases, run)}
-    handlers |= {**canary_jobs(services), **trigger_jobs(services)}  # due times wait for no evaluation or ingest
+    # Due times wait for no evaluation or ingest.
+    handlers |= {**canary_jobs(services), **plugin_jobs(services), **trigger_jobs(services)}
     long = {**taxonomy_jobs(services), **cluster_jobs(services)}
+    long |= {**migration_jobs(services), **reembed_jobs(services)}
     handlers |= {**long, **alert_jobs(services)}
 
     def died(job: Job, message: str) -> None:
@@ -320,13 +354,16 @@ def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
         taxonomy_died(services, job, message)
         alert_died(services, job, message)
         cluster_died(services, job, message)
+        migration_died(services, job, message)
+        reembed_died(services, job, message)
+        plugin_died(services, job, message)
 
     pool = WorkerPool(services.queue, handlers, LONG_THREADS, on_dead=died, long=long)
     services.db.listen(pool.wake)
     return pool
 
 
-def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> Services:
+def _services(common: JobServices, secret: bytes, query_runner: Runner) -> Services:
     settings, feed = common.settings, EventFeed(common.db)
     indexer = Indexer(common.db, common.documents, make_index(settings), common.leases)
     stages = find_plugins(settings, "stages", Stage, STAGES)
@@ -342,6 +379,7 @@ def _services(common: JobServices, secret: bytes, query_runner: LocalRunner) -> 
         **vars(common),
         indexer=indexer,
         retrieve=retrieve,
+        query_runner=query_runner,
         plans=plans,
         executions=ExecutionLog(common.db),
         recall=recall,

@@ -16,6 +16,7 @@ from rich.table import Table
 from mediatheca import app
 from mediatheca.flows.delivery.probe import probe_notices
 from mediatheca.flows.outside.probe import Probe, probe
+from mediatheca.jobs.confine import confinable
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.models import Models
 from mediatheca.providers._catalog import ModelReport
@@ -50,6 +51,7 @@ def report(settings: Settings) -> int:
         console.print(
             escape("No model answers. Install the bundled ones: pip install 'mediatheca[bundled]'"), style="red"
         )
+    console.print(f"Files of strangers are opened by processes confined in: {confinable()}.", highlight=False)
     ways = _ways_out(settings, models)
     console.print(_outside(ways))
     well = well and not any(way.wrong for way in ways)

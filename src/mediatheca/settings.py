@@ -22,7 +22,11 @@ class Settings(BaseSettings):
     )
     index_key: SecretStr = Field(SecretStr(""), description="API key of the Qdrant server.")
     blobs_url: str = Field("", description="Directory (default) or s3://, gs://, az:// of raw files and artifacts.")
-    runner_url: str = Field("", description="Where extractors run: this machine's processes (default).")
+    runner_url: str = Field(
+        "",
+        description="Where extractors run: this machine's processes (default), or a Ray cluster: ray://host:10001, "
+        "ray://auto (this machine is a node of it), ray://local.",
+    )
     models_dir: Path | None = Field(None, description="Local ONNX models and built weights; default: data_dir/models.")
     models_hub: bool = Field(False, description="Allow downloads of weights from the hub.")
     models_url: str = Field("", description="OpenAI-compatible endpoint for embeddings.")
@@ -40,7 +44,7 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Keys that encrypt secrets, 32 bytes in base64 each, current first; empty: data_dir/secret.key.",
     )
-    allow_code: bool = Field(False, description="Allow retrievers to run Python code in a sandbox (code_execution).")
+    allow_code: bool = Field(False, description="Allow code of callers: code_execution, uploaded extractors.")
     web_search: SecretStr = Field(
         SecretStr(""), description="Web search: searxng ADDRESS, or brave, tavily, exa, serpapi and a key; empty: none."
     )

@@ -37,6 +37,12 @@ COLLECTION_RECALL = Gauge(
 CACHED_RESULTS = Counter(
     "mediatheca_cached_results_total", "Look-ups of costly extractor results.", ["outcome"], registry=WORK
 )
+EXTRACTION_SECONDS = Counter(
+    "mediatheca_extraction_seconds_total",
+    "Time that extraction processes spent on items: decoding, in models, and on all else.",
+    ["part"],
+    registry=WORK,
+)
 FAILURES = Counter("mediatheca_object_failures_total", "Objects that failed in an extractor.", ["phase"], registry=WORK)
 
 _tracer: Any = None

@@ -13,8 +13,10 @@ from mediatheca.flows.documents import DocumentWriter
 from mediatheca.flows.events.live import LiveFeed
 from mediatheca.flows.executions import ExecutionLog
 from mediatheca.flows.indexing import Indexer
+from mediatheca.flows.ingest.desk import Desks
 from mediatheca.flows.learning import LearnedFusion
 from mediatheca.flows.neighbours import Surroundings
+from mediatheca.flows.plugins.host import PluginHost
 from mediatheca.flows.publishing import PublicDoor
 from mediatheca.flows.recall_guard import RecallGuard
 from mediatheca.flows.replay import Replayer
@@ -24,7 +26,7 @@ from mediatheca.flows.tables import TableLeases
 from mediatheca.flows.taxonomies.labels import LabelTables
 from mediatheca.flows.vault import Vault
 from mediatheca.jobs.queue import JobQueue
-from mediatheca.jobs.runner import LocalRunner
+from mediatheca.jobs.runner import Runner
 from mediatheca.kernel.models import Models
 from mediatheca.settings import Settings
 from mediatheca.stores.blobs.base import BlobStore
@@ -45,7 +47,11 @@ class JobServices:
     fetcher: Fetcher
     models: Models
     extractors: Mapping[str, Extractor]
-    runner: LocalRunner
+    runner: Runner
+    desks: Desks
+    """What extractors may ask for."""
+    plugins: PluginHost
+    """Uploaded extractors of the tenants."""
     queue: JobQueue
     leases: TableLeases
 
@@ -56,6 +62,8 @@ class Services(JobServices):
 
     indexer: Indexer
     retrieve: RetrieveEngine
+    query_runner: Runner
+    """Extracts for requests: the files of queries, and clips. They wait behind no batch."""
     plans: RetrieverPlans
     executions: ExecutionLog
     recall: RecallGuard
