@@ -33,7 +33,7 @@ def using(fetcher: Fetcher, work: Callable[[Sender], Awaitable[T]], **options: A
             return await work(sender)
         finally:
             await sender.close()
-            await asyncio.sleep(0)  # transports close in the loop
+            await asyncio.sleep(0.05)  # transports close in the loop, one that was cut off later than the others
 
     return asyncio.run(run())
 
