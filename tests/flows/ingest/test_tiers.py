@@ -14,6 +14,8 @@ from datapath_process import wait_until
 from datapath_shop import Shop, content, ok, parts_of
 from tier_shop import audit, diamond, listed, processed, reading, statuses, submitted, tier
 
+from mediatheca.flows.ingest.sources import UNCHANGED
+
 TEXTS = sorted(part for number in range(4) for part in parts_of(number, 1))
 
 
@@ -177,6 +179,18 @@ def test_unchanged_objects_are_computed_at_no_tier_again(application: Applicatio
     assert audit(shop, batch["batch_id"])["all_balanced"]
 
 
+def test_documents_stay_unchanged_while_others_join_them_in_their_source(shop: Shop) -> None:
+    last = reading(shop, "last", [shop.collection])
+    fill(shop)
+    assert processed(shop)["status"] == "COMPLETED"
+    before = len(shop.documents(last))
+    shop.create([content(number, 1) for number in range(10, 14)])
+    batch = processed(shop)
+    left_out = [row for row in listed(shop, batch["batch_id"], outcome="all") if row["collection_id"] == last]
+    assert {row["reason"] for row in left_out} == {UNCHANGED}  # they were not even looked at
+    assert len(left_out) == before
+
+
 def test_only_what_changed_is_computed_at_the_tiers_behind_it(shop: Shop) -> None:
     last = reading(shop, "last", [shop.collection])
     ids = fill(shop)
@@ -306,8 +320,8 @@ def test_a_canceled_tier_leaves_the_others_and_can_be_run_again(gated: tuple[Sho
     shop, gate, middle, last = gated
     batch_id = submitted(shop)
     wait_until(Path(f"{gate}.waiting").exists)
+    wait_until(lambda: statuses(shop.batch(batch_id)) == ["COMPLETED", "PROCESSING", "PENDING"])
     running = shop.batch(batch_id)
-    assert statuses(running) == ["COMPLETED", "PROCESSING", "PENDING"]
     assert tier(shop, running, 1, "cancel")["canceled"] == 1
     gate.touch()
     ended = shop.ended(batch_id)
@@ -333,6 +347,7 @@ def test_a_canceled_batch_runs_no_tier_behind_it(gated: tuple[Shop, Path, str, s
     shop, gate, _, last = gated
     batch_id = submitted(shop)
     wait_until(Path(f"{gate}.waiting").exists)
+    wait_until(lambda: statuses(shop.batch(batch_id)) == ["COMPLETED", "PROCESSING", "PENDING"])
     shop.cancel(batch_id)
     gate.touch()
     assert statuses(shop.batch(batch_id)) == ["COMPLETED", "CANCELED", "CANCELED"]

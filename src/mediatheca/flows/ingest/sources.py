@@ -201,7 +201,8 @@ class _Documents:
         only = self.chunk["document_ids"]
         asked = [document for document in documents if only is None or document.document_id in only]
         found.fetched += len(asked)
-        reason = "the object was switched off" if gone else UNCHANGED if self._seen.get(unit) == state else ""
+        same = self._seen.get(unit, NEVER).mark == state.mark  # the order grows with every write to the source
+        reason = "the object was switched off" if gone else UNCHANGED if same else ""
         if reason:
             found.left_out += [LeftOut(unit, "skipped", reason, document.document_id) for document in asked]
             return
