@@ -75,12 +75,12 @@ def a_mail_server(tls: ssl.SSLContext | None = None, *, sign_in: bool = False) -
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    server = asyncio.run_coroutine_threadsafe(serve(), loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(serve(), loop).result(60)
     box.port = server.sockets[0].getsockname()[1]
     try:
         yield box
     finally:
-        asyncio.run_coroutine_threadsafe(end(server), loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(server), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -35,7 +35,7 @@ class Server:
 
     def close(self) -> None:
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         self._socket.close()
         self.app.close()
 
@@ -53,7 +53,7 @@ class Tenant:
         headers = {"Authorization": f"Bearer {key or self.key}"}
         if namespace:
             headers["X-Namespace"] = namespace
-        return httpx.Client(base_url=self.server.url, headers=headers, timeout=30)
+        return httpx.Client(base_url=self.server.url, headers=headers, timeout=120)
 
 
 def new_tenant(server: Server) -> Tenant:

@@ -62,7 +62,7 @@ class ClusterShop:
         task = self.call("POST", f"/clusters/{cluster_id}/execute", body)
         return self.ended(cluster_id, task["additional_data"]["run_id"])
 
-    def ended(self, cluster_id: str, run_id: str, timeout_s: float = 60) -> dict[str, Any]:
+    def ended(self, cluster_id: str, run_id: str, timeout_s: float = 240) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             found: dict[str, Any] = self.call("GET", f"/clusters/{cluster_id}/executions/{run_id}")

@@ -104,7 +104,7 @@ def send_model(client: httpx.Client, files: dict[str, bytes], name: str, namespa
     path = f"/v1/namespaces/{namespace}/models" if namespace else "/v1/models"
     wanted = {"name": name, "version": "1.0.0", "model_format": "onnx"}
     announced = ok(client.post(f"{path}/uploads", json=wanted))
-    put = httpx.put(announced["presigned_url"], content=packed(files), timeout=30)
+    put = httpx.put(announced["presigned_url"], content=packed(files), timeout=120)
     assert put.status_code in (200, 201, 204), put.text
     found: dict[str, Any] = ok(client.post(f"{path}/uploads/{announced['upload_id']}/confirm"))
     return found

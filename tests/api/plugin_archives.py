@@ -131,7 +131,7 @@ class Sender:
     def confirmed(self, data: bytes, name: str, version: str = "1.0.0") -> dict[str, Any]:
         """What the confirmation says."""
         announced = ok(self.client.post(f"{self.path}/uploads", json={"name": name, "version": version}))
-        put = httpx.put(announced["presigned_url"], content=data, timeout=30)
+        put = httpx.put(announced["presigned_url"], content=data, timeout=120)
         assert put.status_code in (200, 201, 204), put.text
         found: dict[str, Any] = ok(self.client.post(f"{self.path}/uploads/{announced['upload_id']}/confirm"))
         return found

@@ -267,7 +267,7 @@ def test_a_written_document_is_enriched_soon_and_the_enrichment_starts_nothing_a
     shelf.write(shelf.labels, rose="rrrr")
     shelf.apply(retriever_enrichments=[shelf.entry()])
     shelf.write(shelf.things, a="rrrr")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while "matched" not in shelf.document("a"):
         assert time.monotonic() < deadline
         time.sleep(0.05)

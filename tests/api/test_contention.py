@@ -19,14 +19,14 @@ from server import Server, new_tenant
 
 @pytest.fixture(scope="module")
 def server(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on a database of its own, which notices a deadlock soon."""
+    """A server on a database of its own, which notices a deadlock soon, but not before the rival is part of it."""
     address = postgres_url.replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(address, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text("CREATE DATABASE contention_tests"))
     engine.dispose()
     parts = urlsplit(postgres_url)._replace(path="/contention_tests")
-    query = "&".join(part for part in (parts.query, "options=-cdeadlock_timeout%3D400ms") if part)
+    query = "&".join(part for part in (parts.query, "options=-cdeadlock_timeout%3D2s") if part)
     folder: Path = tmp_path_factory.mktemp("contention-data")
     made = Server(
         Settings(data_dir=folder, database_url=parts._replace(query=query).geturl(), workers=0, log_level="error")
@@ -45,15 +45,15 @@ class Rival:
 
     def __enter__(self) -> Rival:
         self._thread.start()
-        assert self.holds.wait(10)
+        assert self.holds.wait(60)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._thread.join(20)
+        self._thread.join(120)
 
     def _run(self) -> None:
         with self._db.begin(self._scope) as tx:
-            tx._connection.execute(text("SET LOCAL deadlock_timeout = '20s'"))  # the request is the one that loses
+            tx._connection.execute(text("SET LOCAL deadlock_timeout = '120s'"))  # the request is the one that loses
             tx.update("api_keys", {}, {"description": "held"})
             self.holds.set()
             wait = text(

@@ -53,7 +53,7 @@ class Store:
 
     def ingest(self, collection: str, status: str = "COMPLETED") -> None:
         batch = self.client.post(f"/v1/collections/{collection}/trigger").json()["batch_id"]
-        path, until = f"/v1/buckets/{self.bucket}/batches/{batch}", time.monotonic() + 90
+        path, until = f"/v1/buckets/{self.bucket}/batches/{batch}", time.monotonic() + 240
         while (state := ok(self.client.get(path)))["status"] not in ENDED and time.monotonic() < until:
             time.sleep(0.05)
         assert state["status"] == status, state

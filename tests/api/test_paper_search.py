@@ -70,7 +70,7 @@ class Library:
 
     def ingest(self, collection: str) -> dict[str, Any]:
         batch = self.client.post(f"/v1/collections/{collection}/trigger").json()["batch_id"]
-        path, until = f"/v1/buckets/{self.bucket}/batches/{batch}", time.monotonic() + 120
+        path, until = f"/v1/buckets/{self.bucket}/batches/{batch}", time.monotonic() + 240
         while (state := ok(self.client.get(path)))["status"] not in ENDED and time.monotonic() < until:
             time.sleep(0.05)
         found: dict[str, Any] = state

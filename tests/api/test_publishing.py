@@ -25,7 +25,7 @@ FREE = {"tier": "unlimited"}
 @pytest.fixture
 def visitor(learning_server: Server) -> Iterator[httpx.Client]:
     """Somebody without an account."""
-    with httpx.Client(base_url=f"{learning_server.url}/v1/public/retrievers", timeout=30) as made:
+    with httpx.Client(base_url=f"{learning_server.url}/v1/public/retrievers", timeout=120) as made:
         yield made
 
 

@@ -173,7 +173,7 @@ def test_a_site_becomes_documents_with_the_fields_of_the_shape(server: Server, s
     made = ok(client.post("/v1/collections", json=body_of(bucket, response_shape="brand and colour", max_depth=1)))
     ok(client.post(f"/v1/buckets/{bucket}/objects", json={"site": f"{site.url}/"}))
     batch = client.post(f"/v1/collections/{made['collection_id']}/trigger", json={}).json()["batch_id"]
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 240
     while (state := ok(client.get(f"/v1/buckets/{bucket}/batches/{batch}")))["status"] not in (
         "COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "CANCELED",
     ):  # fmt: skip

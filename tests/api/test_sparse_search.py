@@ -53,7 +53,7 @@ class Rows:
         ok(self.client.post(f"/v1/buckets/{self.bucket}/objects", json={"blobs": [blob]}))
         batch = self.client.post(f"/v1/collections/{collection}/trigger").json()["batch_id"]
         path = f"/v1/buckets/{self.bucket}/batches/{batch}"
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while (state := ok(self.client.get(path)))["status"] not in ENDED and time.monotonic() < until:
             time.sleep(0.05)
         assert state["status"] == "COMPLETED", state

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ from outside_site import Asked, Reply, Site, a_site
 from server import Server, Tenant
 
 ORG = "/v1/organizations/webhooks"
+PATIENT = {"wait_seconds": 15}
+"""A test message is waited for as long as may be: the machine may be busy."""
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def arrived(site: Site, count: int = 1, event_type: str = "") -> list[Asked]:
         found = [asked for asked in site.asked if event_type in asked.json["event_type"]]
         return found if len(found) >= count else []
 
-    return list(wait_for(look, 15))
+    return list(wait_for(look))
 
 
 def log(client: httpx.Client, hook: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
@@ -290,7 +293,7 @@ def test_a_masked_secret_sent_back_stays_as_it_was(admin: httpx.Client, site: Si
     again = {key: shown[key] for key in ("webhook_name", "event_types", "channels")}
     changed = ok(admin.put(f"{ORG}/hook", json=again))
     assert changed["signing_secret"] == "redacted"
-    assert ok(admin.post(f"{ORG}/hook/test"))["success"]
+    assert ok(admin.post(f"{ORG}/hook/test", json=PATIENT))["success"]
     (asked,) = site.asked
     assert asked.headers["x-key"] == "sesame sesame"
     Webhook(hook["signing_secret"]).verify(asked.body, asked.headers)
@@ -316,11 +319,11 @@ def test_while_a_secret_is_changed_over_both_verify_and_afterwards_only_the_new_
     old = make(client, site)["signing_secret"]
     new = ok(client.post(f"{ORG}/hook/secret/rotate", json={"grace_seconds": 600}))["signing_secret"]
     assert new != old
-    ok(client.post(f"{ORG}/hook/test"))
+    ok(client.post(f"{ORG}/hook/test", json=PATIENT))
     for secret in (old, new):
         Webhook(secret).verify(site.asked[-1].body, site.asked[-1].headers)
     newest = ok(client.post(f"{ORG}/hook/secret/rotate", json={"grace_seconds": 0}))["signing_secret"]
-    ok(client.post(f"{ORG}/hook/test"))
+    ok(client.post(f"{ORG}/hook/test", json=PATIENT))
     Webhook(newest).verify(site.asked[-1].body, site.asked[-1].headers)
     for secret in (old, new):
         with pytest.raises(WebhookVerificationError):
@@ -341,7 +344,7 @@ def test_a_webhook_without_a_signed_channel_has_no_secret_to_rotate(admin: httpx
 def test_a_secret_of_the_callers_own_is_used(client: httpx.Client, site: Site) -> None:
     mine = "a secret of my own making"
     make(client, site, signing_secret=mine)
-    assert ok(client.post(f"{ORG}/hook/test"))["success"]
+    assert ok(client.post(f"{ORG}/hook/test", json=PATIENT))["success"]
     (asked,) = site.asked
     moment = asked.headers["webhook-timestamp"]
     signed = f"{asked.headers['webhook-id']}.{moment}.".encode() + asked.body
@@ -386,7 +389,7 @@ def test_webhooks_are_told_only_of_what_they_asked_for(client: httpx.Client, nam
     ok(client.delete(f"/v1/buckets/{bucket}"))
     schema = {"bucket_name": "far", "bucket_schema": {"properties": {"a": {"type": "string"}}}}
     ok(client.post("/v1/buckets", json=schema, headers={"X-Namespace": other}))
-    wait_for(lambda: {"/1", "/2", "/there"} <= set(site.paths()) and site.paths().count("/1") == 2, 15)
+    wait_for(lambda: {"/1", "/2", "/there"} <= set(site.paths()) and site.paths().count("/1") == 2)
     assert sorted(site.paths()) == ["/1", "/1", "/2", "/there"]
 
 
@@ -429,8 +432,13 @@ def test_documents_of_an_ingest_are_told_one_by_one_or_together(client: httpx.Cl
     assert client.post(f"/v1/collections/{collection_id}/trigger").status_code == 202
     arrived(site, 1, "batch.completed")
     each = [asked.json for asked in arrived(site, 5, "document.created")]
-    written = [asked.json for asked in site.asked if asked.json["event_type"] == "collection.documents.written"]
-    named = {ident for body in written for ident in body["data"]["document_ids"]}
+
+    def written() -> list[str]:
+        bodies = [asked.json for asked in site.asked if asked.json["event_type"] == "collection.documents.written"]
+        return [ident for body in bodies for ident in body["data"]["document_ids"]]
+
+    wait_for(lambda: len(written()) >= 5)  # messages arrive in any order
+    named = set(written())
     assert {body["subject"]["id"] for body in each} == named
     assert len(named) == len(each) == len({body["event_id"] for body in each}) == 5
     assert all(body["data"]["collection_id"] == collection_id for body in each)
@@ -445,19 +453,19 @@ def test_a_failed_delivery_is_logged_and_sent_again_by_hand(client: httpx.Client
     hook = make(client, site)
     a_bucket(client, "lost")
     arrived(site)
-    entry = wait_for(lambda: [each for each in log(client, hook) if each["attempts"]], 15)[0]
+    entry = wait_for(lambda: [each for each in log(client, hook) if each["attempts"]])[0]
     assert (entry["status"], entry["response_status"], entry["response_body"]) == ("pending", 500, "no, thanks")
     assert "500" in entry["error"]
     assert entry["request"]["data"] == {"name": "lost"}
     assert entry["next_attempt_at"] is not None
     one = f"{ORG}/hook/deliveries/{entry['delivery_id']}"
     assert ok(client.get(one))["delivery_id"] == entry["delivery_id"]
-    health = wait_for(lambda: ok(client.get(f"{ORG}/hook"))["delivery_health"], 5)
-    assert health["consecutive_failures"] == 1
+    health = wait_for(lambda: ok(client.get(f"{ORG}/hook"))["delivery_health"])
+    assert health["consecutive_failures"] in (1, 2)  # the next attempt follows after five seconds
     assert "500" in health["last_error"]
     site.routes["*"] = Reply(b"thanks")
     ok(client.post(f"{one}/replay"))
-    wait_for(lambda: ok(client.get(one))["status"] == "delivered", 15)
+    wait_for(lambda: ok(client.get(one))["status"] == "delivered")
     assert len({asked.headers["webhook-id"] for asked in site.asked}) == 1
     assert ok(client.get(f"{ORG}/hook"))["delivery_health"]["consecutive_failures"] == 0
     assert log(client, hook, status="delivered")
@@ -471,7 +479,7 @@ def test_what_arrived_in_a_span_of_time_is_sent_again(client: httpx.Client, site
     before = datetime.now(UTC) - timedelta(minutes=1)
     for number in range(3):
         a_bucket(client, f"again {number}")
-    wait_for(lambda: len(log(client, hook, status="delivered")) == 3, 15)
+    wait_for(lambda: len(log(client, hook, status="delivered")) == 3)
     span = {"since": before.isoformat(), "status": "delivered"}
     assert ok(client.post(f"{ORG}/hook/replay", json=span))["replayed"] == 3
     arrived(site, 6)
@@ -504,14 +512,14 @@ def test_a_receiver_that_is_gone_is_switched_off_and_its_messages_can_be_replaye
     again = ok(client.patch(f"{ORG}/hook", json={"is_active": True}))
     assert (again["is_active"], again["delivery_health"]["disabled_reason"]) == (True, None)
     assert ok(client.post(f"{ORG}/hook/replay", json={"since": "2026-01-01T00:00:00Z"}))["replayed"] == 1
-    wait_for(lambda: [e["status"] for e in log(client, hook)] == ["delivered"], 15)
+    wait_for(lambda: [e["status"] for e in log(client, hook)] == ["delivered"])
     assert [asked.json["data"] for asked in site.asked if asked.path == "/hook"] == [{"name": "gone"}] * 2
 
 
 def test_a_redirect_is_a_failure_and_is_not_followed(client: httpx.Client, site: Site) -> None:
     site.routes["/hook"] = Reply(b"", 302, {"location": "/elsewhere"})
     make(client, site)
-    tested = ok(client.post(f"{ORG}/hook/test"))
+    tested = ok(client.post(f"{ORG}/hook/test", json=PATIENT))
     assert tested["success"] is False
     assert "redirect" in tested["deliveries"][0]["error"]
     assert site.paths() == ["/hook"]
@@ -520,7 +528,7 @@ def test_a_redirect_is_a_failure_and_is_not_followed(client: httpx.Client, site:
 def test_a_test_message_reaches_every_channel_also_of_a_webhook_that_is_off(client: httpx.Client, site: Site) -> None:
     channels = [{"channel": "webhook", "configs": {"url": f"{site.url}/{name}"}} for name in ("a", "b")]
     ok(client.post(ORG, json={"webhook_name": "t", "event_types": ["*"], "channels": channels, "is_active": False}))
-    tested = ok(client.post(f"{ORG}/t/test"))
+    tested = ok(client.post(f"{ORG}/t/test", json=PATIENT))
     assert tested["success"] is True
     assert [each["status"] for each in tested["deliveries"]] == ["delivered", "delivered"]
     assert sorted(site.paths()) == ["/a", "/b"]
@@ -529,11 +537,20 @@ def test_a_test_message_reaches_every_channel_also_of_a_webhook_that_is_off(clie
 
 
 def test_a_slow_receiver_holds_up_neither_requests_nor_others(client: httpx.Client, site: Site) -> None:
-    site.routes["/slow"] = Reply(b"", delay_s=2.0)
-    make(client, site, webhook_name="slow", path="/slow")
+    told = threading.Event()
+
+    def slow(asked: Asked) -> Reply:
+        told.wait(60)
+        return Reply(b"")
+
+    site.routes["/slow"] = slow
+    make(client, site, webhook_name="slow", path="/slow", timeout=30)
     make(client, site, webhook_name="quick", path="/quick")
     a_bucket(client, "patience")
-    wait_for(lambda: "/quick" in site.paths(), 1.5)
+    try:
+        wait_for(lambda: "/quick" in site.paths(), 25)  # less than the slow one may take
+    finally:
+        told.set()
 
 
 def test_a_webhook_that_is_deleted_gets_nothing_more(client: httpx.Client, site: Site) -> None:
@@ -543,7 +560,8 @@ def test_a_webhook_that_is_deleted_gets_nothing_more(client: httpx.Client, site:
     arrived(site)
     assert client.delete(f"{ORG}/hook").status_code == 204
     failed(client.get(f"{ORG}/{hook['webhook_id']}/deliveries"), 404)
+    before = site.paths().count("/hook")
     make(client, site, path="/new")
     a_bucket(client, "two")
-    wait_for(lambda: "/new" in site.paths(), 15)
-    assert site.paths().count("/hook") == 1
+    wait_for(lambda: "/new" in site.paths())
+    assert site.paths().count("/hook") == before

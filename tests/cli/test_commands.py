@@ -49,7 +49,7 @@ def stop(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     output = process.stdout.read()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     return output
 
 
@@ -70,7 +70,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [*COMMAND, "serve", "--port", port, "--data", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -79,7 +79,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
 def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path) as (process, _, _):
         command = [*COMMAND, "serve", "--port", "0", "--data", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         stop(process)
@@ -87,18 +87,18 @@ def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
 
 def test_a_worker_without_postgresql_says_what_to_set(tmp_path: Path) -> None:
     settings = environment(MEDIATHECA_DATA_DIR=str(tmp_path))
-    done = subprocess.run([*COMMAND, "worker"], capture_output=True, text=True, env=settings, timeout=60, check=False)
+    done = subprocess.run([*COMMAND, "worker"], capture_output=True, text=True, env=settings, timeout=240, check=False)
     assert done.returncode == 1
     assert "MEDIATHECA_DATABASE_URL=postgresql://" in done.stderr
 
 
 def test_the_doctor_is_content_with_the_defaults_and_names_what_is_broken(tmp_path: Path) -> None:
     good = environment(MEDIATHECA_DATA_DIR=str(tmp_path), COLUMNS="200")
-    done = subprocess.run([*COMMAND, "doctor"], capture_output=True, text=True, env=good, timeout=120, check=False)
+    done = subprocess.run([*COMMAND, "doctor"], capture_output=True, text=True, env=good, timeout=240, check=False)
     assert done.returncode == 0, done.stdout
     assert "multilingual-e5-small" in done.stdout
     bad = good | {"MEDIATHECA_DATABASE_URL": "postgresql://someone:topsecret@127.0.0.1:1/none"}
-    done = subprocess.run([*COMMAND, "doctor"], capture_output=True, text=True, env=bad, timeout=120, check=False)
+    done = subprocess.run([*COMMAND, "doctor"], capture_output=True, text=True, env=bad, timeout=240, check=False)
     assert done.returncode == 1
     assert "MEDIATHECA_DATABASE_URL" in done.stdout
     assert "topsecret" not in done.stdout
@@ -107,7 +107,7 @@ def test_the_doctor_is_content_with_the_defaults_and_names_what_is_broken(tmp_pa
 def test_a_runner_we_do_not_have_is_refused_at_the_start(tmp_path: Path) -> None:
     settings = environment(MEDIATHECA_DATA_DIR=str(tmp_path), MEDIATHECA_RUNNER_URL="dask://head:8786")
     command = [*COMMAND, "serve", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=240, check=False)
     assert done.returncode == 1
     assert "MEDIATHECA_RUNNER_URL" in done.stderr
 
@@ -130,7 +130,7 @@ def test_spans_reach_a_configured_collector(tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_address[1]}"
     with serving(tmp_path, MEDIATHECA_OTLP_ENDPOINT=endpoint) as (process, url, _):
         httpx.get(f"{url}/v1/health")
-        assert received.wait(20)
+        assert received.wait(120)
         stop(process)
     collector.shutdown()
     collector.server_close()

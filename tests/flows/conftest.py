@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "processes"))
 
 from datapath_app import Application
 from datapath_shop import Shop
+from s3_app import files_in_s3
 
-from mediatheca.kernel.ids import new_uuid
-from s3_server import KEY, SECRET, s3_server
+from s3_server import s3_server
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,8 @@ def shop(application: Application) -> Shop:
 @pytest.fixture(scope="module")
 def s3_application(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """The same with its files in an object store."""
-    names = {"ENDPOINT": s3_endpoint, "ACCESS_KEY_ID": KEY, "SECRET_ACCESS_KEY": SECRET, "REGION": "us-east-1"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**names, "ALLOW_HTTP": "true"}.items():
-            patch.setenv(f"AWS_{name}", value)
-        made = Application(tmp_path_factory.mktemp("data"), blobs_url=f"s3://tests/{new_uuid()}")
-    yield made
-    made.close()
+    with files_in_s3(s3_endpoint, tmp_path_factory.mktemp("data")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

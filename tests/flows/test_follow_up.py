@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 from datapath_app import Application
+from datapath_plugins.hashed import URI
 from datapath_shop import Shop, content, ok
 from quiet_app import QuietApp
 
+from mediatheca.flows.documents import Change
 from mediatheca.flows.enrichment.writer import Patch, apply_patches
 from mediatheca.flows.follow_up import IDS, FollowUp, Outcome, Phase, follow_up_died, note, post_processing
+from mediatheca.flows.grouping.assign import run_cluster_applications
 from mediatheca.flows.services import Services
 from mediatheca.jobs.worker import JobCancelledError, Run
+from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import UnavailableError
 
 
@@ -69,6 +73,26 @@ def test_a_write_during_the_work_gets_a_job_of_its_own(quiet: QuietApp) -> None:
     spine.tick()
     assert sorted(row["status"] for row in quiet.rows("jobs", kind="follow_up")) == ["ready", "running"]
     quiet.services.queue.release(run.job)
+
+
+def test_documents_that_the_index_has_yet_to_take_count_for_a_run_of_their_cluster(quiet: QuietApp) -> None:
+    body = {
+        "cluster_name": "topics",
+        "collection_ids": [quiet.shop.collection],
+        "vector_config": {"feature_uris": [str(URI)], "clustering_method": "kmeans"},
+        "auto_execute_on_batch": True,
+        "auto_execute_min_documents": 2,
+    }
+    cluster = ok(quiet.client.post("/v1/clusters", json=body))["cluster_id"]
+    quiet.write("a")
+    late = Change("b", lambda held: Document("b", quiet.shop.collection, {"text": "late"}))
+    quiet.services.writer.write(quiet.scope, "", quiet.collection, [late], wait=False)
+    with quiet.db.begin(quiet.scope) as tx:
+        note(tx, quiet.shop.collection, ["a", "b"])
+    follow = FollowUp("fol_1", quiet.scope, quiet.collection, ["a", "b"])
+    outcome = run_cluster_applications(quiet.services, quiet.claim("follow_up"), follow)
+    assert (outcome.done, outcome.problems) == (1, [])
+    assert [row["cluster_id"] for row in quiet.rows("cluster_runs")] == [cluster]
 
 
 def test_what_no_phase_wants_leaves_no_trace(quiet: QuietApp) -> None:

@@ -20,7 +20,7 @@ def hits(*idents: str) -> list[Hit]:
 
 
 def settled(guard: RecallGuard, samples: int) -> dict:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while guard.report()["samples"] < samples and time.monotonic() < deadline:
         time.sleep(0.005)
     return guard.report()
@@ -55,7 +55,7 @@ def test_only_one_check_runs_at_a_time():
 
     def ask(collection_id, query):
         calls.append(1)
-        gate.wait(5)
+        gate.wait(120)
         return hits("a")
 
     guard = RecallGuard(ask, 1.0)
@@ -76,7 +76,7 @@ def test_a_check_that_fails_counts_for_nothing_and_blocks_nothing():
         return answer
 
     guard = RecallGuard(ask, 1.0)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while guard.report()["samples"] == 0 and time.monotonic() < deadline:
         guard.sample("col_1", QUERY, hits("a"))
         time.sleep(0.005)

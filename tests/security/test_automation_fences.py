@@ -261,7 +261,7 @@ def test_no_channel_takes_an_address_inside(home: Automated, receiver: Site, url
 
 
 def deliveries(home: Automated, webhook: str, count: int = 1) -> list[dict[str, Any]]:
-    for _ in range(400):
+    for _ in range(6_000):
         found = ok(home.client.get(f"/v1/organizations/webhooks/{webhook}/deliveries"))["results"]
         if sum(row["attempts"] > 0 for row in found) >= count:
             return list(found)

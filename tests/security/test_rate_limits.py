@@ -110,8 +110,11 @@ def test_neither_keys_nor_addresses_grow_memory_without_bound(limiter: RateLimit
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its clock stands still: nothing refills while the test runs, however long that takes."""
     folder: Path = tmp_path_factory.mktemp("limited")
-    made = Server(Settings(data_dir=folder, workers=0, rate_limit_rpm=RPM, log_level="error"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mediatheca.api.app.RateLimiter", lambda rpm: RateLimiter(rpm, Clock()))
+        made = Server(Settings(data_dir=folder, workers=0, rate_limit_rpm=RPM, log_level="error"))
     yield made
     made.close()
 

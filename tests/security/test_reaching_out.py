@@ -73,7 +73,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 def send(threads: ThreadPoolExecutor, fetcher: Fetcher, url: str, **more: Any) -> HttpAnswer:
     http = GuardedHttp(fetcher, Rates(), threads, "org_a")
-    return asyncio.run(http.send(HttpRequest(url, **{"timeout_s": 5.0, **more})))
+    return asyncio.run(http.send(HttpRequest(url, **{"timeout_s": 60.0, **more})))
 
 
 PRIVATE = [

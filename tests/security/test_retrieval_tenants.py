@@ -181,7 +181,7 @@ class Public:
         body = {"public_name": self.name, "display_config": page, "rate_limit_config": {"tier": "unlimited"}}
         own = {"field": "owner", "operator": "eq", "value": "ann"}
         ok(owner.client.post(f"/v1/retrievers/{self.retriever}/publish", json={**body, "filters": own}))
-        self.http = httpx.Client(base_url=owner.tenant.server.url, timeout=30)
+        self.http = httpx.Client(base_url=owner.tenant.server.url, timeout=120)
 
     def execute(self, body: Any) -> httpx.Response:
         content = json.dumps(body)

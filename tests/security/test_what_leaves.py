@@ -96,7 +96,7 @@ def test_one_callers_templates_do_not_stop_the_server(world: Fenced, served: Ser
 
     def watch() -> None:
         nonlocal longest
-        with httpx.Client(base_url=served.url, timeout=60) as client:
+        with httpx.Client(base_url=served.url, timeout=120) as client:
             while not done.is_set():
                 began = time.monotonic()
                 client.get("/v1/health")
@@ -111,8 +111,8 @@ def test_one_callers_templates_do_not_stop_the_server(world: Fenced, served: Ser
     done.set()
     watcher.join()
     assert "no time left" in json.dumps(ok(found)["warnings"])
-    assert taken < 20
-    assert longest < 10
+    assert taken < 60, "alone they would take minutes"
+    assert longest < 30
     gone = {"document_ids": [ident for ident, _, _ in rows]}
     ok(world.client.request("DELETE", f"/v1/collections/{world.collection}/documents/batch", json=gone))
 

@@ -248,7 +248,7 @@ def _healthy_files_came_through(world: World, sent: dict[str, File], failures: l
 
 
 def _gone(pids: set[int]) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while pids & children():
         if time.monotonic() > deadline:
             return False

@@ -159,9 +159,12 @@ def test_a_budget_that_runs_out_keeps_the_best_so_far_and_degrades():
 def test_time_that_runs_out_keeps_the_best_so_far_and_degrades():
     import pydantic_ai.models.openai  # noqa: F401 - which may take longer than the time that runs out
 
-    slow = Say(tools=[("feature_search", {"query": "red fox"})], delay_s=3.2)
-    with LanguageServer([search("red fox", top_k=1), slow]) as server:
-        body = agent(server, {"hard_timeout_ms": 2500})
+    for limit_s in (3, 30):  # on a busy machine the first search alone may take the shorter time
+        slow = Say(tools=[("feature_search", {"query": "red fox"})], delay_s=limit_s + 1)
+        with LanguageServer([search("red fox", top_k=1), slow]) as server:
+            body = agent(server, {"hard_timeout_ms": 1000 * limit_s})
+        if ids(body):
+            break
     assert ids(body) == ["a"]
     assert body["status"] == "degraded"
     assert told(body)["timeout_hit"] is True

@@ -99,12 +99,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize("code", HOSTILE, ids=lambda code: code[:30])
 def test_code_that_reaches_out_or_takes_too_much_fails_and_the_documents_stay(world: Surroundings, code: str) -> None:
-    body = execute(world, code, timeout_ms=300, memory=32)
+    timeout_ms = 300 if HOSTILE[code] in ("time limit", "failed") else 20_000  # the others are stopped by what they do
+    body = execute(world, code, timeout_ms=timeout_ms, memory=32)
     assert ids(body) == ["d0", "d1", "d2"]
     assert body["status"] == "degraded"
     assert HOSTILE[code].lower() in body["degraded"][0]["reason"].lower()
     with pytest.raises(ValidationError):
-        execute(world, code, timeout_ms=300, memory=32, on_error="raise")
+        execute(world, code, timeout_ms=timeout_ms, memory=32, on_error="raise")
 
 
 def test_what_one_run_leaves_behind_the_next_does_not_see(world: Surroundings) -> None:

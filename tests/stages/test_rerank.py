@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,13 +45,25 @@ SEARCH = {
 
 
 def run(
-    parameters: dict[str, Any], models: ModelsForTests | None = None, rows: Any = ROWS, query: str = "red fox jumps"
+    parameters: dict[str, Any],
+    models: ModelsForTests | None = None,
+    rows: Any = ROWS,
+    query: str = "red fox jumps",
+    answered: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
+    """`answered` is called when there is an answer."""
+
+    async def execute() -> dict[str, Any]:
+        try:
+            return await engine.execute(plan, {"inputs": {"query": query}, "limit": 100}, ExecutionContext())
+        finally:
+            answered()
+
     searcher = MemorySearcher()
     searcher.add(VIEW, text_documents(VIEW, rows))
     engine = engine_for_tests(searcher, models)
     plan = engine.compile([SEARCH, {"stage_id": "rerank", "parameters": parameters}], [VIEW])
-    return asyncio.run(engine.execute(plan, {"inputs": {"query": query}, "limit": 100}, ExecutionContext()))
+    return asyncio.run(execute())
 
 
 def ids(body: dict[str, Any]) -> list[str]:
@@ -155,7 +167,7 @@ class Slow:
 
     def score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         self.calls += 1
-        self.go.wait(2)
+        self.go.wait(120)
         return np.zeros(len(texts), np.float32)
 
 
@@ -163,10 +175,8 @@ def test_a_reranker_that_is_too_slow_leaves_the_order_says_so_and_stops():
     models = ModelsForTests()
     slow = models.rerankers["slow"] = Slow()
     plain = ids(run({**HERE, "query": " "}))
-    timer = threading.Timer(0.3, slow.go.set)
-    timer.start()
-    body = run({"inference_name": "slow", "hard_timeout_ms": 60, "batch_size": 1, "max_concurrent_batches": 1}, models)
-    timer.join()
+    asked = {"inference_name": "slow", "hard_timeout_ms": 60, "batch_size": 1, "max_concurrent_batches": 1}
+    body = run(asked, models, answered=slow.go.set)
     assert ids(body) == plain
     assert body["status"] == "degraded"
     assert "60 ms" in body["degraded"][0]["reason"]

@@ -16,7 +16,7 @@ from mediatheca.flows.objects.content import contradiction, sniff
 from mediatheca.flows.objects.create import create_objects
 from mediatheca.flows.objects.keys import check_policy
 from mediatheca.flows.objects.requests import Author, Options
-from mediatheca.flows.uploads import OPEN, get_upload, plain_name
+from mediatheca.flows.uploads import CONFIRMED, OPEN, get_upload, plain_name
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError, ValidationError
 from mediatheca.kernel.ids import new_uuid
@@ -81,7 +81,7 @@ def _secure(author: Author, row: Row, claim: Claim) -> Row:
     """The row with a copy of what arrived, checked; or as another confirmation has left it meanwhile."""
     blobs, old = author.services.blobs, row["store_key"]
     scope, name = author.scope, plain_name(row["body"]["filename"])
-    new = f"{scope.organization_id}/{scope.namespace_id}/files/{row['upload_id']}/{new_uuid()[-12:]}/{name}"
+    new = f"{scope.organization_id}/{scope.namespace_id}/{CONFIRMED}/{row['upload_id']}/{new_uuid()[-12:]}/{name}"
     sent = blobs.head(old)
     try:
         if sent is None:

@@ -140,6 +140,9 @@ class DocumentWriter:
         group = self._take(collection_id)
         try:
             self._commit_group(scope, group)
+        except BaseException:  # not even an error of ours, as when an engine panics: nobody was acknowledged
+            self._fail(group, UnavailableError("the write broke off; try again"))
+            raise
         finally:
             for pending in group:
                 pending.done = True

@@ -6,7 +6,7 @@ The newest are readable at once from memory. The scheduler forgets the old ones 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import partial
@@ -42,7 +42,8 @@ class ExecutionLog:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._buffer: deque[tuple[Scope, dict[str, Any]]] = deque(maxlen=_BUFFER)
-        self._recent: OrderedDict[tuple[Scope, str], dict[str, Any]] = OrderedDict()
+        # A plain dict: threads list it while the event loop adds to it, which an ordered one does not bear.
+        self._recent: dict[tuple[Scope, str], dict[str, Any]] = {}
         self._flushing = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="executions", daemon=True)
@@ -70,7 +71,7 @@ class ExecutionLog:
         self._buffer.append((scope, row))
         self._recent[scope, row["execution_id"]] = row
         if len(self._recent) > _MEMORY:
-            self._recent.popitem(last=False)
+            self._recent.pop(next(iter(self._recent)), None)
 
     def find(self, scope: Scope, execution_id: str) -> dict[str, Any] | None:
         """A record by id, from memory or the database."""

@@ -12,7 +12,7 @@ from mediatheca.stores.db.retention import prune_each, prune_old, prune_rows
 EVENTS_DAYS = 90
 """How long events can be read."""
 KEPT_RUNS = 200
-"""Of a cluster or a taxonomy, of each kind and way to end; what ended within a day is kept besides."""
+"""Of a cluster, a taxonomy or a sync, of each kind and way to end; what ended within a day is kept besides."""
 
 
 def forget(services: Services) -> None:
@@ -28,3 +28,4 @@ def forget(services: Services) -> None:
     prune_old(database, "alert_matches", "matched_at", records)
     prune_each(database, "cluster_runs", ("cluster_id", "status"), KEPT_RUNS, day)
     prune_each(database, "taxonomy_runs", ("taxonomy_id", "kind", "status"), KEPT_RUNS, day)
+    prune_each(database, "sync_jobs", ("sync_id", "status"), KEPT_RUNS, day)

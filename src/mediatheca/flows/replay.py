@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
 from mediatheca.flows.neighbours import Surroundings, Weighted
+from mediatheca.flows.own_loop import run_until_stopped, stopping
 from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, RetrieveEngine
 from mediatheca.flows.retrieve.request import MAX_PAGE
 from mediatheca.flows.retrievers import Compiled
@@ -22,6 +25,11 @@ MATCH_ON = ("document_id", "root_object_id", "source_object_id")
 MAX_DEPTH = MAX_PAGE
 _LONGEST_S = 120.0
 T = TypeVar("T")
+
+
+async def _within(limit_s: float, work: Callable[[], Awaitable[T]]) -> T:
+    async with asyncio.timeout(limit_s):
+        return await work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,7 @@ class Replayer:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def run(
         self, scope: Scope, found: Compiled, inputs: Mapping[str, Any], depth: int, match_on: str = "document_id",
@@ -96,9 +105,8 @@ class Replayer:
             result = await self._engine.execute(found.plan, asked, context)
             return ran_of(result, (perf_counter() - began) * 1000, match_on)
 
-        future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(execute(), _LONGEST_S), self._running())
         try:
-            return future.result()
+            return self._wait(_within(_LONGEST_S, execute))
         except MediathecaError as error:
             return Ran(error=error.message)
         except TimeoutError:
@@ -108,12 +116,11 @@ class Replayer:
         """Run something on the loop of those that measure, with their engine.
 
         Raises:
-            UnavailableError: it took longer than `limit_s`.
+            UnavailableError: it took longer than `limit_s`, or the server stops.
             MediathecaError: what it raises.
         """
-        running = asyncio.wait_for(work(self._engine, self._around), limit_s)
         try:
-            return asyncio.run_coroutine_threadsafe(running, self._running()).result()
+            return self._wait(_within(limit_s, lambda: work(self._engine, self._around)))
         except TimeoutError as error:
             raise UnavailableError(f"no answer within {limit_s:g} s; try again") from error
 
@@ -129,6 +136,7 @@ class Replayer:
 
         Raises:
             ValidationError: one is not a collection of the retriever.
+            UnavailableError: the server stops.
         """
         plan = found.plan.narrow(collections)
 
@@ -138,9 +146,9 @@ class Replayer:
             async def one(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
                 async with turns:
                     context = replay_context(self._around, scope, found)
-                    execute = self._engine.execute(plan, replay_request(inputs, limit), context)
+                    execute = partial(self._engine.execute, plan, replay_request(inputs, limit), context)
                     try:
-                        return await asyncio.wait_for(execute, _LONGEST_S)
+                        return await _within(_LONGEST_S, execute)
                     except MediathecaError as error:
                         return {"documents": [], "error": error.message}
                     except TimeoutError:
@@ -148,24 +156,40 @@ class Replayer:
 
             return await asyncio.gather(*map(one, questions))
 
-        return asyncio.run_coroutine_threadsafe(all_(), self._running()).result()
+        return self._wait(all_())
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of it on our loop.
+
+        Raises:
+            UnavailableError: the server stops.
+        """
+        with self._lock:  # whoever closes waits until it is handed over, and then sees it
+            if self._closed:
+                work.close()
+                raise stopping()
+            running = asyncio.run_coroutine_threadsafe(work, self._running())
+        try:
+            return running.result()
+        except CancelledError as error:
+            raise stopping() from error
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="replayer", daemon=True)
-                self._thread.start()
-            return self._loop
+        """Called under the lock."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=run_until_stopped, args=(self._loop,), name="replayer", daemon=True)
+            self._thread.start()
+        return self._loop
 
     def close(self) -> None:
+        """What still runs is cancelled."""
         with self._lock:
-            if self._loop is not None and self._thread is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join(5)
-                if not self._thread.is_alive():
-                    self._loop.close()
-                self._loop = self._thread = None
+            self._closed = True
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(5)
 
 
 def compare_runs(inputs: Mapping[str, Any], first: Ran, second: Ran, k: int, p: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.outside.reach import Budget
+from mediatheca.flows.plugins.realtime import who_answers
 from mediatheca.flows.retrieve import Plan, RetrieveEngine
 from mediatheca.flows.retrieve.cache import CachePolicy, cache_policy
 from mediatheca.kernel.calibration import Calibration, calibration_of
@@ -23,6 +24,8 @@ from mediatheca.stores.db.tx import ReadTx, Record
 TTL_S = 5.0
 """How long a change made by another process may stay unseen."""
 _MAX = 2_000
+_TOPICS = frozenset(f"resource:{kind}" for kind in ("retriever", "calibration", "collection", "namespace", "plugin"))
+"""Changes that a plan may not outlive."""
 MAX_COLLECTIONS = 1_000
 
 
@@ -50,7 +53,7 @@ def views(tx: ReadTx, identifiers: Sequence[str] | None) -> list[CollectionView]
         ValidationError: the identifiers are no list of texts, or too many.
     """
     if identifiers is None:
-        return [_seen(record) for record in tx.resources("collection")]
+        return [_seen(tx, record) for record in tx.resources("collection")]
     if not isinstance(identifiers, list | tuple) or not all(isinstance(ident, str) for ident in identifiers):
         raise ValidationError.at("collection_identifiers", "must be a list of collection ids or names", "list_type")
     named = list(dict.fromkeys(identifiers))
@@ -58,15 +61,19 @@ def views(tx: ReadTx, identifiers: Sequence[str] | None) -> list[CollectionView]
         message = f"names {len(named)} collections; at most {MAX_COLLECTIONS}"
         raise ValidationError.at("collection_identifiers", message, "too_long")
     found = [tx.get("collection", ident) for ident in named]
-    return [_seen(record) for record in {record.id: record for record in found}.values()]
+    return [_seen(tx, record) for record in {record.id: record for record in found}.values()]
 
 
-def _seen(record: Record) -> CollectionView:
+def _seen(tx: ReadTx, record: Record) -> CollectionView:
     body = record.body
     fields, languages = dict(body["indexed_fields"]), dict(body.get("languages", {}))
     redirected = dict(body.get("index_map") or {})
     given = json.dumps((body.get("feature_extractor") or {}).get("parameters") or {}, sort_keys=True)
     vectors = tuple(replace(index, parameters=given) for index in stored_vectors(body))
+    if asks := who_answers(tx, body):
+        vectors = tuple(
+            index if index.modalities else replace(index, asks=asks, modalities=("text",)) for index in vectors
+        )
     return CollectionView(record.id, record.name, vectors, fields, languages, redirected)
 
 
@@ -80,7 +87,7 @@ class RetrieverPlans:
         database.listen(self._forget)
 
     def _forget(self, topics: set[str]) -> None:
-        if topics & {"resource:retriever", "resource:calibration", "resource:collection", "resource:namespace"}:
+        if topics & _TOPICS:
             self._plans = {}
 
     async def find(self, scope: Scope, ident: str, version: int | None = None) -> Compiled:

@@ -131,21 +131,27 @@ def _wait(
     latest: list[bytes] = []
     reader = threading.Thread(target=_read, args=(child, latest), name="compute-progress", daemon=True)
     reader.start()
-    told = b""
+    told: list[bytes] = []
     while True:
         try:
             code = child.wait(_POLL_S)
             reader.join(1)
+            _tell(latest, told, report)
             return code
         except subprocess.TimeoutExpired:
             stop()
-            if latest and latest[-1] != told:
-                told = latest[-1]
-                share, step = orjson.loads(told)
-                report(share, step)
+            _tell(latest, told, report)
             if time.monotonic() > deadline:
                 message = f"took longer than the {deadline_s:.0f} s it may; take fewer documents (sample_size)"
                 raise ComputeError("deadline", message) from None
+
+
+def _tell(latest: list[bytes], told: list[bytes], report: Report) -> None:
+    """Report progress that is news."""
+    if latest and latest != told:
+        told[:] = latest
+        share, step = orjson.loads(told[0])
+        report(share, step)
 
 
 def _read(child: subprocess.Popen[bytes], latest: list[bytes]) -> None:
@@ -153,7 +159,8 @@ def _read(child: subprocess.Popen[bytes], latest: list[bytes]) -> None:
     assert child.stdout is not None
     with contextlib.suppress(ValueError, OSError):
         for line in child.stdout:
-            latest[:] = [line]
+            if line.endswith(b"\n"):  # else it was killed in the middle of it
+                latest[:] = [line]
 
 
 def _last(words: IO[bytes]) -> str:

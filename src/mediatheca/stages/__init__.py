@@ -199,7 +199,7 @@ class StageContext(Protocol):
         """
 
     async def pieces(self, index: VectorIndex, content: str, how: Cutting) -> list[QueryPiece]:
-        """The vectors of a long file piece by piece; of one that is not cut one, or none.
+        """The vectors of a long file piece by piece; of one that is not cut one without a place, or none.
 
         Raises:
             As `embed` does.

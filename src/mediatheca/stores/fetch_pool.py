@@ -234,7 +234,8 @@ class _Stream(httpcore.AsyncNetworkStream):
             raise httpcore.WriteError(str(error)) from error
 
     async def aclose(self) -> None:
-        self._writer.close()
+        # At once: nothing is left to send, and a farewell of TLS would wait for the other side's, up to half a minute.
+        self._writer.transport.abort()
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # nothing may come while nothing was asked: the other side has closed

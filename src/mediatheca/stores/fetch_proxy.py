@@ -84,8 +84,15 @@ class FetchProxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _shut(self) -> None:
+        told: set[asyncio.Task[None]] = set()
+        # Connections accepted a moment ago are let begin first: nobody would close them once the server is closed, or
+        # if their tasks never ran.
+        while held := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._open - told:
+                task.cancel()
+            told |= self._open
+            await asyncio.wait(held, timeout=0.02, return_when=asyncio.FIRST_COMPLETED)
         self._server.close()
-        await self._hang_up()
         await self._loop.shutdown_default_executor()
 
     async def _hang_up(self) -> None:

@@ -247,7 +247,7 @@ class SearchIndexContract(QueryRules):
     def test_a_rebuild_leaves_exactly_its_pages_and_answers_meanwhile(self, filled: SearchIndex) -> None:
         answers: list[int] = []
         failures: list[BaseException] = []
-        stop = threading.Event()
+        asked, stop = threading.Event(), threading.Event()
 
         def ask() -> None:
             while not stop.is_set():
@@ -256,6 +256,8 @@ class SearchIndexContract(QueryRules):
                 except BaseException as error:
                     failures.append(error)
                     return
+                finally:
+                    asked.set()
 
         def pages() -> Iterator[list[Document]]:
             yield [document(n, 200, {"brand": "N", "title": "fresh"}) for n in range(100, 150)]
@@ -266,6 +268,7 @@ class SearchIndexContract(QueryRules):
         asker = threading.Thread(target=ask)
         asker.start()
         try:
+            asked.wait(120)
             filled.rebuild(SPEC, pages(), 200)
         finally:
             stop.set()

@@ -12,4 +12,4 @@ from mediatheca.stores.db.engine import Database
 if __name__ == "__main__":
     World(Database(sys.argv[1])).deliverer(per_target=8, lease_s=1.0)
     print("started", flush=True)
-    time.sleep(120)
+    time.sleep(600)

@@ -98,7 +98,7 @@ class World:
         (found,) = self.rows(message_id=message_id)
         return found
 
-    def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
+    def until(self, true: Callable[[], Any], seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, (
@@ -106,7 +106,7 @@ class World:
             )
             time.sleep(0.02)
 
-    def settled(self, seconds: float = 30) -> list[Row]:
+    def settled(self, seconds: float = 120) -> list[Row]:
         """All deliveries, once none waits any more."""
         self.until(lambda: all(row["status"] not in ("pending", "sending") for row in self.rows()), seconds)
         return self.rows()

@@ -63,7 +63,7 @@ class Reading:
         return [row["event_type"] for row in rows]
 
     async def until(self, wanted: Callable[[Reading], Any]) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(120):
             while not wanted(self):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -161,6 +161,23 @@ def test_streams_end_when_the_server_stops(db: Database) -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_reader_who_leaves_in_the_moment_it_is_woken_is_gone(db: Database, turns: int) -> None:
+    async def scene() -> None:
+        live = a_feed(db)
+        reading = Reading(live)
+        await reading.until(lambda reading: "id: " in reading.text)
+        await asyncio.sleep(0.1)  # it sleeps
+        live._wake_all()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(120):
+            await reading.leave()
+        assert live.readers == 0
+
+    asyncio.run(scene())
+
+
 def test_there_are_so_many_streams_and_no_more(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mediatheca.flows.events.live.MAX_OF_ONE", 2)
 
@@ -177,3 +194,17 @@ def test_there_are_so_many_streams_and_no_more(db: Database, monkeypatch: pytest
         await readings[1].leave()
 
     asyncio.run(scene())
+
+
+def test_a_commit_does_not_suffer_from_a_loop_that_has_ended_this_moment(db: Database) -> None:
+    live = a_feed(db)
+
+    async def scene() -> None:
+        reading = Reading(live)
+        await reading.until(lambda reading: "id: " in reading.text)
+        await reading.leave()
+
+    asyncio.run(scene())
+    live._readers["org_a"] += 1  # as between the end of the loop and that of its readers
+    emit(db, "object.created")
+    live.end()

@@ -25,7 +25,6 @@ def bad(number: int, text: str) -> dict[str, Any]:
         ("!fail today", "extract", "not this one: today"),
         ("!odd", "extract", "broken"),
         ("!exit", "crash", "tried 2 times"),
-        ("!hang", "timeout", "longer than"),
         ("!dimensions", "result", "of shape (3,), not (64)"),
         ("!unknown", "result", "a vector 'nonsense' it does not describe (grams)"),
         ("!nan", "result", "NaN"),
@@ -33,6 +32,18 @@ def bad(number: int, text: str) -> dict[str, Any]:
     ],
 )
 def test_a_poison_object_fails_alone_with_its_reason(shop: Shop, text: str, phase: str, reason: str) -> None:
+    fails_alone(shop, text, phase, reason)
+
+
+def test_an_object_that_takes_too_long_fails_alone(tmp_path: Path) -> None:
+    application = Application(tmp_path, item_timeout_s=5)
+    try:
+        fails_alone(application.shop(), "!hang", "timeout", "longer than 5 seconds")
+    finally:
+        application.close()
+
+
+def fails_alone(shop: Shop, text: str, phase: str, reason: str) -> None:
     ids = shop.create([*GOOD, bad(99, f"a good paragraph{SEPARATOR}{text}")])
     batch = shop.process()
     assert batch["status"] == "COMPLETED_WITH_ERRORS"

@@ -43,7 +43,7 @@ async def unavailable(hits, params, ctx):
 @make_stage("slow", kind="apply", params=Nothing)
 async def slow(hits, params, ctx):
     """Takes long."""
-    await asyncio.sleep(5)
+    await asyncio.sleep(120)
     return hits
 
 
@@ -51,7 +51,7 @@ async def slow(hits, params, ctx):
 async def slow_search(hits, params, ctx):
     """Takes long to find."""
     ctx.side["tries"] = ctx.side.get("tries", 0) + 1
-    await asyncio.sleep(5)
+    await asyncio.sleep(120)
     return hits
 
 
@@ -195,8 +195,11 @@ def test_a_search_that_takes_too_long_is_tried_again_unless_interactive(shop: Sh
 
 def test_the_time_budget_stops_the_walk_with_what_there_is(shop: Shop):
     plan = shop.compile(text_search("red fox"), stage("slow"), stage("limit", limit=1))
-    body = shop.execute(plan, {}, max_time_ms=30)
-    assert body["status"] == "degraded"
+    for limit_ms in (30, 3_000, 30_000):  # on a busy machine the search alone may take the first
+        body = shop.execute(plan, {}, max_time_ms=limit_ms)
+        assert body["status"] == "degraded"
+        if ids(body):
+            break
     assert len(ids(body)) == 8
     assert "limit" not in body["stage_statistics"]["stages"]
 

@@ -153,7 +153,8 @@ def test_a_filter_by_a_rank_is_warned_about(shop: Shop):
     [
         {"input_mode": "content", "value": "https://example.com/a.jpg"},
         {"input_mode": "content", "value": "data:image/png;base64,AA=="},
-        {"input_mode": "content", "value": "{{INPUT.picture}}"},
+        {"input_mode": "content", "value": "data:video/mp4;base64,AA=="},
+        {"input_mode": "content", "value": "iVBORw0KGgoAAAANSUhEUg=="},
         {"input_mode": "image", "url": "https://example.com/a.jpg"},
     ],
 )
@@ -161,6 +162,16 @@ def test_a_picture_cannot_be_looked_for_among_texts(shop: Shop, query):
     error = refused(shop, stage("feature_search", searches=[{"feature_uri": TEXT_URI, "query": query}]))
     assert places(error) == ["stages.0.config.parameters.searches.0.query.input_mode"]
     assert "takes text and no files" in error.message
+
+
+@pytest.mark.parametrize("value", ["{{INPUT.file}}", "upl_0123456789", "https://example.com/report", "JVBERi0xLjcK"])
+def test_what_may_be_a_pdf_is_looked_at_when_it_is_searched_for(shop: Shop, value):
+    query = {"input_mode": "content", "value": value}
+    plan = shop.compile(stage("feature_search", searches=[{"feature_uri": TEXT_URI, "query": query}]))
+    if value.startswith("{{"):
+        png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
+        with pytest.raises(ValidationError, match="takes text"):
+            shop.execute(plan, {"inputs": {"file": png}})
 
 
 def test_a_picture_can_be_looked_for_among_pictures_and_a_text_file_among_texts(shop: Shop):

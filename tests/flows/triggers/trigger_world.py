@@ -24,10 +24,17 @@ SCOPE = Scope("org_1", "ns_1")
 
 
 class DrivenClock:
-    """Begins a second from now: triggers are scheduled from the moment they are made."""
+    """Begins a second from now."""
 
     def __init__(self) -> None:
-        self.now = clock.now().astimezone(UTC) + timedelta(seconds=1)
+        self.now = self._soon()
+
+    @staticmethod
+    def _soon() -> datetime:
+        return clock.now().astimezone(UTC) + timedelta(seconds=1)
+
+    def catch_up(self) -> None:
+        self.now = max(self.now, self._soon())
 
     def __call__(self) -> datetime:
         return self.now
@@ -58,7 +65,9 @@ class World:
             "description": None,
         }
         with self.db.begin(SCOPE) as tx:
-            return create_trigger(tx, body, None)
+            made = create_trigger(tx, body, None)
+        self.clock.catch_up()  # a trigger is scheduled from the moment it is made
+        return made
 
     def schedulers(self, count: int = 2) -> list[Scheduler]:
         return [Scheduler(self.db, self.clock) for _ in range(count)]
@@ -105,7 +114,7 @@ class World:
         self.app.close()
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+def until(holds: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"

@@ -40,7 +40,7 @@ class Crossing:
 
     def __init__(self) -> None:
         self.attempts = 0
-        self._meet = threading.Barrier(2, timeout=20)
+        self._meet = threading.Barrier(2, timeout=120)
         self._lock = threading.Lock()
 
     def run(self, db: Database, first: str, second: str) -> None:
@@ -73,7 +73,7 @@ def in_threads(*works: Callable[[], None]) -> list[BaseException]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(240)
     return caught
 
 
@@ -87,7 +87,7 @@ def test_both_sides_of_a_deadlock_get_their_turn(db: Database) -> None:
 
 
 def test_a_deadlock_outside_of_run_says_that_it_may_be_tried_again(db: Database) -> None:
-    meet = threading.Barrier(2, timeout=20)
+    meet = threading.Barrier(2, timeout=120)
 
     def cross(first: str, second: str) -> None:
         with db.begin(SCOPE) as tx:

@@ -276,7 +276,7 @@ def run(code: str, *arguments: object) -> str:
     """Run a script in a process of its own; what it prints."""
     script = textwrap.dedent(code)
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -23,10 +23,10 @@ def run_and_kill(root: Path, first: int, rebuild: bool, delay: float) -> int:
     command = [sys.executable, str(HERE / "crash_child.py"), str(root), str(first), str(int(rebuild))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    begun = process.stdout.readline()
+    lines = [process.stdout.readline() for _ in range(2)]
     time.sleep(delay)
     process.kill()
-    lines = [begun, *process.stdout.read().splitlines()]
+    lines += process.stdout.read().splitlines()
     process.wait()
     process.stdout.close()
     return int([line for line in lines if line.strip()][-1])

@@ -209,7 +209,8 @@ class Deliverer:
                     return
                 wait = 0.05  # somebody else was faster
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), min(self._poll_s if wait is None else wait, self._poll_s))
+            async with asyncio.timeout(min(self._poll_s if wait is None else wait, self._poll_s)):
+                await self._wake.wait()
 
     def _claim(self, held: set[str]) -> list[tuple[Claimed, Address]]:
         return [(claimed, self._book.find(claimed)) for claimed in self._rows.claim(self._lanes.claim, held)]

@@ -61,14 +61,16 @@ class LiveFeed:
 
     def _heard(self, topics: set[str]) -> None:
         loop, wake = self._loop, self._wake
-        if "events" in topics and loop is not None and wake is not None and self._readers and not loop.is_closed():
-            loop.call_soon_threadsafe(wake.set)
+        if "events" in topics and loop is not None and wake is not None and self._readers:
+            with suppress(RuntimeError):  # it has ended, perhaps this very moment: whoever commits must not suffer
+                loop.call_soon_threadsafe(wake.set)
 
     def end(self) -> None:
         """End every stream, and begin no other: the server stops. From any thread, and from a signal handler."""
         self._closed.set()
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake_all)
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake_all)
 
     def close(self) -> None:
         """`end`, and wait for whoever looks at the database right now."""
@@ -191,7 +193,8 @@ class LiveFeed:
 
 async def _either(event: asyncio.Event, timeout_s: float) -> None:
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), max(timeout_s, 0.0))
+        async with asyncio.timeout(max(timeout_s, 0.0)):
+            await event.wait()
 
 
 def _mark(asked: Wanted, position: int) -> bytes:

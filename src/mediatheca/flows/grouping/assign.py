@@ -70,8 +70,10 @@ def _execute(services: Services, follow: FollowUp, cluster: Record, entry: dict[
         least, cooldown = cluster.body["auto_execute_min_documents"], cluster.body["auto_execute_cooldown_seconds"]
     else:
         least, cooldown = entry.get("min_document_threshold"), entry.get("cooldown_seconds")
-    if least and services.indexer.index.count(follow.collection.id) < least:
-        return False
+    if least:
+        services.indexer.catch_up(follow.scope, follow.collection.id)  # the last of them may not be in it yet
+        if services.indexer.index.count(follow.collection.id) < least:
+            return False
 
     def start(tx: Tx) -> bool:
         if open_run(tx, cluster.id) is not None or not _cooled(

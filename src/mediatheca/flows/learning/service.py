@@ -156,12 +156,15 @@ class LearnedFusion:
     async def _state(self, asker: Asker) -> _State:
         known = self._known.get((asker.scope, asker.retriever_id))
         if known is None:
-            return await asyncio.wait_for(asyncio.to_thread(self._load, asker), _FIRST_LOAD_S)
+            return await self._loaded(asker, _FIRST_LOAD_S)
         held = known.states.get(_combination(known.config, asker))
         if held is not None and held.expires > time.monotonic():
             return held
-        patience = known.config.circuit_breaker_timeout_ms / 1000
-        return await asyncio.wait_for(asyncio.to_thread(self._load, asker), patience)
+        return await self._loaded(asker, known.config.circuit_breaker_timeout_ms / 1000)
+
+    async def _loaded(self, asker: Asker, patience_s: float) -> _State:
+        async with asyncio.timeout(patience_s):
+            return await asyncio.to_thread(self._load, asker)
 
     def _load(self, asker: Asker) -> _State:
         memory = self._known  # of before the look-up: a change that commits meanwhile replaces it

@@ -199,7 +199,7 @@ class ResultCache(Generic[V]):
 
     def forget(self, owner: str) -> None:
         """Drop what was kept for a namespace: keys begin with it."""
-        for key in [key for key in self._held if key.startswith(f"{owner} ")]:
+        for key in [key for key in list(self._held) if key.startswith(f"{owner} ")]:
             self._drop(key)
 
     def clear(self) -> None:

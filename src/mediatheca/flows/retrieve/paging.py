@@ -210,8 +210,10 @@ class Snapshots:
 
     def forget(self, owner: str) -> None:
         """Drop the rankings that were shown in a namespace: askers begin with it."""
-        for ident in [ident for ident, held in self._held.items() if held.asker.startswith(f"{owner} ")]:
-            dropped = self._held.pop(ident)
+        for ident in [ident for ident, held in list(self._held.items()) if held.asker.startswith(f"{owner} ")]:
+            dropped = self._held.pop(ident, None)
+            if dropped is None:  # its time was over this moment
+                continue
             self._entries -= dropped.weight
             self._latest.pop((dropped.key, dropped.asker), None)
 

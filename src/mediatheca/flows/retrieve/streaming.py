@@ -165,7 +165,8 @@ class Stream:
                     return
                 news = self._news
                 try:
-                    await asyncio.wait_for(news.wait(), PING_S)
+                    async with asyncio.timeout(PING_S):
+                        await news.wait()
                 except TimeoutError:
                     yield b": ping\n\n"
         finally:
@@ -224,7 +225,7 @@ class Streams:
         """Drop the streams of a namespace that have ended; those that are read go on."""
         for ident, stream in list(self._held.items()):
             if stream.ended is not None and isinstance(stream.owner, tuple) and stream.owner[0] == scope:
-                del self._held[ident]
+                self._held.pop(ident, None)
 
     def resume(self, event_id: str, owner: Hashable) -> AsyncIterator[bytes]:
         """The lines after an event.
@@ -248,6 +249,6 @@ class Streams:
             if stream.ended is not None:
                 kept += stream.size
                 if stream.ended < late or kept > MAX_KEPT:
-                    del self._held[ident]
+                    self._held.pop(ident, None)
         while len(self._held) >= MAX_STREAMS:
             self._held.popitem(last=False)
