@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +12,10 @@ import httpx
 import numpy as np
 import pytest
 
-from helpers import failed, ok
+from helpers import failed, ok, wait_for
 from mediatheca.extractors import Source
 from mediatheca.extractors._video import Clip
-from mediatheca.flows import clips
+from mediatheca.flows import clip_room, clips
 from mediatheca.testing.media import Scene, clip, photo, picture, tone
 from server import Server, new_tenant
 
@@ -145,3 +146,52 @@ def test_a_document_that_was_written_directly_has_no_file(cinema: Cinema) -> Non
     ok(cinema.client.post(f"/v1/collections/{cinema.collection}/documents", json=body))
     error = failed(cinema.download("written"), 404)
     assert "source file" in error["message"]
+
+
+def uncut(cinema: Cinema, number: int) -> str:
+    """A document about a stretch that nobody has asked for yet."""
+    first = cinema.find({"input_mode": "text", "value": "a rocket"})[0]
+    path = f"/v1/collections/{cinema.collection}/documents/{first['document_id']}"
+    ok(cinema.client.patch(path, json={"start_time": 0.1 * number, "end_time": 0.1 * number + 0.5}))
+    return str(first["document_id"])
+
+
+def test_clips_that_wait_take_nothing_from_queries_and_others_are_told_to_come_again(cinema: Cinema) -> None:
+    room, organization = cinema.server.app.services.clips, cinema.tenant.organization_id
+    ident, go = uncut(cinema, 1), threading.Event()
+
+    def stay() -> None:
+        with room.turn(organization):
+            assert go.wait(60)
+
+    threads = [threading.Thread(target=stay) for _ in range(clip_room.MOST_OF_ORGANIZATION)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: room._inside[organization] == len(threads))
+        answer = cinema.download(ident)
+        assert "being cut already" in failed(answer, 429)["message"]
+        assert int(answer.headers["retry-after"]) > 0
+        still = "data:image/jpeg;base64," + base64.b64encode(picture(photo("coffee.png"))).decode()
+        assert cinema.find({"input_mode": "content", "value": still})[0]["segment_index"] == 2
+    finally:
+        go.set()
+        for thread in threads:
+            thread.join(60)
+    assert ok(cinema.download(ident))["cached"] is False
+
+
+def test_no_clip_is_cut_while_too_much_is_kept(cinema: Cinema, monkeypatch: pytest.MonkeyPatch) -> None:
+    ident = uncut(cinema, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "MAX_KEPT_BYTES", 1)
+        answer = cinema.download(ident)
+        assert "this organization" in failed(answer, 429)["message"]
+        assert 0 < int(answer.headers["retry-after"]) <= clips.HOUR_S + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "MAX_KEPT_BYTES_ALL", 1)
+        assert "this server" in failed(cinema.download(ident), 429)["message"]
+    assert ok(cinema.download(ident))["cached"] is False
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "MAX_KEPT_BYTES", 1)
+        assert ok(cinema.download(ident))["cached"] is True

@@ -17,6 +17,7 @@ from plugin_archives import Sender, sources, zipped
 from helpers import failed, ok, wait_for
 from mediatheca.flows.plugins import deploy, models
 from mediatheca.flows.plugins.confined import ConfinedModels
+from mediatheca.flows.plugins.uploads import Arrived
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.models import SparseEmbedder
 from mediatheca.kernel.scope import Scope
@@ -72,9 +73,9 @@ def put_plugin(owner: Tenant, admin: httpx.Client, name: str) -> Any:
 def test_a_confirmation_that_is_repeated_while_it_works_takes_nothing_away(owner: Tenant, admin: httpx.Client) -> None:
     services, scope, upload = owner.server.app.services, scope_of(owner, admin), put_plugin(owner, admin, "twice_sent")
     copy = services.blobs.get(upload.body["store_key"])
-    first = deploy.confirm(services, scope, "key", upload, None, None)
+    first = deploy.confirm(services, scope, "key", upload, Arrived())
     services.blobs.put(upload.body["store_key"], copy, "application/zip")  # the second had begun before that was over
-    again = deploy.confirm(services, scope, "key", upload, None, None)
+    again = deploy.confirm(services, scope, "key", upload, Arrived())
     assert (again.id, again.body["archive_key"]) == (first.id, first.body["archive_key"])
     assert services.blobs.get(first.body["archive_key"]) == copy
     kept = [info.key for info in services.blobs.list(f"{scope.organization_id}/{scope.namespace_id}/plugins/")]
@@ -129,7 +130,7 @@ def test_two_confirmations_of_a_model_keep_one_archive(owner: Tenant, admin: htt
     made = []
     for _ in range(2):
         services.blobs.put(upload.body["store_key"], sink.getvalue(), "application/zip")
-        made.append(models.confirm_model(services, scope, "key", upload, None))
+        made.append(models.confirm_model(services, scope, "key", upload, Arrived()))
     assert made[0].id == made[1].id
     assert services.blobs.get(made[0].body["archive_key"]) == sink.getvalue()
 

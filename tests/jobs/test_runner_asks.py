@@ -62,8 +62,8 @@ class Office:
 
     def fetch(self, request: HttpRequest) -> HttpAnswer:
         self.asked.append(request)
-        if request.url == "slow":
-            time.sleep(2)
+        if request.url.startswith("slow"):
+            time.sleep(4 if request.url == "slower" else 2)
         time.sleep(self.delay_s)
         if self.raises is not None:
             raise self.raises
@@ -90,7 +90,7 @@ class Office:
 def make(tmp_path: Path) -> Iterator[Callable[..., LocalRunner]]:
     made: list[LocalRunner] = []
 
-    def make(item_timeout_s: float = 20.0, processes: int = 1) -> LocalRunner:
+    def make(item_timeout_s: float = 120.0, processes: int = 1) -> LocalRunner:
         settings = ModelSettings(models_dir=tmp_path)
         scratch = tmp_path / "children"
         made.append(LocalRunner(processes, 400, item_timeout_s, settings, ["runner_plugins"], scratch=scratch))
@@ -165,8 +165,8 @@ def test_without_a_desk_a_question_is_an_error_that_says_what_to_do(runner: Loca
 
 
 def test_a_slow_answer_is_waited_for_and_does_not_hold_up_others(make: Callable[..., LocalRunner]) -> None:
-    runner = make(item_timeout_s=1.0, processes=2)
-    results = run(runner, "fetch slow", *["fetch quick"] * 20, desk=Office())
+    runner = make(item_timeout_s=2.0, processes=2)
+    results = run(runner, "fetch slower", *["fetch quick"] * 20, desk=Office())
     assert all(isinstance(result, ItemRows) for result in results.values()), "longer than an item may be silent"
 
 
@@ -224,17 +224,17 @@ def test_a_step_that_comes_back_damaged_is_made_again(runner: LocalRunner, tmp_p
 
 
 def test_an_item_that_beats_may_take_longer(make: Callable[..., LocalRunner]) -> None:
-    runner = make(item_timeout_s=0.6)
-    results = list(runner.map("asking_v1", {}, [item("beat 1.5", "long")]))
+    runner = make(item_timeout_s=2.0)
+    results = list(runner.map("asking_v1", {}, [item("beat 4", "long")]))
     assert isinstance(results[-1], ItemRows)
     assert {(r.item_id, r.done) for r in results[:-1] if isinstance(r, ItemProgress)} == {("long", 0.5)}
-    assert 1 <= len(results) - 1 <= 7, "beats that come fast are not sent"
+    assert 1 <= len(results) - 1 <= 17, "beats that come fast are not sent"
 
 
 def test_an_item_that_beats_for_ever_is_cut(make: Callable[..., LocalRunner], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mediatheca.jobs.runner_work._BEATEN_TIMES", 2)
-    results = run(make(item_timeout_s=0.5), "beat 60", "drop")
-    assert "longer than 1 seconds in all" in failure(results["0"]).reason
+    results = run(make(item_timeout_s=1.5), "beat 60", "drop")
+    assert "longer than 3 seconds in all" in failure(results["0"]).reason
     assert failure(results["0"]).phase == "timeout"
     assert isinstance(results["1"], ItemRows)
 

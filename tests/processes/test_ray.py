@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from mediatheca.jobs.runner_results import ItemFailure
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.providers import ModelSettings
 from mediatheca.testing.runner import EXTRACTOR, PLUGINS, Make, RunnerContract, item, results, rows
+from ports import free_ports
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -51,9 +51,12 @@ class TwoNodes:
         self.cluster.remove_node(node, allow_graceful=False)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def holds(folder: Path, size: int) -> bool:
+    """Whether there is a file of this size."""
+    try:
+        return any(path.stat().st_size == size for path in folder.rglob("*") if path.is_file())
+    except FileNotFoundError:  # it goes while we look
+        return True
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def nodes() -> Iterator[TwoNodes]:
         patch.delenv("RAY_ADDRESS", raising=False)
         from ray.cluster_utils import Cluster
 
-        port = free_port()
+        (port,) = free_ports(1)
         health = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 500, "health_check_timeout_ms": 2000}
         head = {"num_cpus": 2, "include_dashboard": False, "ray_client_server_port": port, "_system_config": health}
         cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -116,7 +119,7 @@ def test_files_of_this_machine_are_sent_to_the_workers(make: Make, tmp_path: Pat
     (result,) = make().map(EXTRACTOR, {}, [item("read", file=tmp_path / "f")])
     assert rows(result)[0]["size"] == 5_000_000
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"mediatheca-slots-{os.getuid()}"
-    wait_until(lambda: not any(path.stat().st_size == 5_000_000 for path in folder.rglob("*") if path.is_file()), 10)
+    wait_until(lambda: not holds(folder, 5_000_000))
 
 
 def test_a_killed_actor_costs_no_item(make: Make) -> None:
@@ -150,7 +153,7 @@ def test_a_cluster_without_room_says_what_it_needs(nodes: TwoNodes, tmp_path: Pa
     full, waiting = make(processes=4), RayRunner(nodes.url, 1, 400, 20, settings, [PLUGINS], open_timeout_s=3)
     try:
         results(full, *[f"sleep 0.{n}" for n in range(8)])
-        wait_until(lambda: len(actors()) == 4, 30)
+        wait_until(lambda: len(actors()) == 4)
         with pytest.raises(UnavailableError, match="one free CPU"):
             results(waiting, "say x")
     finally:

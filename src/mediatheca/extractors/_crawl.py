@@ -21,8 +21,10 @@ from mediatheca.extractors._crawl_urls import Traps, canonical, is_address, may_
 from mediatheca.extractors._sitemaps import pages_of
 from mediatheca.kernel.desk import Desk
 from mediatheca.kernel.errors import BadRequestError, MediathecaError, PayloadTooLargeError, UnavailableError
+from mediatheca.kernel.header_hosts import names_host
 from mediatheca.kernel.outside import HttpRequest
 from mediatheca.kernel.robots import EVERYTHING, MAX_BYTES, NOTHING, RobotRules, read_robots, refused, robots_url
+from mediatheca.kernel.secret_reference import secret_name
 from mediatheca.kernel.web_page import Link, WebPage
 
 Render: TypeAlias = Literal["auto", "static", "javascript"]
@@ -58,6 +60,8 @@ class Rules:
     render: Render = "auto"
     headers: Mapping[str, str] = field(default_factory=dict)
     """To the site of the given address only, wherever that leads."""
+    header_hosts: Sequence[str] = ()
+    """Of that site, the hosts that headers with secrets are sent to."""
     retries: Retries = field(default_factory=Retries)
 
 
@@ -139,7 +143,14 @@ class Crawl:
         self._enqueue(found)
         if self._rules.sitemap and self._rules.depth:
             self._add([Link(url) for url in self._mapped(found.url)], 1, found.url)
-        return found, dropped
+        return found, [*dropped, *self._withheld(start)]
+
+    def _withheld(self, start: str) -> Iterator[Dropped]:
+        """Headers with secrets that the first page does not get."""
+        names = sorted(self._rules.headers.keys() - self._headers(start).keys())
+        if names:
+            reason = f"{', '.join(names)} of custom_headers was not sent: header_hosts does not name this host"
+            yield Dropped(start, reason, kind="warning")
 
     def _tried(self, url: str, depth: int, parent: str) -> Iterator[Visited | Dropped]:
         """One more page; its failure is told and does no harm."""
@@ -175,7 +186,10 @@ class Crawl:
 
     def _headers(self, url: str) -> Mapping[str, str]:
         """A redirect may have made another site the home of this crawl: the caller's headers are not meant for that."""
-        return self._rules.headers if may_know(url, (self._start,)) else {}
+        if not may_know(url, (self._start,)):
+            return {}
+        secrets = names_host(self._rules.header_hosts, url)
+        return {name: value for name, value in self._rules.headers.items() if secrets or secret_name(value) is None}
 
     def _again(self, url: str, page: WebPage, seconds: float) -> tuple[str, WebPage, bool, list[Dropped]]:
         """A page that its scripts make, read again after they ran, where there is a browser."""

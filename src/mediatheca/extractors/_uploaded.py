@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,7 @@ from mediatheca.extractors import Description, Extract, ExtractContext, Extracto
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.models import Models
+from mediatheca.kernel.no_effect import NoEffect
 from mediatheca.kernel.uris import FeatureUri
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclid"]
@@ -56,6 +57,15 @@ class Manifest:
     @property
     def extractor_id(self) -> str:
         return f"{self.name}_{self.version}"
+
+
+class Compute(BaseModel):
+    """The `compute_profile` of a manifest. Of any types: what cannot be read counts as not said."""
+
+    resource_type: Annotated[Any, NoEffect("plug-ins run on the processor")] = "cpu"
+    batch_size: Annotated[Any, NoEffect("one object at a time is given to a plug-in")] = 64
+    max_concurrency: Annotated[Any, NoEffect("an archive has one process")] = 2
+    actor_memory_gb: Any = 2
 
 
 class UploadedParams(BaseModel):

@@ -14,12 +14,14 @@ from mediatheca.extractors._crawl import Crawl, Rank, Render, Rules, Visited
 from mediatheca.extractors._crawl_fetch import Retries
 from mediatheca.extractors._crawl_urls import is_address, spelled_out
 from mediatheca.extractors._html import need_page_reader, warm_up
-from mediatheca.extractors._llm import ShapeParams, answer, needs, shape_fields
+from mediatheca.extractors._llm import answer, needs, shape_fields
 from mediatheca.extractors._outputs import MODEL_NAME, Positions, sources, vector_index, without_nulls
 from mediatheca.extractors._splitting import SplitBy
 from mediatheca.extractors._web_documents import Cutting, Embedders, IdStrategy, PageDocuments, Places
+from mediatheca.extractors._web_wire import WireParams
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.filter_checks import compile_regex
+from mediatheca.kernel.header_hosts import MAX_HOST, MAX_HOSTS, checked_host
 from mediatheca.kernel.http_headers import check_headers
 from mediatheca.kernel.models import Models, TextEmbedder
 from mediatheca.kernel.secret_reference import secret_name
@@ -27,13 +29,6 @@ from mediatheca.kernel.web_page import Link
 
 _CODE = "jina_embeddings_v2_base_code"
 _STRUCTURE = "facebook_dinov2_base_v1"
-_REFUSED = {
-    "proxies": "pages are fetched by this server itself",
-    "captcha_service_provider": "nothing here pretends to be a person",
-    "captcha_service_api_key": "nothing here pretends to be a person",
-    "youtube_cookies_path": "this installation has no YouTube source",
-}
-"""Parameters of the wire format that would silently not happen."""
 _PATTERN_PLACE = "feature_extractor.parameters"
 
 
@@ -54,7 +49,7 @@ def _plain_headers(given: dict[str, str]) -> dict[str, str]:
 Patterns = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=50), AfterValidator(_patterns)]
 
 
-class Params(ShapeParams):
+class Params(WireParams):
     """Parameters of `web_scraper`."""
 
     extractor_type: Literal["web_scraper"] = "web_scraper"
@@ -102,20 +97,17 @@ class Params(ShapeParams):
         description="Seconds between requests to one host; a crawl-delay of robots.txt counts too.",
     )
     custom_headers: Annotated[dict[str, str], AfterValidator(_plain_headers)] = Field(
-        {}, description="To the site of the given address only. Values may be '{{SECRET.name}}'."
+        {}, description="To the site of the given address only. Values may be '{{SECRET.name}}', with header_hosts."
     )
-    persist_cookies: bool = Field(True, description="Accepted for compatibility: no cookies are kept.")
-    youtube_mode: Literal["auto", "off"] = Field("auto", description="Pages of YouTube are pages like others here.")
+    header_hosts: Annotated[
+        list[Annotated[str, Field(max_length=MAX_HOST), AfterValidator(checked_host)]], Field(max_length=MAX_HOSTS)
+    ] = Field(
+        [],
+        description="Hosts (shop.example, shop.example:8443) that headers with secrets are sent to, and no other: "
+        "an object may hold any address.",
+    )
 
     _cleaned = model_validator(mode="before")(without_nulls)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_silently(cls, value: Any) -> Any:
-        for name, reason in _REFUSED.items():
-            if isinstance(value, dict) and value.get(name):
-                raise ValueError(f"{name}: not available, {reason}; leave it out")
-        return value
 
     @field_validator("crawl_goal")
     @classmethod
@@ -129,6 +121,12 @@ class Params(ShapeParams):
         if self.chunk_strategy != "none" and self.chunk_overlap >= self.chunk_size:
             raise ValueError(
                 f"chunk_overlap ({self.chunk_overlap}) must be smaller than chunk_size ({self.chunk_size})"
+            )
+        secret = next((name for name, value in self.custom_headers.items() if secret_name(value)), None)
+        if secret is not None and not self.header_hosts:
+            raise ValueError(
+                f"header_hosts is needed where custom_headers ('{secret[:60]}') name a secret: list the hosts that may "
+                "get it, such as shop.example; objects may hold addresses of other sites"
             )
         return self
 
@@ -254,6 +252,7 @@ def _rules(params: Params) -> Rules:
         sitemap=params.use_sitemap,
         render=params.render_strategy,
         headers=params.custom_headers,
+        header_hosts=params.header_hosts,
         retries=Retries(
             params.max_retries, params.retry_base_delay, params.retry_max_delay, params.respect_retry_after
         ),

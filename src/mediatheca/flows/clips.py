@@ -1,22 +1,26 @@
 """Clips: the stretch of a recording that a document is about, cut out exact to the frame when somebody asks for it.
 
-Cutting runs where extraction runs, in a process that can be killed: the file is somebody's upload. A clip is kept for
-an hour or two, under its hour, so that the next one who asks need not wait.
+Cutting runs as extraction does, in a process that can be killed: the file is somebody's upload. How many may ask at
+once is limited (`clip_room`), and so is what is kept. A clip is kept for an hour or two, under its hour, so that the
+next one who asks need not wait.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mediatheca.extractors import Item, Source
+from mediatheca.flows.ingest.bringing import bringing
 from mediatheca.flows.services import JobServices, Services
-from mediatheca.jobs.runner import ItemFailure, ItemRows
+from mediatheca.jobs.runner import ItemFailure, ItemRows, Runner
+from mediatheca.jobs.runner_supply import Awaited
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import BadRequestError, NotFoundError, PayloadTooLargeError, ValidationError
+from mediatheca.kernel.errors import BadRequestError, NotFoundError, TooManyRequestsError, ValidationError
 from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.search import Hit
 
@@ -24,6 +28,10 @@ PREFIX = "clips/"
 HOUR_S = 3600
 URL_LIFE_S = HOUR_S
 MAX_CLIP_S = 900.0
+MAX_KEPT_BYTES = 4 << 30
+"""Of the clips of one organization; no more are cut before some of them are gone."""
+MAX_KEPT_BYTES_ALL = 32 << 30
+"""Of the clips of all."""
 EXTRACTOR = "transcoding_extractor_v1"
 RECIPE: Mapping[str, Any] = {"preset": "veryfast", "crf": 21, "max_resolution": 1080}
 _TIMES = (("start_time", "end_time"), ("start_time_sec", "end_time_sec"), ("start_time_s", "end_time_s"))
@@ -56,6 +64,7 @@ def clip_of(services: Services, scope: Scope, hit: Hit) -> Clip:
         NotFoundError: the document was not made from a file, or the file is gone.
         ValidationError: the stretch is too long.
         BadRequestError: the file cannot be cut, and why.
+        TooManyRequestsError: too many clips are being cut, or are kept.
     """
     origin, times = _origin(hit, scope), _times(hit.payload)
     if times is None:
@@ -70,11 +79,37 @@ def clip_of(services: Services, scope: Scope, hit: Hit) -> Clip:
     name = hashlib.sha256(repr((origin, start, end, sorted(RECIPE.items()))).encode()).hexdigest()
     hour = int(clock.now().timestamp()) // HOUR_S
     keys = [f"{PREFIX}{each}/{scope.organization_id}/{scope.namespace_id}/{name}.mp4" for each in (hour, hour - 1)]
-    for key in keys:
-        if services.blobs.head(key) is not None:
-            return Clip(key, True, start, end)
-    _cut(services, origin, start, end, keys[0])
-    return Clip(keys[0], False, start, end)
+    kept = _kept(services, keys)
+    if kept is None:
+        with services.clips.turn(scope.organization_id) as runner:
+            kept = _kept(services, keys)  # somebody else may have waited for the same
+            if kept is None:
+                _need_room(services, scope.organization_id)
+                _cut(services, runner, origin, (start, end), keys[0])
+                return Clip(keys[0], False, start, end)
+    return Clip(kept, True, start, end)
+
+
+def _kept(services: Services, keys: list[str]) -> str | None:
+    return next((key for key in keys if services.blobs.head(key) is not None), None)
+
+
+def _need_room(services: Services, organization_id: str) -> None:
+    """Raises TooManyRequestsError: so much is kept that nothing more is cut."""
+    sizes: Counter[str] = Counter()
+    for info in services.blobs.list(PREFIX):
+        _, _, owner, *_ = f"{info.key}//".split("/")
+        sizes[owner] += info.size
+    for size, most, whose in (
+        (sizes[organization_id], MAX_KEPT_BYTES, "this organization"),
+        (sizes.total(), MAX_KEPT_BYTES_ALL, "this server"),
+    ):
+        if size >= most:
+            message = (
+                f"the clips of {whose} that were cut lately have {size:,} bytes, and {most:,} are kept; they are "
+                "removed two to three hours after they were cut"
+            )
+            raise TooManyRequestsError(message, HOUR_S - clock.now().timestamp() % HOUR_S)
 
 
 def sweep_clips(services: JobServices) -> int:
@@ -109,10 +144,10 @@ def _origin(hit: Hit, scope: Scope) -> _Origin:
     raise NotFoundError("source file of document", hit.document_id)
 
 
-def _cut(services: Services, origin: _Origin, start: float, end: float, key: str) -> None:
+def _cut(services: Services, runner: Runner, origin: _Origin, times: tuple[float, float], key: str) -> None:
     item = Item("clip", {"video": [_source(services, origin)]})
-    params = {**RECIPE, "start_time": start, "end_time": end}
-    for outcome in services.query_runner.map(EXTRACTOR, params, [item]):
+    params = {**RECIPE, "start_time": times[0], "end_time": times[1]}
+    for outcome in runner.map(EXTRACTOR, params, [item], bring=bringing(services)):
         if isinstance(outcome, ItemFailure):
             raise BadRequestError(f"the clip cannot be cut: {outcome.reason}")
         for row in outcome.rows if isinstance(outcome, ItemRows) else ():
@@ -123,16 +158,9 @@ def _cut(services: Services, origin: _Origin, start: float, end: float, key: str
 
 
 def _source(services: Services, origin: _Origin) -> Source:
-    limit = services.settings.fetch_max_mb << 20
-    if origin.url:
-        got = services.fetcher.fetch(origin.url, max_bytes=limit, timeout_s=60)
-        return Source(data=got.data, mime_type=got.content_type, key="recording")
-    path = services.blobs.local_path(origin.key)
+    path = services.blobs.local_path(origin.key) if origin.key else None
+    if origin.key and services.blobs.head(origin.key) is None:
+        raise NotFoundError("file", "recording")
     if path is not None:
         return Source(path=path, key="recording")
-    held = services.blobs.head(origin.key)
-    if held is None:
-        raise NotFoundError("file", "recording")
-    if held.size > limit:
-        raise PayloadTooLargeError(f"the recording has {held.size:,} bytes; clips are cut from at most {limit:,}")
-    return Source(data=services.blobs.get(origin.key), key="recording")
+    return Awaited(key="recording", store_key=origin.key, url=origin.url)

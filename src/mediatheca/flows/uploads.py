@@ -18,12 +18,23 @@ from mediatheca.flows.objects.limits import need_metadata
 from mediatheca.flows.objects.requests import Author
 from mediatheca.flows.removal import release_files
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import ConflictError, NotFoundError, PayloadTooLargeError, ValidationError
+from mediatheca.kernel.errors import (
+    ConflictError,
+    NotFoundError,
+    PayloadTooLargeError,
+    TooManyRequestsError,
+    ValidationError,
+)
 from mediatheca.kernel.ids import new_id
 from mediatheca.kernel.schema import MEDIA_TYPES, Property, parse_schema
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
 MAX_UPLOADS = 1000
+MAX_OPEN = 10_000
+"""Uploads of an organization that wait for their files or their confirmation."""
+PLACES = (ARRIVING, CONFIRMED) = ("uploads", "files")
+"""Folders of a namespace in the blob store: where signed URLs lead, and copies that they do not reach."""
+_OPEN_RETRY_S = 3600.0
 OPEN = ("PENDING", "IN_PROGRESS")
 """PENDING: the signed URL takes a file. IN_PROGRESS: what arrived is checked and safe, its object is not made yet."""
 _TYPE_OF_MIME = (
@@ -56,8 +67,19 @@ class Announcement:
     skip_duplicates: bool = True
 
 
+def need_room(tx: ReadTx, wanted: int = 1) -> None:
+    """Raises TooManyRequestsError: the organization would have too many open uploads."""
+    held = tx.count_in_organization("uploads", {"status": OPEN})
+    if held + wanted > MAX_OPEN:
+        message = (
+            f"the organization has {held:,} uploads that were not confirmed, and {MAX_OPEN:,} may be open; confirm or "
+            "delete some. They are given up a day after their URL has expired"
+        )
+        raise TooManyRequestsError(message, _OPEN_RETRY_S)
+
+
 def announce(author: Author, tx: Tx, bucket: Record, wish: Announcement) -> Row:
-    """Record an upload and where it goes.
+    """Record an upload and where it goes. Whether there is room for it is asked before (`need_room`).
 
     Raises:
         ValidationError: a bad file name, or no property of the bucket takes such a file.
@@ -80,7 +102,7 @@ def announce(author: Author, tx: Tx, bucket: Record, wish: Announcement) -> Row:
     scope = author.scope
     row: Row = {
         "upload_id": upload_id, "bucket_id": bucket.id, "status": "PENDING", "file_hash": wish.file_hash,
-        "store_key": f"{scope.organization_id}/{scope.namespace_id}/uploads/{upload_id}/{plain_name(wish.filename)}",
+        "store_key": f"{scope.organization_id}/{scope.namespace_id}/{ARRIVING}/{upload_id}/{plain_name(wish.filename)}",
         "object_id": None, "created_at": moment, "expires_at": moment + timedelta(seconds=wish.expiration_s),
         "completed_at": None,
         "body": {

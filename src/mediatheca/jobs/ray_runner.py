@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mediatheca.extractors import Artifact, Item, Source
+from mediatheca.extractors import Artifact, Item, ItemError, Source
 from mediatheca.jobs.ray_cluster import RayCluster, RayPool, RayWorker, first_line
 from mediatheca.jobs.ray_slot import (
     Event,
@@ -30,12 +30,12 @@ from mediatheca.jobs.ray_slot import (
     SlotSettings,
     pieces,
     unpacked_error,
-    with_sources,
 )
 from mediatheca.jobs.runner import RunnerInfo
 from mediatheca.jobs.runner_asks import Question
 from mediatheca.jobs.runner_pool import ScratchRoot
 from mediatheca.jobs.runner_results import ItemFailure, ItemProgress, ItemResult, ItemRows
+from mediatheca.jobs.runner_supply import Bring, Supply, with_sources
 from mediatheca.kernel.desk import NO_DESK, Desk
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.extras import require
@@ -43,9 +43,13 @@ from mediatheca.providers import ModelSettings
 
 _PART_ITEMS = 32
 _PART_BYTES = 8 << 20
+_PART_BROUGHT = 4
+"""Items of a part where their files must be brought: so many are here at once for each actor."""
 _INLINE_BYTES = 1 << 20
 """Files up to this size travel inside their item."""
 _TICK_S = 0.2
+_HUNGRY_TICK_S = 0.02
+"""While an actor waits for files."""
 _SILENT_S = 90.0
 """A worker that does not answer for so long is lost, whatever Ray says of its node."""
 _LOSSES = 4
@@ -96,8 +100,10 @@ class RayRunner:
         desk: Desk = NO_DESK,
         *,
         query: str = "",
+        bring: Bring | None = None,
     ) -> Iterator[ItemResult]:
-        return _Work(self, _Task(extractor_id, dict(params), query), items, desk).run()
+        supply = Supply(items, bring, self.scratch.new)
+        return _Work(self, _Task(extractor_id, dict(params), query), items, desk, supply).run()
 
     def close(self) -> None:
         self.pool.close()
@@ -135,16 +141,18 @@ class _Lane:
 class _Work:
     """One call of `map`."""
 
-    def __init__(self, runner: RayRunner, task: _Task, items: Sequence[Item], desk: Desk) -> None:
+    def __init__(self, runner: RayRunner, task: _Task, items: Sequence[Item], desk: Desk, supply: Supply) -> None:
         self._runner, self._pool, self._desk = runner, runner.pool, desk
-        self._task, self._items = task, items
-        size = max(1, min(_PART_ITEMS, -(-len(items) // runner.processes)))
+        self._task, self._items, self._supply = task, items, supply
+        most = _PART_BROUGHT if any(map(supply.lacks, range(len(items)))) else _PART_ITEMS
+        size = max(1, min(most, -(-len(items) // runner.processes)))
         self._queue = deque(deque(range(first, min(first + size, len(items)))) for first in range(0, len(items), size))
         self._lanes: list[_Lane] = []
         self._losses: dict[int, int] = {}
         self._ready: deque[ItemResult] = deque()
         self._files: dict[tuple[int, str], Path] = {}
         """Files of results that are on their way, by lane and name."""
+        self._hungry = False
 
     def run(self) -> Iterator[ItemResult]:
         try:
@@ -156,6 +164,7 @@ class _Work:
         finally:
             for lane in self._lanes:
                 self._pool.discard(lane.worker)
+            self._supply.close()
             for path in self._files.values():
                 path.unlink(missing_ok=True)
 
@@ -177,11 +186,20 @@ class _Work:
 
     def _staff(self) -> None:
         """Give waiting parts to workers: the first one is waited for, more are welcome."""
+        self._hungry = False
         while self._queue:
+            self._supply.ask(itertools.chain.from_iterable(self._queue))
+            if not self._supply.ready(self._queue[0][0]):
+                self._hungry = True
+                return
             worker = self._pool.take(self._task.key, wait=not self._lanes)
             if worker is None:
                 return
-            packed, files, left = self._packed(self._queue.popleft())
+            try:
+                packed, files, left = self._packed(self._queue.popleft())
+            except BaseException:
+                self._pool.give(worker)
+                raise
             if not packed:
                 self._pool.give(worker)
                 continue
@@ -191,22 +209,26 @@ class _Work:
             self._lanes.append(_Lane(worker, left, news, time.monotonic()))
 
     def _packed(self, part: deque[int]) -> tuple[list[bytes], dict[str, str], dict[str, int]]:
-        """Pickled items up to a size, their files by name, their indexes by id; the rest goes back to the queue."""
+        """Pickled items up to a size, as far as they are whole; their files by name, their indexes by id. The rest goes
+        back to the queue."""
         packed: list[bytes] = []
         files: dict[str, str] = {}
         left: dict[str, int] = {}
         size = 0
-        while part and size < _PART_BYTES:
+        while part and size < _PART_BYTES and self._supply.ready(part[0]):
             index = part.popleft()
             item = self._items[index]
             try:
+                item = self._supply.take(index)
                 own: dict[str, str] = {}
                 if not self._runner.cluster.shares_files:
                     item, own = self._portable(item)
                 packed.append(pickle.dumps(item, protocol=5))
+            except ItemError as error:
+                self._fail(index, str(error), "fetch", permanent=error.permanent)
+                continue
             except Exception as error:
-                reason = f"the item cannot be sent to a process: {error}"
-                self._ready.append(ItemFailure(item.item_id, reason, "input", permanent=True))
+                self._fail(index, f"the item cannot be sent to a process: {error}", "input", permanent=True)
                 continue
             size += len(packed[-1]) + sum(os.path.getsize(path) for path in own.values())
             files |= own
@@ -234,8 +256,12 @@ class _Work:
 
     def _listen(self) -> None:
         if not self._lanes:
+            if self._hungry:
+                self._pool.check_open()
+                self._supply.wait(_TICK_S)
             return
-        done, _ = wait([lane.news for lane in self._lanes], _TICK_S, FIRST_COMPLETED)
+        tick = _HUNGRY_TICK_S if self._hungry else _TICK_S
+        done, _ = wait([lane.news for lane in self._lanes], tick, FIRST_COMPLETED)
         for lane in list(self._lanes):
             if lane.news in done:
                 self._take_in(lane)
@@ -276,8 +302,11 @@ class _Work:
             self._again(lane, "it forgot an item")
 
     def _result(self, lane: _Lane, result: ItemResult) -> None:
-        if not isinstance(result, ItemProgress) and lane.left.pop(result.item_id, None) is None:
-            return
+        if not isinstance(result, ItemProgress):
+            index = lane.left.pop(result.item_id, None)
+            if index is None:
+                return
+            self._supply.release(index)
         if isinstance(result, ItemRows):
             for row in result.rows:
                 row.artifacts = {key: self._here(lane, artifact) for key, artifact in row.artifacts.items()}
@@ -311,6 +340,10 @@ class _Work:
         self._forget_files(lane)
         self._again(lane, reason)
 
+    def _fail(self, index: int, reason: str, phase: str, *, permanent: bool) -> None:
+        self._supply.release(index)
+        self._ready.append(ItemFailure(self._items[index].item_id, reason, phase, permanent))
+
     def _again(self, lane: _Lane, reason: str) -> None:
         indexes = list(lane.left.values())
         for index in indexes:
@@ -318,7 +351,7 @@ class _Work:
         for index in [index for index in indexes if self._losses[index] >= _LOSSES]:
             indexes.remove(index)
             why = f"{_LOSSES} workers of the cluster were lost while they had it; the last one: {reason}"
-            self._ready.append(ItemFailure(self._items[index].item_id, why, "crash", permanent=False))
+            self._fail(index, why, "crash", permanent=False)
         # One by one after the first time: if one of them kills workers, the others must not suffer for it.
         self._queue.extend(deque([index]) for index in indexes if self._losses[index] > 1)
         rest = deque(index for index in indexes if self._losses[index] == 1)

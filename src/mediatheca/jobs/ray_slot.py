@@ -15,7 +15,7 @@ import queue
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +26,7 @@ from mediatheca.jobs.runner import LocalRunner
 from mediatheca.jobs.runner_asks import AskingDesk
 from mediatheca.jobs.runner_pool import ScratchRoot
 from mediatheca.jobs.runner_results import ItemResult, ItemRows
+from mediatheca.jobs.runner_supply import with_sources
 from mediatheca.kernel.errors import MediathecaError, UnavailableError
 from mediatheca.providers import ModelSettings
 
@@ -167,11 +168,6 @@ def _own_folder() -> Path:
 def versions() -> str:
     """Of ours and of Python."""
     return f"mediatheca {mediatheca.__version__}, Python {sys.version_info.major}.{sys.version_info.minor}"
-
-
-def with_sources(item: Item, change: Callable[[Source], Source]) -> Item:
-    """The item with every source changed."""
-    return replace(item, inputs={name: [change(source) for source in given] for name, given in item.inputs.items()})
 
 
 def pieces(path: str) -> Iterator[tuple[int, bytes]]:

@@ -19,6 +19,7 @@ from mediatheca.extractors import Extractor, Item
 from mediatheca.jobs.runner_child import ChildSettings, find_providers
 from mediatheca.jobs.runner_pool import Pool, ScratchRoot
 from mediatheca.jobs.runner_results import ItemFailure, ItemProgress, ItemResult, ItemRows
+from mediatheca.jobs.runner_supply import Bring, Supply
 from mediatheca.jobs.runner_work import Work
 from mediatheca.kernel.desk import NO_DESK, Desk
 from mediatheca.kernel.discovery import discover
@@ -51,14 +52,18 @@ class Runner(Protocol):
         desk: Desk = NO_DESK,
         *,
         query: str = "",
+        bring: Bring | None = None,
     ) -> Iterator[ItemResult]:
         """One `ItemRows` or `ItemFailure` for every item, in the order they are done; between them `ItemProgress` of
         those that take long. `desk` answers what the extractor asks. With `query`, the items are files of queries, one
-        source each, and the rows hold the vector of that output.
+        source each, and the rows hold the vector of that output. `bring` writes the files that items lack (`Awaited`)
+        to this machine: of those that are worked on and a few more, until each is done; where it cannot, the item
+        fails in phase `fetch`.
 
         Closing the iterator early stops the work.
 
         Raises:
+            Exception: whatever `bring` raises that is no ItemError.
             NotFoundError: no such extractor.
             ValidationError: it does not take these params.
             UnavailableError: it cannot be opened (a missing model), or no process can be started.
@@ -116,8 +121,10 @@ class LocalRunner:
         desk: Desk = NO_DESK,
         *,
         query: str = "",
+        bring: Bring | None = None,
     ) -> Iterator[ItemResult]:
-        return Work(self, extractor_id, dict(params), items, desk, query).run()
+        supply = Supply(items, bring, self.scratch.new)
+        return Work(self, extractor_id, dict(params), items, desk, query, supply).run()
 
     def describe(self) -> RunnerInfo:
         return RunnerInfo(self.processes, "local")

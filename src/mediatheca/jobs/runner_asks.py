@@ -25,6 +25,7 @@ from mediatheca.kernel.errors import (
     ForbiddenError,
     GoneError,
     MediathecaError,
+    NotConfiguredError,
     NotFoundError,
     PayloadTooLargeError,
     TooManyRequestsError,
@@ -87,7 +88,7 @@ _ERRORS: Mapping[str, type[MediathecaError]] = {
     kind.__name__: kind
     for kind in (
         OutsideFailedError, BadRequestError, UnauthorizedError, ForbiddenError, NotFoundError, ConflictError, GoneError,
-        PayloadTooLargeError, ValidationError, TooManyRequestsError, BudgetError, UnavailableError,
+        PayloadTooLargeError, ValidationError, TooManyRequestsError, BudgetError, UnavailableError, NotConfiguredError,
     )
 }  # fmt: skip
 

@@ -46,8 +46,7 @@ class ScratchRoot:
         root = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="mediatheca-"))
         self._own = None if folder else root
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.iterdir():
-            _remove_if_free(left)
+        sweep_scratch(root)
         self.folder = root / new_uuid()
         self.folder.mkdir(mode=0o700)
         self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -67,6 +66,13 @@ class ScratchRoot:
             self._lock = -1
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
+
+
+def sweep_scratch(root: Path) -> None:
+    """Remove the folders of runners that are gone."""
+    if root.is_dir():
+        for left in root.iterdir():
+            _remove_if_free(left)
 
 
 def _remove_if_free(folder: Path) -> None:
@@ -231,7 +237,7 @@ class Pool:
             finally:
                 self._waiting.remove(ticket)
                 self._changed.notify_all()
-            self._check_open()
+            self.check_open()
             child = self._pick(key, confined)
             if child is not None:
                 self._lent.add(child)
@@ -242,7 +248,8 @@ class Pool:
     def _free(self) -> bool:
         return bool(self._idle) or len(self._lent) + self._starting < self._size
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises RunnerClosedError."""
         if self.closed:
             raise RunnerClosedError("the runner was closed; the work is taken up again after the restart")
 
@@ -272,7 +279,7 @@ class Pool:
                 self._changed.notify_all()
         if self.closed:
             self.discard(child)
-            self._check_open()
+            self.check_open()
         return child
 
     def give(self, child: ChildHandle) -> None:

@@ -30,7 +30,8 @@ class ItemFailure:
     item_id: str
     reason: str
     phase: str
-    """`input` (cannot be sent), `extract`, `result` (rows cannot be stored), `timeout`, `memory`, `crash`."""
+    """`fetch` (its files cannot be had), `input` (cannot be sent), `extract`, `result` (rows cannot be stored),
+    `timeout`, `memory`, `crash`."""
     permanent: bool
     """Trying again will not help."""
     trace: str = ""

@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from mediatheca.extractors import Item
+from mediatheca.extractors import Item, ItemError
 from mediatheca.jobs.runner_asks import OpenQuestions
 from mediatheca.jobs.runner_child import Task
 from mediatheca.jobs.runner_pool import ChildHandle, Pool, RunnerClosedError, ScratchRoot
 from mediatheca.jobs.runner_results import ItemFailure, ItemProgress, ItemResult, ItemRows
+from mediatheca.jobs.runner_supply import Supply
 from mediatheca.jobs.runner_wire import Take, decode_dropped, decode_rows, decode_times, load_answer
 from mediatheca.kernel.desk import Desk
 from mediatheca.kernel.errors import NotFoundError, UnavailableError, ValidationError
@@ -27,6 +29,11 @@ from mediatheca.kernel.errors import NotFoundError, UnavailableError, Validation
 _PART_ITEMS = 32
 _PART_BYTES = 8 << 20
 _TICK_S = 0.1
+_HUNGRY_TICK_S = 0.01
+"""While a place for work waits for files."""
+_LATE_S = 1.0
+"""A look that comes so much later than it should says that this machine slept, or had no time for us; then it had none
+for the children either."""
 _STRIKES = 2
 _BEATEN_TIMES = 24
 """How many times its limit an item may take if it says that it is alive; then it is not tried again."""
@@ -84,9 +91,16 @@ class Work:
     """One call of `map`."""
 
     def __init__(
-        self, host: Host, extractor_id: str, params: dict[str, Any], items: Sequence[Item], desk: Desk, query: str
+        self,
+        host: Host,
+        extractor_id: str,
+        params: dict[str, Any],
+        items: Sequence[Item],
+        desk: Desk,
+        query: str,
+        supply: Supply,
     ) -> None:
-        self._host, self._pool, self._desk, self._query = host, host.pool, desk, query
+        self._host, self._pool, self._desk, self._query, self._supply = host, host.pool, desk, query, supply
         self._extractor_id, self._params, self._items = extractor_id, params, items
         self._confined = host.confines(extractor_id)
         self._key = f"{extractor_id} {query} {json.dumps(params, sort_keys=True, default=repr)}"
@@ -100,6 +114,7 @@ class Work:
         self._false_starts = 0
         self._ready: list[ItemResult] = []
         self._next_tick = 0.0
+        self._hungry = False
         self._files: Path | None = None
 
     def run(self) -> Iterator[ItemResult]:
@@ -115,6 +130,7 @@ class Work:
             for lane in self._lanes:
                 lane.questions.close()
                 self._pool.discard(lane.child)
+            self._supply.close()
             if self._files is not None:
                 shutil.rmtree(self._files, ignore_errors=True)
 
@@ -125,10 +141,13 @@ class Work:
         for result in ready:
             yield result
             _remove_files(result)
-        paused = time.monotonic() - started
+        self._put_off(time.monotonic() - started)
+
+    def _put_off(self, seconds: float) -> None:
+        """Give every child this much more time."""
         for lane in self._lanes:
-            lane.deadline += paused
-            lane.end += paused
+            lane.deadline += seconds
+            lane.end += seconds
 
     # Giving out work
 
@@ -141,12 +160,27 @@ class Work:
             return self._again.popleft()
         if not self._fresh:
             return deque([self._suspects.popleft()])
+        if self._supply.lacks(self._fresh[0]):  # alone: its files go as soon as it is done
+            return deque([self._fresh.popleft()])
         share = -(-len(self._fresh) // (2 * self._host.processes)) if self._host.processes > 1 else _PART_ITEMS
-        return deque(self._fresh.popleft() for _ in range(min(share, _PART_ITEMS, len(self._fresh))))
+        part: deque[int] = deque()
+        while len(part) < min(share, _PART_ITEMS) and self._fresh and not self._supply.lacks(self._fresh[0]):
+            part.append(self._fresh.popleft())
+        return part
+
+    def _supplied(self) -> bool:
+        """Whether what is given out next is whole; what follows it is on its way."""
+        self._supply.ask(chain(*self._again, self._fresh, self._suspects))
+        following = self._again[0] if self._again else self._fresh or self._suspects
+        return self._supply.ready(following[0])
 
     def _staff(self) -> None:
         """Give waiting parts to children: the first one is waited for, more are welcome if nobody else needs them."""
+        self._hungry = False
         while self._waiting():
+            if not self._supplied():
+                self._hungry = True
+                return
             child = self._pool.take(self._key, confined=self._confined, wait=not self._lanes)
             if child is None:
                 return
@@ -182,7 +216,9 @@ class Work:
                 part.append(index)
                 continue
             try:
-                packed.append(pickle.dumps(child.lend(self._items[index]), protocol=5))
+                packed.append(pickle.dumps(child.lend(self._supply.take(index)), protocol=5))
+            except ItemError as error:
+                self._fail(index, str(error), "fetch", permanent=error.permanent)
             except Exception as error:
                 # A full disk may have room again; a file that has gone does not come back.
                 permanent = not isinstance(error, OSError) or isinstance(error, FileNotFoundError)
@@ -201,10 +237,19 @@ class Work:
 
     def _listen(self) -> None:
         if not self._lanes:
+            if self._hungry:
+                self._pool.check_open()
+                self._supply.wait(_TICK_S)
             return
         now = time.monotonic()
         nearest = min(lane.deadline for lane in self._lanes)
-        for key, _ in self._selector.select(max(0.0, min(_TICK_S, nearest - now))):
+        tick = _HUNGRY_TICK_S if self._hungry else _TICK_S
+        wait_s = max(0.0, min(tick, nearest - now))
+        heard = self._selector.select(wait_s)
+        late_s = time.monotonic() - now - wait_s
+        if late_s > _LATE_S:
+            self._put_off(late_s)
+        for key, _ in heard:
             lane: _Lane = key.data
             try:
                 frames = lane.child.receive()
@@ -251,7 +296,9 @@ class Work:
             case ("open_failed", problem, reason):
                 self._not_opened(lane, problem, reason)
             case ("rows", _, rows, dropped, times):
-                self._ready.append(ItemRows(self._items[lane.left.popleft()].item_id, rows, dropped, times))
+                index = lane.left.popleft()
+                self._supply.release(index)
+                self._ready.append(ItemRows(self._items[index].item_id, rows, dropped, times))
                 self._item_begins(lane)
             case ("failed", _, reason, phase, permanent, trace):
                 self._fail(lane.left.popleft(), reason, phase, permanent=permanent, trace=trace)
@@ -288,6 +335,7 @@ class Work:
         self._lanes.remove(lane)
 
     def _fail(self, index: int, reason: str, phase: str, *, permanent: bool, trace: str = "") -> None:
+        self._supply.release(index)
         self._ready.append(ItemFailure(self._items[index].item_id, reason, phase, permanent, trace))
 
     # When a child dies, or has to
@@ -344,6 +392,7 @@ class Work:
         if once:
             self._fail(index, reason, phase, permanent=True)
         elif self._strikes[index] < _STRIKES:
+            self._supply.release(index)
             self._suspects.append(index)
         else:
             self._fail(index, f"{reason}; it was tried {_STRIKES} times", phase, permanent=True)

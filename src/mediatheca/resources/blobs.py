@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from mediatheca.api.deps import answer
 from mediatheca.flows.services import Services
+from mediatheca.flows.uploads import ARRIVING
 from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError, PayloadTooLargeError
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.blobs.base import BlobInfo
@@ -126,7 +127,7 @@ async def write(key: str, request: Request) -> Response:
 def _check_open(services: Services, key: str) -> None:
     """Raises ConflictError when the upload of this key is over: what was confirmed must not change under its hash."""
     parts = key.split("/")
-    if len(parts) < 5 or parts[2] != "uploads":
+    if len(parts) < 5 or parts[2] != ARRIVING:
         return
     with services.db.read(Scope(parts[0], parts[1])) as tx:
         row = tx.row("uploads", {"upload_id": parts[3]})

@@ -26,7 +26,7 @@ from mediatheca.api.deps import (
 from mediatheca.flows.confirmation import Claim, confirm
 from mediatheca.flows.ingest.plan import add_task, change_task
 from mediatheca.flows.objects.requests import Author
-from mediatheca.flows.uploads import MAX_UPLOADS, Announcement, announce, cancel, get_upload
+from mediatheca.flows.uploads import MAX_UPLOADS, Announcement, announce, cancel, get_upload, need_room
 from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.tasks import task_view
@@ -147,6 +147,7 @@ def _signed(row: Row, caller: Caller) -> str | None:
 def create(bucket_identifier: str, spec: UploadSpec, tx: Write, caller: Writer) -> Response:
     """Announce a file. PUT it to the `presigned_url` (no other header needed), then confirm."""
     notes = notes_on(caller, spec)
+    need_room(tx)
     row = announce(_author(caller), tx, tx.get("bucket", bucket_identifier), spec.announcement())
     return answer(present(row, caller) | notes)
 
@@ -156,6 +157,7 @@ def create_many(bucket_identifier: str, spec: UploadsSpec, tx: Write, caller: Wr
     """Announce several files: all or none."""
     notes = notes_on(caller, spec)
     bucket, author = tx.get("bucket", bucket_identifier), _author(caller)
+    need_room(tx, len(spec.uploads))
     rows = []
     for number, wish in enumerate(spec.uploads):
         wish.metadata = {**spec.shared_metadata, **(wish.metadata or {})}

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpcore
 import httpx
@@ -88,11 +89,19 @@ class Fetcher:
             FetchFailedError: no answer, not in time, or a temporary error of the server.
             BadRequestError: another status than 200, a wrong media type, a broken body, too many redirects.
         """
+        return self._fetch(url, None, max_bytes, timeout_s, accept)
+
+    def fetch_file(self, url: str, path: Path, *, max_bytes: int, timeout_s: float) -> Fetched:
+        """`fetch` into a file, never whole in memory; the `data` of the answer is empty. Also raises OSError: the file
+        cannot be written."""
+        return self._fetch(url, path, max_bytes, timeout_s, ())
+
+    def _fetch(self, url: str, into: Path | None, max_bytes: int, timeout_s: float, accept: Collection[str]) -> Fetched:
         deadline = time.monotonic() + timeout_s
         with _explained(timeout_s):
             for _ in range(MAX_REDIRECTS + 1):
                 target = check_url(url)
-                answer = self._get(target, deadline, max_bytes, accept)
+                answer = self._get(target, deadline, max_bytes, accept, into)
                 if isinstance(answer, Fetched):
                     return answer
                 url = _joined(target, answer)
@@ -175,7 +184,9 @@ class Fetcher:
             target = check_url(url)
             self._addresses(_host(target), _port(target), time.monotonic() + timeout_s)
 
-    def _get(self, target: httpx.URL, deadline: float, max_bytes: int, accept: Collection[str]) -> Fetched | str:
+    def _get(
+        self, target: httpx.URL, deadline: float, max_bytes: int, accept: Collection[str], into: Path | None
+    ) -> Fetched | str:
         """One request: the file, or where a redirect leads."""
         wanted = (b"accept", (", ".join(_accept_header(accept)) or "*/*").encode())
         with self._exchange("GET", target, [wanted], b"", deadline) as response:
@@ -183,7 +194,7 @@ class Fetcher:
             if response.status in _REDIRECTS and "location" in headers:
                 return headers["location"]
             _check_status(response.status)
-            return _read(target, response, headers, max_bytes, accept)
+            return _read(target, response, headers, max_bytes, accept, into)
 
     @contextmanager
     def _exchange(
@@ -299,7 +310,12 @@ def _check_status(status: int) -> None:
 
 
 def _read(
-    target: httpx.URL, response: httpcore.Response, headers: httpx.Headers, max_bytes: int, accept: Collection[str]
+    target: httpx.URL,
+    response: httpcore.Response,
+    headers: httpx.Headers,
+    max_bytes: int,
+    accept: Collection[str],
+    into: Path | None,
 ) -> Fetched:
     told = fetch_body.told_type(headers.get("content-type", ""))
     if told is not None:
@@ -308,11 +324,12 @@ def _read(
     length = headers.get("content-length", "")
     if not encoding and length.isascii() and length.isdigit() and len(length) < 19 and int(length) > max_bytes:
         raise fetch_body.too_large(max_bytes)
-    data = fetch_body.bounded(fetch_body.decoded(response.iter_stream(), encoding), max_bytes)
-    kind = told or fetch_body.sniffed(data)
+    pieces = fetch_body.decoded(response.iter_stream(), encoding)
+    head = fetch_body.bounded(pieces, max_bytes) if into is None else fetch_body.written(pieces, into, max_bytes)
+    kind = told or fetch_body.sniffed(head)
     fetch_body.check_type(kind, accept)
     name = fetch_body.filename(headers.get("content-disposition", ""), target.path)
-    return Fetched(data, kind, str(target), name)
+    return Fetched(head if into is None else b"", kind, str(target), name)
 
 
 def _answered(target: httpx.URL, response: httpcore.Response, headers: httpx.Headers, max_bytes: int) -> Answered:

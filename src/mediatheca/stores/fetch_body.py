@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from email.message import Message
+from pathlib import Path
 from urllib.parse import unquote
 
 from mediatheca.kernel.errors import BadRequestError, PayloadTooLargeError
@@ -14,6 +15,7 @@ _UNTOLD = frozenset({"", "application/octet-stream", "binary/octet-stream", "app
 _STEP = 1 << 18
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
 _MAX_NAME = 150
+_HEAD = 8192
 
 
 def decoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
@@ -68,6 +70,24 @@ def bounded(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     return bytes(data)
 
 
+def written(chunks: Iterable[bytes], path: Path, max_bytes: int) -> bytes:
+    """Write all of it to a file; the first bytes, which say what it is.
+
+    Raises:
+        PayloadTooLargeError: more than `max_bytes`; no more than that is ever written.
+        OSError: the file cannot be written.
+    """
+    head, size = b"", 0
+    with open(path, "wb") as file:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            head += chunk[: _HEAD - len(head)]
+            file.write(chunk)
+    return head
+
+
 def too_large(max_bytes: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(
         f"url: the file is larger than the {max_bytes} bytes accepted here; give a smaller one, or use an upload"
@@ -96,14 +116,14 @@ def sniffed(data: bytes, text_type: str = "text/plain") -> str:
     """The media type by its first bytes; UTF-8 without control characters is text."""
     import filetype
 
-    kind = filetype.guess_mime(data[:8192])
+    kind = filetype.guess_mime(data[:_HEAD])
     if kind is not None:
         return str(kind)
     try:
-        head = data[:8192].decode()
+        head = data[:_HEAD].decode()
     except UnicodeDecodeError as error:
         # A character cut at the end of the sample is not an error.
-        if error.start < min(len(data), 8192) - 4:
+        if error.start < min(len(data), _HEAD) - 4:
             return "application/octet-stream"
         head = data[: error.start].decode()
     printable = all(char.isprintable() or char in "\t\n\r\f\ufeff" for char in head)

@@ -180,6 +180,25 @@ class BlobStoreContract:
             store.put_file("files/three", tmp_path / "nothing.mp4")
         assert list(store.list()) == []
 
+    def test_a_blob_is_written_to_a_file(self, store: BlobStore, tmp_path: Path) -> None:
+        data = bytes(range(256)) * 50_000
+        store.put("files/four", data)
+        store.put("files/empty", b"")
+        for key, expected in (("files/four", data), ("files/empty", b"")):
+            store.get_file(key, tmp_path / "out")
+            assert (tmp_path / "out").read_bytes() == expected
+        (tmp_path / "out").write_bytes(b"changed")
+        assert store.get("files/four") == data
+        with pytest.raises(NotFoundError, match="files/never"):
+            store.get_file("files/never", tmp_path / "out")
+        with pytest.raises(FileNotFoundError):
+            store.get_file("files/four", tmp_path / "no" / "folder")
+
+    def test_sweeping_leaves_blobs_alone(self, store: BlobStore) -> None:
+        store.put("kept", b"1")
+        store.sweep()
+        assert [info.key for info in store.list()] == ["kept"]
+
     def test_of_many_with_one_bad_key_nothing_bad_is_kept(self, store: BlobStore) -> None:
         with pytest.raises(ValidationError):
             store.put_many([("good", b"1", "text/plain"), ("../bad", b"2", "text/plain")])
@@ -192,6 +211,7 @@ class BlobStoreContract:
             lambda: store.get(key),
             lambda: store.put_file(key, Path(__file__)),
             lambda: store.open(key),
+            lambda: store.get_file(key, Path("never")),
             lambda: store.head(key),
             lambda: store.delete(key),
             lambda: store.local_path(key),

@@ -23,10 +23,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from mediatheca.extractors import Item, Source
+from mediatheca.extractors import Item, ItemError, Source
 from mediatheca.jobs.runner import Runner
 from mediatheca.jobs.runner_pool import RunnerClosedError
 from mediatheca.jobs.runner_results import ItemFailure, ItemProgress, ItemResult, ItemRows
+from mediatheca.jobs.runner_supply import AHEAD, Awaited
 from mediatheca.kernel.desk import NO_DESK, Desk, NoDesk
 from mediatheca.kernel.errors import NotFoundError, TooManyRequestsError, UnavailableError, ValidationError
 from mediatheca.kernel.outside import Generate, Generated, HttpAnswer, HttpRequest
@@ -85,6 +86,41 @@ def rows(result: ItemResult) -> list[dict[str, Any]]:
     """The fields of the rows of an item that went well."""
     assert isinstance(result, ItemRows), result
     return [row.fields for row in result.rows]
+
+
+def lacking(text: str, name: str) -> Item:
+    """An item for `conduct` whose file has this name in a `Cellar`."""
+    return Item(name, {"text": [Source(value=text, key="text")], "file": [Awaited(key="file", store_key=name)]})
+
+
+class Cellar:
+    """Brings files, and keeps count of those that are here."""
+
+    def __init__(self) -> None:
+        self.brought: list[str] = []
+        self.most = 0
+        self._paths: set[Path] = set()
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def content(name: str) -> bytes:
+        return name.encode() * 70_000
+
+    def here(self) -> int:
+        return sum(path.exists() for path in self._paths)
+
+    def __call__(self, source: Awaited, path: Path) -> Source:
+        name = source.store_key
+        if name in ("gone", "away"):
+            raise ItemError(f"{name}: no such file", permanent=name == "gone")
+        if name == "store away":
+            raise UnavailableError("the store is away")
+        path.write_bytes(self.content(name))
+        with self._lock:
+            self.brought.append(name)
+            self._paths.add(path)
+            self.most = max(self.most, self.here())
+        return Source(path=str(path), key=source.key)
 
 
 class RunnerContract:
@@ -167,6 +203,56 @@ class RunnerContract:
         texts = [{fields["text"] for result in call for fields in rows(result)} for call in found]
         assert sorted(texts, key=str) == [{"0"}, {"1"}, {"2"}]
 
+    # Files that are not here yet
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_files_that_items_lack_are_here_only_while_they_are_needed(self, make: Make, processes: int) -> None:
+        cellar = Cellar()
+        work = make(processes=processes).map(EXTRACTOR, {}, [lacking("read", f"{n}") for n in range(40)], bring=cellar)
+        found = {result.item_id: rows(result)[0] for result in work if not isinstance(result, ItemProgress)}
+        assert {name: fields["sha256"] for name, fields in found.items()} == {
+            f"{n}": sha256(cellar.content(f"{n}")).hexdigest() for n in range(40)
+        }
+        assert sorted(cellar.brought) == sorted(f"{n}" for n in range(40))
+        assert cellar.most <= AHEAD + 4 * processes
+        assert cellar.here() == 0
+
+    def test_an_item_whose_file_cannot_be_had_fails_alone(self, runner: Runner) -> None:
+        items = [lacking("read", "a"), lacking("read", "gone"), item("say b", "b"), lacking("read", "away")]
+        cellar = Cellar()
+        found = {r.item_id: r for r in runner.map(EXTRACTOR, {}, items, bring=cellar)}
+        for name, permanent in (("gone", True), ("away", False)):
+            failure = found[name]
+            assert isinstance(failure, ItemFailure)
+            assert (failure.phase, failure.permanent, failure.reason) == ("fetch", permanent, f"{name}: no such file")
+        assert rows(found["a"])[0]["size"] == len(cellar.content("a"))
+        assert rows(found["b"])[0]["text"] == "b"
+        assert cellar.here() == 0
+
+    def test_a_store_that_is_away_ends_the_call_and_leaves_no_file(self, runner: Runner) -> None:
+        items, cellar = [lacking("read", name) for name in ("a", "store away", "b")], Cellar()
+        with pytest.raises(UnavailableError, match="the store is away"):
+            list(runner.map(EXTRACTOR, {}, items, bring=cellar))
+        until = time.monotonic() + 10
+        while cellar.here() and time.monotonic() < until:  # what was on its way comes, and goes
+            time.sleep(0.02)
+        assert cellar.here() == 0
+        assert rows(results(runner, "say x")[0])[0]["text"] == "x"
+
+    def test_the_file_of_an_item_that_killed_its_process_is_brought_again_and_goes(self, runner: Runner) -> None:
+        items, cellar = [lacking("leave 9", "bad"), *(lacking("read", f"{n}") for n in range(12))], Cellar()
+        found = {r.item_id: r for r in runner.map(EXTRACTOR, {}, items, bring=cellar)}
+        failure = found["bad"]
+        assert isinstance(failure, ItemFailure)
+        assert failure.phase == "crash"
+        assert all(rows(found[f"{n}"])[0]["size"] == len(cellar.content(f"{n}")) for n in range(12))
+        assert set(cellar.brought) == {"bad", *(f"{n}" for n in range(12))}
+        assert cellar.here() == 0
+
+    def test_items_that_lack_files_need_somebody_who_brings_them(self, runner: Runner) -> None:
+        with pytest.raises(ValueError, match="nothing is given that brings them"):
+            list(runner.map(EXTRACTOR, {}, [lacking("read", "a")]))
+
     # What goes wrong
 
     @pytest.mark.parametrize(
@@ -188,7 +274,7 @@ class RunnerContract:
         ("text", "phase"), [("leave 9", "crash"), ("crash", "crash"), ("hang", "timeout"), ("swell", "memory")]
     )
     def test_an_item_that_ends_its_process_fails_alone(self, make: Make, text: str, phase: str) -> None:
-        runner = make(item_timeout_s=1.0 if phase == "timeout" else 20.0)
+        runner = make(item_timeout_s=2.0 if phase == "timeout" else 60.0)
         found = results(runner, "say a", "say b", text, "say c")
         failure = found[2]
         assert isinstance(failure, ItemFailure)
@@ -251,10 +337,10 @@ class RunnerContract:
         assert "fetches no addresses" in failure.reason
 
     def test_an_item_that_says_it_is_alive_may_take_longer(self, make: Make) -> None:
-        runner = make(item_timeout_s=0.9)
-        found = list(runner.map(EXTRACTOR, {}, [item("labour 20")]))
-        assert rows(found[-1]) == [{"text": "20"}]
-        (failure,) = results(runner, "sleep 2")
+        runner = make(item_timeout_s=2.0)
+        found = list(runner.map(EXTRACTOR, {}, [item("labour 40")]))
+        assert rows(found[-1]) == [{"text": "40"}]
+        (failure,) = results(runner, "sleep 6")
         assert isinstance(failure, ItemFailure)
         assert failure.phase == "timeout"
 
@@ -279,7 +365,7 @@ class RunnerContract:
         thread.start()
         time.sleep(0.3)
         runner.close()
-        thread.join(30)
+        thread.join(120)
         assert [type(error) for error in caught] == [RunnerClosedError]
         with pytest.raises(RunnerClosedError):
             results(runner, "say b")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datapath_app import Application
 from datapath_shop import Shop
 
 from language_server import KEY, LanguageServer, Say
-from mediatheca.extractors import Item, Source
-from mediatheca.flows.ingest.desk import ExtractionDesk, addresses_in, addresses_of, secrets_in
+from mediatheca.flows.ingest.desk import ExtractionDesk, hosts_in, secrets_in
 from mediatheca.kernel.desk import NO_DESK
 from mediatheca.kernel.errors import (
     BadRequestError,
@@ -60,8 +60,7 @@ def scope(served: Application) -> Scope:
 
 @pytest.fixture
 def desk(served: Application, scope: Scope, site: Site) -> ExtractionDesk:
-    item = Item("1", {"url": [Source(value=f"{site.url}/closed", key="url")]})
-    made = served.services.desks.of(scope, PARAMETERS, NO_DESK, [item])
+    made = served.services.desks.of(scope, {**PARAMETERS, "header_hosts": [site.host]}, NO_DESK)
     assert isinstance(made, ExtractionDesk)
     return made
 
@@ -101,7 +100,7 @@ def test_a_header_may_name_a_secret_of_the_parameters_and_no_other(desk: Extract
         desk.fetch(HttpRequest(f"{site.url}/closed", headers={"Authorization": "{{SECRET.other}}"}))
 
 
-def test_a_secret_goes_to_the_sites_that_the_caller_named_and_to_no_other(desk: ExtractionDesk) -> None:
+def test_a_secret_goes_to_the_hosts_that_the_parameters_name_and_to_no_other(desk: ExtractionDesk) -> None:
     with a_site() as other:
         for url in (f"{other.url}/closed", f"{other.url}/?x={other.url}", "https://example.org/"):
             with pytest.raises(ForbiddenError, match="gets no secret"):
@@ -112,25 +111,37 @@ def test_a_secret_goes_to_the_sites_that_the_caller_named_and_to_no_other(desk: 
 
 
 def test_the_key_of_a_model_is_no_header(served: Application, scope: Scope, site: Site) -> None:
-    item = Item("1", {"url": [Source(value=site.url)]})
-    parameters = {"llm_api_key": "{{SECRET.model_key}}", "custom_headers": {"x": "{{SECRET.token}}"}}
-    desk = served.services.desks.of(scope, parameters, NO_DESK, [item])
+    parameters: dict[str, Any] = {"llm_api_key": "{{SECRET.model_key}}", "custom_headers": {"x": "{{SECRET.token}}"}}
+    desk = served.services.desks.of(scope, {**parameters, "header_hosts": [site.host]}, NO_DESK)
     with pytest.raises(ForbiddenError, match="model_key"):
         desk.fetch(HttpRequest(site.url, headers={"x": "{{SECRET.model_key}}"}))
 
 
-def test_addresses_are_found_in_inputs_files_and_parameters(tmp_path: Path) -> None:
-    (tmp_path / "short").write_text("http://a.example/x\n")
-    (tmp_path / "long").write_text("http://b.example/" + "x" * 9000)
-    inputs = [
-        Source(value="shop.example/fr"), Source(value=7), Source(value="no address"), Source(data=b"https://c.example"),
-        Source(path=str(tmp_path / "short")), Source(path=str(tmp_path / "long")), Source(value="https://d.example:99999"),
-    ]  # fmt: skip
-    found = list(addresses_of([Item("1", {"url": inputs})]))
-    assert found == ["https://shop.example/fr", "https://c.example", "http://a.example/x"]
-    assert list(addresses_in({"a": ["https://e.example/api"], "b": {"c": "https.*"}, "d": 1})) == [
-        "https://e.example/api"
-    ]
+def test_hosts_are_read_from_the_parameters_alone() -> None:
+    assert hosts_in({"header_hosts": ["Shop.Example", "b.example:8443"]}) == {"shop.example", "b.example:8443"}
+    for other in (
+        {},
+        {"header_hosts": None},
+        {"header_hosts": "a.example"},
+        {"inner": {"header_hosts": ["a.example"]}},
+    ):
+        assert hosts_in(other) == frozenset()
+    assert hosts_in({"header_hosts": ["a.example", 7, None]}) == {"a.example"}
+
+
+def test_without_hosts_in_the_parameters_no_site_gets_a_secret(served: Application, scope: Scope, site: Site) -> None:
+    parameters = {"start": site.url, "custom_headers": {"x": "{{SECRET.token}}"}}
+    desk = served.services.desks.of(scope, parameters, NO_DESK)
+    with pytest.raises(ForbiddenError, match="header_hosts does not name"):
+        desk.fetch(HttpRequest(site.url, headers={"x": "{{SECRET.token}}"}))
+
+
+def test_a_secret_for_a_host_that_the_operator_did_not_name_travels_encrypted(
+    served: Application, scope: Scope
+) -> None:
+    desks = served.services.desks
+    assert desks.encrypted("http://shop.example/x") == "https://shop.example/x"
+    assert desks.encrypted("http://127.0.0.1:8080/x") == "http://127.0.0.1:8080/x"
 
 
 def test_a_language_model_is_asked_with_the_callers_key(desk: ExtractionDesk) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mediatheca.app import make_vault
-from mediatheca.extractors import Item
+from mediatheca.backends import make_vault
 from mediatheca.flows.ingest.desk import Desks
 from mediatheca.kernel.desk import Desk
 from mediatheca.kernel.scope import Scope
@@ -40,10 +39,9 @@ def a_desk(
     folder: Path,
     parameters: Mapping[str, Any] | None = None,
     steps: Steps | None = None,
-    items: Sequence[Item] = (),
     **settings: Any,
 ) -> Iterator[Desk]:
-    """The desk of one namespace, for `items`; `settings` are the server's."""
+    """The desk of one namespace; `settings` are the server's."""
     made = Settings(data_dir=folder, **settings)
     database = Database(made.database)
     database.migrate()
@@ -52,7 +50,7 @@ def a_desk(
         vault.create(tx, "token", "hush-hush")
     desks = Desks(made, database, vault, Fetcher(allow=made.fetch_allow))
     try:
-        yield desks.of(SCOPE, parameters or {}, steps or Steps(), items)
+        yield desks.of(SCOPE, parameters or {}, steps or Steps())
     finally:
         desks.close()
         database.close()

@@ -128,9 +128,18 @@ def test_a_page_that_did_not_change_is_not_embedded_again(models: ModelCatalog, 
         first = rows_of(scrape(models, desk, tmp_path, f"{pages.url}/", max_depth=0))
         computed = steps.computed
         again = rows_of(scrape(models, desk, tmp_path, f"{pages.url}/", max_depth=0))
-    assert computed == steps.computed == 2
+    assert computed == steps.computed == 4  # a text, a block of code, and a picture by two models
     for one, two in zip(first, again, strict=True):
         assert all(np.array_equal(one.vectors[name], two.vectors[name]) for name in one.vectors)
+
+
+def test_pictures_beyond_the_limit_of_a_page_are_told(
+    models: ModelCatalog, desk: Desk, pages: Site, tmp_path: Path
+) -> None:
+    made = scrape(models, desk, tmp_path, f"{pages.url}/", max_depth=0, max_images_per_page=1)
+    assert [(entry.what, entry.kind) for entry in dropped_of(made)] == [(f"from picture 2 of {pages.url}/ on", "url")]
+    assert "max_images_per_page" in dropped_of(made)[0].reason
+    assert not dropped_of(scrape(models, desk, tmp_path, f"{pages.url}/", max_depth=0, max_images_per_page=0))
 
 
 def test_only_what_is_wanted_is_fetched_and_described(
@@ -210,11 +219,31 @@ def test_parameters_as_generated_clients_send_them_are_taken() -> None:
 
 
 def test_secrets_in_headers_reach_the_site_and_nobody_else(models: ModelCatalog, pages: Site, tmp_path: Path) -> None:
-    headers = {"authorization": "{{SECRET.token}}"}
-    item = Item("obj_1", {"url": [Source(value=f"{pages.url}/bread", key="url")]})
-    with a_desk(tmp_path / "d", {"custom_headers": headers}, items=[item], fetch_allow=pages.host) as desk:
-        scrape(models, desk, tmp_path, f"{pages.url}/bread", custom_headers=headers, max_depth=0)
-    assert pages.asked[-1].headers["authorization"] == "hush-hush"
+    headers = {"authorization": "{{SECRET.token}}", "x-plain": "seen"}
+    parameters = {"custom_headers": headers, "header_hosts": [pages.host]}
+    allowed = f"{pages.host},127.0.0.1"
+    with a_desk(tmp_path / "d", parameters, fetch_allow=allowed) as desk, a_site() as other:
+        other.html("/bread", BREAD)
+        scrape(models, desk, tmp_path, f"{pages.url}/bread", **parameters, max_depth=0)
+        assert pages.asked[-1].headers["authorization"] == "hush-hush"
+        assert pages.asked[-1].headers["x-plain"] == "seen"
+        found = scrape(models, desk, tmp_path, f"{other.url}/bread", **parameters, max_depth=0)
+        assert all("authorization" not in asked.headers for asked in other.asked)
+        assert other.asked[-1].headers["x-plain"] == "seen"
+    told = [(each.kind, each.reason) for each in dropped_of(found)]
+    assert ("warning", "authorization of custom_headers was not sent: header_hosts does not name this host") in told
+    assert [row.fields["page_url"] for row in rows_of(found)] == [f"{other.url}/bread"]
+
+
+def test_a_secret_without_hosts_is_refused_and_hosts_are_checked() -> None:
+    headers = {"x-token": "{{SECRET.token}}", "accept-language": "de"}
+    with pytest.raises(pydantic.ValidationError, match=r"header_hosts is needed where custom_headers \('x-token'\)"):
+        Params(custom_headers=headers)
+    assert Params(custom_headers={"accept-language": "de"}).header_hosts == []
+    assert Params(custom_headers=headers, header_hosts=["Shop.Example"]).header_hosts == ["shop.example"]
+    for bad in (["https://shop.example"], ["*"], ["shop.example/x"], [""], ["a.example"] * 51):
+        with pytest.raises(pydantic.ValidationError, match="header_hosts"):
+            Params(custom_headers=headers, header_hosts=bad)
 
 
 def test_describing_says_what_the_installation_must_have(models: ModelCatalog) -> None:

@@ -22,6 +22,7 @@ from mediatheca.kernel.errors import (
     UnavailableError,
     ValidationError,
 )
+from mediatheca.kernel.ids import new_uuid
 from mediatheca.stores.blobs import local
 from mediatheca.stores.blobs.local import LocalBlobs
 from mediatheca.stores.blobs.signing import PATH
@@ -238,6 +239,16 @@ def test_an_upload_with_a_bad_key_is_refused(store: LocalBlobs) -> None:
 
 
 # The disk
+
+
+def test_a_second_name_of_an_old_file_is_not_taken_for_left_behind(store: LocalBlobs, tmp_path: Path) -> None:
+    store.put("old", b"x")
+    path = Path(store.local_path("old") or "")
+    os.utime(path, (0, time.time() - 2 * 24 * 3600))
+    made = tmp_path / "blobs/.tmp" / new_uuid()  # as a copy begins
+    os.link(path, made)
+    store.sweep()
+    assert made.exists()
 
 
 def test_what_a_killed_writer_left_is_swept_a_day_later(store: LocalBlobs, tmp_path: Path) -> None:

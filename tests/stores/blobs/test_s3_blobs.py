@@ -11,7 +11,8 @@ from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.kernel.ids import new_uuid
 from mediatheca.stores.blobs.obstore import ObstoreBlobs
 from mediatheca.testing.blobs import BlobStoreContract, Send
-from s3_server import free_ports, options
+from ports import free_ports
+from s3_server import options
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def store(endpoint: str) -> ObstoreBlobs:
 @pytest.fixture
 def send() -> Send:
     def send(method: str, url: str, body: bytes) -> tuple[int, bytes]:
-        answer = httpx.request(method, url, content=body, trust_env=False)
+        answer = httpx.request(method, url, content=body, timeout=60, trust_env=False)
         return answer.status_code, answer.content
 
     return send

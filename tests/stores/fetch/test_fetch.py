@@ -94,7 +94,7 @@ class Names:
 
 def fetch(url: str, fetcher: Fetcher | None = None, **options: object):
     fetcher = fetcher or Fetcher("127.0.0.0/8")
-    return fetcher.fetch(url, **{"max_bytes": 1_000_000, "timeout_s": 5.0, **options})
+    return fetcher.fetch(url, **{"max_bytes": 1_000_000, "timeout_s": 60.0, **options})
 
 
 # What works
@@ -476,7 +476,7 @@ def drip(text: bytes) -> Callable[[socket.socket, threading.Event], None]:
         drip(b"HTTP/1.1 200 OK\r\nx-slow: "),
         drip(b"HTTP/1.1 200 OK\r\n\r\n"),
         drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 400),
-        lambda connection, stop: stop.wait(20),
+        lambda connection, stop: stop.wait(120),
     ],
     ids=["headers", "body", "interim answers", "silence"],
 )
@@ -488,11 +488,11 @@ def test_a_server_that_drips_gains_no_time(behave: Callable[[socket.socket, thre
             fetch(f"http://127.0.0.1:{port}/", timeout_s=0.4)
     finally:
         end()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60, "it drips for minutes"
 
 
 def test_a_tls_handshake_that_never_ends_is_left() -> None:
-    port, end = raw_server(lambda connection, stop: stop.wait(20))
+    port, end = raw_server(lambda connection, stop: stop.wait(120))
     try:
         with pytest.raises(FetchFailedError, match=r"not fetched within 0\.3 seconds"):
             fetch(f"https://127.0.0.1:{port}/", timeout_s=0.3)
@@ -504,7 +504,7 @@ def test_a_resolver_that_hangs_is_left() -> None:
     release = threading.Event()
 
     def hang(host: str, port: int) -> list[str]:
-        release.wait(20)
+        release.wait(120)
         return ["8.8.8.8"]
 
     try:
@@ -541,8 +541,45 @@ def test_a_broken_server_is_a_clear_error(answer: bytes) -> None:
 
 
 def test_a_closed_port_is_a_clear_error() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    listener.close()
-    with pytest.raises(FetchFailedError, match="cannot be reached"):
-        fetch(f"http://127.0.0.1:{port}/")
+    with socket.socket() as held:  # ours, so that nobody else takes it, but nobody listens
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(FetchFailedError, match="cannot be reached"):
+            fetch(f"http://127.0.0.1:{held.getsockname()[1]}/")
+
+
+# Into a file
+
+
+def test_a_file_goes_to_the_disk_piece_by_piece(site: Site, tmp_path: Path) -> None:
+    body = PNG + bytes(3_000_000)
+    site.answer("/a", body, content_type="application/octet-stream")
+    site.answer("/zipped", gzip.compress(body), content_encoding="gzip")
+    site.answer("/away", status=302, location="/a")
+    for path in ("/a", "/zipped", "/away"):
+        url = f"http://127.0.0.1:{site.port}{path}"
+        got = Fetcher("127.0.0.1").fetch_file(url, tmp_path / "f", max_bytes=4_000_000, timeout_s=60)
+        assert (got.data, got.content_type) == (b"", "image/png")
+        assert (tmp_path / "f").read_bytes() == body
+
+
+def test_a_file_that_is_too_large_or_not_there_is_the_same_error_as_in_memory(site: Site, tmp_path: Path) -> None:
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                handler.wfile.write(b"x" * 10_000)
+
+    site.routes["/endless"] = endless
+    site.answer("/bomb", gzip.compress(bytes(5_000_000)), content_encoding="gzip")
+    site.answer("/gone", status=404)
+    fetcher, url = Fetcher("127.0.0.1"), f"http://127.0.0.1:{site.port}"
+    for path in ("/endless", "/bomb"):
+        with pytest.raises(PayloadTooLargeError):
+            fetcher.fetch_file(url + path, tmp_path / "f", max_bytes=100_000, timeout_s=60)
+        assert (tmp_path / "f").stat().st_size <= 100_000
+    with pytest.raises(BadRequestError, match="404"):
+        fetcher.fetch_file(f"{url}/gone", tmp_path / "f", max_bytes=1000, timeout_s=60)
+    site.answer("/a", b"x")
+    with pytest.raises(FileNotFoundError):
+        fetcher.fetch_file(f"{url}/a", tmp_path / "no" / "f", max_bytes=1000, timeout_s=60)

@@ -70,7 +70,7 @@ class ResultKeys:
 
 def _parts(source: Source) -> list[Any]:
     if source.hash or source.data is not None or source.path is not None:
-        return [source.key, source.mime_type, "hash", source.hash or hashlib.sha256(source.read()).hexdigest()]
+        return [source.key, source.mime_type, "hash", source.digest()]
     return [source.key, source.mime_type, "value", source.value]
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, Protocol, TypeVar
 
-from mediatheca.extractors import Item, Source
-from mediatheca.extractors._crawl_urls import is_address, may_know, spelled_out
 from mediatheca.flows.outside.reach import NO_LIMITS, Reach
+from mediatheca.flows.own_loop import run_until_stopped, stopping
 from mediatheca.flows.vault import Vault
 from mediatheca.kernel.desk import Desk
 from mediatheca.kernel.errors import BadRequestError, ForbiddenError, UnavailableError
+from mediatheca.kernel.header_hosts import names_host
 from mediatheca.kernel.outside import Generate, Generated, HttpAnswer, HttpRequest, RenderRequest
 from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.secret_reference import secret_name
@@ -29,7 +28,8 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _SLACK_S = 15.0
 _MODEL_KEY = "llm_api_key"
 """The parameter whose secret goes to language models only."""
-_MAX_ADDRESS = 8192
+_HOSTS = "header_hosts"
+"""The parameter that names the hosts which headers with secrets may be sent to."""
 _MAX_GENERATE_S = 300.0
 
 
@@ -52,12 +52,15 @@ class Desks:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def of(self, scope: Scope, parameters: Mapping[str, Any], memory: Memory, items: Iterable[Item] = ()) -> Desk:
-        """For an extractor with its parameters and items: it gets no other secrets than the parameters name, and they
-        go to no other sites than parameters and items name."""
+    def of(self, scope: Scope, parameters: Mapping[str, Any], memory: Memory) -> Desk:
+        """For an extractor with its parameters: it gets no other secrets than they name, and those go to no other hosts
+        than they name. What objects hold decides nothing: others may write it."""
         sent = secrets_in({name: value for name, value in parameters.items() if name != _MODEL_KEY})
-        sites = {*addresses_in(parameters), *addresses_of(items)} if sent else set()
-        return ExtractionDesk(self, scope, Secrets(secrets_in(parameters), sent, frozenset(sites)), memory)
+        return ExtractionDesk(self, scope, Secrets(secrets_in(parameters), sent, hosts_in(parameters)), memory)
+
+    def encrypted(self, url: str) -> str:
+        """The address that a secret may be sent to: by https, unless the operator named the host."""
+        return str(self._fetcher.encrypted(check_url(url)))
 
     def reach(self) -> Reach:
         with self._lock:
@@ -76,6 +79,9 @@ class Desks:
         except UnavailableError:
             work.close()
             raise
+        except RuntimeError as error:  # the loop has ended since
+            work.close()
+            raise stopping() from error
         try:
             return running.result(timeout_s)
         except TimeoutError:
@@ -85,10 +91,10 @@ class Desks:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._closed:
-                raise UnavailableError("the server stops; the work is taken up again after the restart")
+                raise stopping()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="desks", daemon=True)
+                self._thread = threading.Thread(target=run_until_stopped, args=(self._loop,), name="desks", daemon=True)
                 self._thread.start()
             return self._loop
 
@@ -105,17 +111,6 @@ class Desks:
             reach.close()
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Until it is stopped; what still runs then is cancelled."""
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-    loop.close()
-
-
 def secrets_in(parameters: Any) -> frozenset[str]:
     """Names of the secrets that parameters refer to, anywhere."""
     if isinstance(parameters, Mapping):
@@ -126,33 +121,14 @@ def secrets_in(parameters: Any) -> frozenset[str]:
     return frozenset() if name is None else frozenset({name})
 
 
-def addresses_in(parameters: Any) -> Iterator[str]:
-    """Addresses that parameters name, anywhere."""
-    if isinstance(parameters, Mapping):
-        yield from chain.from_iterable(map(addresses_in, parameters.values()))
-    elif isinstance(parameters, list | tuple):
-        yield from chain.from_iterable(map(addresses_in, parameters))
-    elif isinstance(parameters, str) and is_address(parameters.strip()):
-        yield parameters.strip()
+def hosts_in(parameters: Mapping[str, Any]) -> frozenset[str]:
+    """The hosts that headers with secrets may be sent to, as the parameters name them."""
+    given = parameters.get(_HOSTS) or ()
+    return frozenset(map(str.lower, filter(_is_text, given))) if isinstance(given, list | tuple) else frozenset()
 
 
-def addresses_of(items: Iterable[Item]) -> Iterator[str]:
-    """Addresses that the inputs of items are."""
-    for source in chain.from_iterable(chain.from_iterable(item.inputs.values() for item in items)):
-        text = spelled_out(_short_text(source))
-        if is_address(text):
-            yield text
-
-
-def _short_text(source: Source) -> str:
-    """Of an input that may be an address; empty for what is too long for one."""
-    if source.value is not None:
-        return source.value if isinstance(source.value, str) and len(source.value) <= _MAX_ADDRESS else ""
-    data = source.data or b""
-    if source.data is None and source.path is not None:
-        with open(source.path, "rb") as file:
-            data = file.read(_MAX_ADDRESS + 1)
-    return data.decode("utf-8-sig", "replace") if len(data) <= _MAX_ADDRESS else ""
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +138,8 @@ class Secrets:
     named: frozenset[str]
     sent: frozenset[str]
     """Those that may stand in headers."""
-    sites: frozenset[str]
-    """Addresses of the sites that they may be sent to."""
+    hosts: frozenset[str]
+    """Where those may be sent to."""
 
 
 class ExtractionDesk:
@@ -174,14 +150,15 @@ class ExtractionDesk:
 
     def fetch(self, request: HttpRequest) -> HttpAnswer:
         """See `Desk`. Values of headers may be references to secrets."""
-        asked = replace(request, headers=self._opened_headers(request.url, request.headers))
+        url, headers = self._opened_headers(request.url, request.headers)
+        asked = replace(request, url=url, headers=headers)
         http = self._desks.reach().bound(self._scope, NO_LIMITS).http
         return self._desks.wait(http.send(asked), request.timeout_s + _SLACK_S)
 
     def render(self, request: RenderRequest) -> HttpAnswer:
         """See `Desk`."""
-        asked = replace(request, headers=self._opened_headers(request.url, request.headers))
-        return self._desks.reach().browser.render(asked)
+        url, headers = self._opened_headers(request.url, request.headers)
+        return self._desks.reach().browser.render(replace(request, url=url, headers=headers))
 
     def generate(self, request: Generate) -> Generated:
         """See `Desk`."""
@@ -202,17 +179,17 @@ class ExtractionDesk:
             )
         self._memory.remember(_checked(key), data)
 
-    def _opened_headers(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
-        """Secrets go to the sites that the caller named, whatever page, redirect or process asks for another."""
+    def _opened_headers(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """Where to send them, and the headers. Secrets go to the hosts that the parameters name, whatever object, page,
+        redirect or process asks for another."""
         wanted = {name: value for name, value in headers.items() if secret_name(value)}
         if not wanted:
-            return dict(headers)
-        target = check_url(url)
-        if not may_know(str(target), self._secrets.sites):
-            raise ForbiddenError(
-                f"'{target.host}' gets no secret: inputs and parameters name no address there, or name it with https"
-            )
-        return {**headers, **{name: self._opened(value, self._secrets.sent) for name, value in wanted.items()}}
+            return url, dict(headers)
+        target = self._desks.encrypted(url)
+        if not names_host(self._secrets.hosts, target):
+            raise ForbiddenError(f"'{target[:200]}' gets no secret: header_hosts does not name its host")
+        opened = {name: self._opened(value, self._secrets.sent) for name, value in wanted.items()}
+        return target, {**headers, **opened}
 
     def _opened_key(self, key: str) -> str:
         if key and secret_name(key) is None:

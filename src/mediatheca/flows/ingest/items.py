@@ -1,20 +1,20 @@
-"""Objects as extractors see them: the mapped inputs of each, with their bytes, and what is passed through."""
+"""Objects as extractors see them: the mapped inputs of each, with where their files are, and what is passed through."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mediatheca.extractors import Extractor, Item, Source
 from mediatheca.flows.services import JobServices
-from mediatheca.jobs.runner import ItemFailure
+from mediatheca.jobs.runner_supply import Awaited
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.mapping import MISSING, Passthrough, parse_passthrough, read_path, write_path
 from mediatheca.stores.db.tx import Row
 
-_URLS = ("http://", "https://")
+URLS = ("http://", "https://")
 _MEDIA = {"image", "video", "audio", "pdf", "document", "binary", "file"}
 
 
@@ -82,7 +82,7 @@ def gather(rows: Sequence[Row], blobs: Sequence[Row]) -> list[SourceObject]:
     return found
 
 
-def _key_of(blob: Row) -> str:
+def key_of(blob: Row) -> str:
     """Its name among the sources of an item."""
     position = blob["position"]
     return str(blob["property"]) if position == 0 else f"{blob['property']}#{position}"
@@ -97,11 +97,9 @@ class ItemBuilder:
         self._inputs: dict[str, list[str]] = config["inputs"]
         self._passthrough: list[Passthrough] = parse_passthrough(config.get("field_passthrough"))
         self._all_fields: bool = bool(config.get("include_all_source_fields", False))
-        self._remote: dict[tuple[str, str], str] = {}
-        """Store keys of files that no path leads to, by item and source key."""
 
     def build(self, source: SourceObject) -> Item | Failure:
-        """The item of an object, or why there is none. Files in an object store come with `load`."""
+        """The item of an object, or why there is none. What is not on this machine is `Awaited`."""
         inputs: dict[str, list[Source]] = {}
         for name, paths in self._inputs.items():
             try:
@@ -125,27 +123,6 @@ class ItemBuilder:
         reads = self._extractor.reads
         return view if reads is None else {name: value for name, value in view.items() if name.lower() in reads}
 
-    def load(self, items: Sequence[Item]) -> Iterator[Item | ItemFailure]:
-        """Items of `build` with their bytes: those that lie in an object store are read side by side."""
-        if not self._remote:
-            yield from items
-            return
-        places = {(item.item_id, source.key) for item in items for given in item.inputs.values() for source in given}
-        wanted = sorted(places & self._remote.keys())
-        files = self._services.blobs.get_many([self._remote[place] for place in wanted])
-        data = dict(zip(wanted, files, strict=True))
-        lost = {owner: key for (owner, key), found in data.items() if found is None}
-        for item in items:
-            if item.item_id in lost:
-                reason = f"the file of '{lost[item.item_id]}' is gone from the blob store"
-                yield ItemFailure(item.item_id, reason, "fetch", permanent=True)
-                continue
-            inputs = {
-                name: [replace(s, data=data.get((item.item_id, s.key), s.data)) for s in given]
-                for name, given in item.inputs.items()
-            }
-            yield replace(item, inputs=inputs)
-
     def payload(self, source: SourceObject) -> dict[str, Any]:
         """What is passed through from the object to each of its documents."""
         result: dict[str, Any] = {}
@@ -163,7 +140,7 @@ class ItemBuilder:
         """The stored file under this key (`Source.key`), else that which was mapped; of an object that maps none, its
         first."""
         stored = [blob for blob in source.blobs if blob["store_key"]]
-        named = [blob for blob in stored if _key_of(blob) == key]
+        named = [blob for blob in stored if key_of(blob) == key]
         if named:
             return named[0]
         mapped = {path for paths in self._inputs.values() for path in paths}
@@ -182,27 +159,23 @@ class ItemBuilder:
     def _sources(self, source: SourceObject, name: str, path: str) -> list[Source]:
         blobs = [blob for blob in source.blobs if blob["property"] == path]
         if blobs:
-            return [self._blob(source, blob) for blob in blobs]
+            return [self._blob(blob) for blob in blobs]
         value = read_path(source.view, path)
         if value is MISSING or value is None or value == "":
             return []
         wants_media = bool(_MEDIA & set(self._extractor.inputs.get(name, ())))
-        if wants_media and isinstance(value, str) and value.startswith(_URLS):
-            return [self._fetched(value, path)]
+        if wants_media and isinstance(value, str) and value.startswith(URLS):
+            return [Awaited(key=path, url=value)]
         return [Source(value=value, key=path, mime_type="text/plain")]
 
-    def _blob(self, source: SourceObject, blob: Row) -> Source:
-        key = _key_of(blob)
+    def _blob(self, blob: Row) -> Source:
+        key, kind, stored = key_of(blob), blob["mime_type"], blob["store_key"]
         if blob["inline"] is not None:
-            return Source(value=blob["inline"], mime_type=blob["mime_type"], key=key)
-        if blob["store_key"]:
-            path = self._services.blobs.local_path(blob["store_key"])
-            if path is None:
-                self._remote[source.item_id, key] = blob["store_key"]
-            return Source(path=path, mime_type=blob["mime_type"], key=key, hash=blob["hash"] or "")
-        return self._fetched(blob["source_url"], key)
-
-    def _fetched(self, url: str, key: str) -> Source:
-        settings = self._services.settings
-        got = self._services.fetcher.fetch(url, max_bytes=settings.fetch_max_mb << 20, timeout_s=60, accept=())
-        return Source(data=got.data, mime_type=got.content_type, key=key)
+            return Source(value=blob["inline"], mime_type=kind, key=key)
+        if not stored:
+            return Awaited(key=key, url=blob["source_url"])
+        path = self._services.blobs.local_path(stored)
+        if path is None:
+            size = blob.get("size_bytes") or 0  # what documents name has none
+            return Awaited(mime_type=kind, key=key, hash=blob["hash"] or "", store_key=stored, size=size)
+        return Source(path=path, mime_type=kind, key=key, hash=blob["hash"] or "")

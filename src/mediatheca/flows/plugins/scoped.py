@@ -54,7 +54,7 @@ class _Routed:
         extractor = self.uploaded.get(extractor_id)
         if extractor is None:
             return self.common.map(extractor_id, params, items, *rest, **named)
-        return self.host.runner(self.scope, extractor).map(extractor_id, params, items)
+        return self.host.runner(self.scope, extractor).map(extractor_id, params, items, *rest, **named)
 
     def describe(self) -> RunnerInfo:
         return self.common.describe()

@@ -115,6 +115,14 @@ class BlobStore(Protocol):
     def open(self, key: str) -> IO[bytes]:
         """A readable, seekable binary stream."""
 
+    def get_file(self, key: str, path: Path) -> None:
+        """Write a whole blob to a file of this machine, piece by piece.
+
+        Raises:
+            NotFoundError: no such blob.
+            OSError: the file cannot be written.
+        """
+
     def local_path(self, key: str) -> str | None:
         """A path a process of this machine may read, None when the store has none."""
 
@@ -147,6 +155,9 @@ class BlobStore(Protocol):
         binds a PUT and names the type a GET answers with, where the store can; object stores answer with the type
         given to `put`.
         """
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed more than a day ago left behind: parts of blobs, never blobs."""
 
     def check(self) -> None:
         """Write, read and remove a probe. Raises UnavailableError saying what to do."""

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
+from uuid import UUID
 
 from mediatheca.kernel.errors import (
     MediathecaError,
@@ -34,6 +35,7 @@ _TEMP = ".tmp"
 _SYNC_TOGETHER = 4
 """From here on one syncfs is cheaper than an fsync each (20 kB files on ext4: 4 files 0.8 to 1.3 ms, 200: 26 to 65)."""
 _STALE_S = 24 * 3600
+_PIECE = 1 << 20
 _PROBE = "mediatheca-probe/check"
 
 
@@ -51,7 +53,7 @@ class LocalBlobs:
         self._temp = self._root / _TEMP
         with self._storage():
             self._temp.mkdir(parents=True, exist_ok=True)
-            self._sweep()
+        self.sweep()
 
     # Writing
 
@@ -116,14 +118,6 @@ class LocalBlobs:
         `write` raises PayloadTooLargeError beyond `max_bytes`. Afterwards `info` says what was stored.
         """
         return Upload(self, check_key(key), max_bytes)
-
-    def _sweep(self) -> None:
-        """Remove what writers killed long ago left behind."""
-        oldest = time.time() - _STALE_S
-        for entry in os.scandir(self._temp):
-            with contextlib.suppress(FileNotFoundError):
-                if entry.stat().st_mtime < oldest:
-                    os.unlink(entry.path)
 
     def _temp_file(self) -> Path:
         return self._temp / new_uuid()
@@ -193,6 +187,10 @@ class LocalBlobs:
                 return path.open("rb")
             except FileNotFoundError:
                 raise NotFoundError("blob", key) from None
+
+    def get_file(self, key: str, path: Path) -> None:
+        with self.open(key) as source, open(path, "wb") as file:
+            shutil.copyfileobj(source, file, _PIECE)
 
     def local_path(self, key: str) -> str | None:
         return str(self._path(key))
@@ -271,6 +269,14 @@ class LocalBlobs:
             raise NotFoundError("blob", key)
         return grant
 
+    def sweep(self) -> None:
+        oldest = time.time() - _STALE_S
+        with self._storage():
+            for entry in os.scandir(self._temp):
+                with contextlib.suppress(FileNotFoundError):
+                    if _begun(entry) < oldest:
+                        os.unlink(entry.path)
+
     def check(self) -> None:
         token = new_uuid()
         self.put(f"{_PROBE}-{token}", token.encode())
@@ -347,6 +353,15 @@ class Upload:
         os.fsync(self._file.fileno())
         self.info = _info(self._key, os.fstat(self._file.fileno()))
         self._store._sync_directories(self._store._move(self._temp, self._path))
+
+
+def _begun(entry: os.DirEntry[str]) -> float:
+    """When a temporary file was made. A second name of an old file has its old times, but a name of its own."""
+    with contextlib.suppress(ValueError):
+        name = UUID(entry.name)
+        if name.version == 7:
+            return (name.int >> 80) / 1000
+    return entry.stat().st_mtime
 
 
 def _directory_name(segment: str) -> str:

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -20,11 +20,14 @@ from obstore.store import AzureStore, GCSStore, S3Store, from_url
 from mediatheca.kernel.errors import NotFoundError, UnavailableError, ValidationError
 from mediatheca.kernel.ids import new_uuid
 from mediatheca.stores.blobs.base import BlobInfo, check_expiry, check_key
+from mediatheca.stores.blobs.s3_parts import S3Parts
 
 _SCHEMES = {"s3", "gs", "az"}
 _CLIENT_OPTIONS = frozenset({"allow_http", "allow_invalid_certificates", "connect_timeout", "timeout", "proxy_url"})
 _WRITERS = 16
 _DELETE_BATCH = 1000
+_PIECE = 1 << 20
+_STALE = timedelta(days=1)
 _RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
 
 
@@ -56,6 +59,8 @@ class ObstoreBlobs:
         except BaseError as error:
             raise ValidationError.at("blobs_url", f"'{url}' cannot be used: {_short(error)}", "url") from error
         self._url = url
+        self._prefix = f"{path}/" if (path := parts.path.strip("/")) else ""
+        self._parts = S3Parts.of(parts.netloc, given) if parts.scheme == "s3" else None
         self._store: S3Store | GCSStore | AzureStore = store
 
     # Writing
@@ -126,6 +131,21 @@ class ObstoreBlobs:
         with self._storage(key):
             return io.BufferedReader(_Stream(obstore.open_reader(self._store, key), self), 1 << 20)
 
+    def get_file(self, key: str, path: Path) -> None:
+        check_key(key)
+        with self._storage(key):
+            found = self._store.get(key)
+            size, pieces = found.meta["size"], iter(found.stream(min_chunk_size=_PIECE))
+        with open(path, "wb") as file:
+            while True:
+                with self._storage(key):
+                    piece = next(pieces, None)
+                if piece is None:
+                    break
+                file.write(piece)
+            if file.tell() != size:
+                raise UnavailableError(f"the blob store {self._url} gave {file.tell()} of the {size} bytes of '{key}'")
+
     def local_path(self, key: str) -> str | None:
         check_key(key)
         return None
@@ -192,6 +212,12 @@ class ObstoreBlobs:
         life = timedelta(seconds=check_expiry(expires_s))
         with self._storage():
             return obstore.sign(self._store, method, check_key(key), life)
+
+    def sweep(self) -> None:
+        """In S3, where keys are known here. Azure drops unfinished blobs by itself after a week; Google's store, and S3
+        with a role of the machine, by a rule of the bucket."""
+        if self._parts is not None:
+            self._parts.abort(self._prefix, datetime.now(UTC) - _STALE)
 
     def check(self) -> None:
         key, token = f"mediatheca-probe/check-{new_uuid()}", new_uuid().encode()

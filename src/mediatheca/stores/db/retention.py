@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from mediatheca.stores.db.engine import Database
 _CUT = 2_000
 """Rows a transaction removes; measured on SQLite: 20 ms of the one writer's time."""
 _MOST = 200_000
+_ALL: Mapping[str, Collection[str]] = {}
 
 
 def prune_rows(database: Database, name: str, before: datetime | None, count: int | None) -> int:
@@ -50,10 +51,14 @@ def _remove(database: Database, name: str, where: list[ColumnElement[bool]], mos
     return gone
 
 
-def prune_old(database: Database, name: str, column: str, before: datetime) -> int:
-    """Remove the rows whose time in `column` is before `before`, whatever the table's key; how many."""
+def prune_old(
+    database: Database, name: str, column: str, before: datetime, only: Mapping[str, Collection[str]] = _ALL
+) -> int:
+    """Remove the rows whose time in `column` is before `before`, whatever the table's key; how many. `only` those that
+    have one of these values in these columns."""
     table = tables.metadata.tables[name]
-    return _remove_found(database, name, select(*table.primary_key).where(table.c[column] < before))
+    old = select(*table.primary_key).where(table.c[column] < before)
+    return _remove_found(database, name, old.where(*(table.c[each].in_(values) for each, values in only.items())))
 
 
 def prune_each(database: Database, name: str, each: Sequence[str], count: int, before: datetime) -> int:

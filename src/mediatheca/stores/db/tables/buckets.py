@@ -65,4 +65,5 @@ uploads = scoped(
     time_column("expires_at", null=False),
     time_column("completed_at"),
     Index("ix_uploads_bucket", "bucket_id", "upload_id"),
+    Index("ix_uploads_open", "organization_id", "status", "expires_at"),
 )
