@@ -70,6 +70,8 @@ def _show(bars: Progress, bar: TaskID, name: str, task: dict[str, Any]) -> None:
     text = f"{rate:g}/s" + (f", {_duration(left)} left" if left else "")
     if told.get("failed"):
         text += f", {told['failed']} failed"
+    if told.get("retrying"):
+        text += f", {told['retrying']} tried again"
     shown = {"total": told.get("total"), "completed": told.get("processed", 0)}
     bars.update(bar, **shown, description=f"{name} {stage}", rate=text)
 

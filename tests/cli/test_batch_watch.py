@@ -39,7 +39,7 @@ def test_a_batch_is_followed_until_its_end(server: ServerProcess, tmp_path: Path
     task = ok(shop.client.get(f"/v1/tasks/{shop.batch(batch_id)['task_id']}"))
     assert (task["progress"]["total"], task["progress"]["current_stage"]["name"]) == (10, "extraction")
     gate.touch()
-    output, errors = watcher.communicate(timeout=60)
+    output, errors = watcher.communicate(timeout=240)
     assert (watcher.returncode, errors) == (0, "")
     assert f"{batch_id} COMPLETED: {len(shop.documents())} documents written" in output
     assert "10/10" in output
@@ -51,7 +51,7 @@ def test_failures_are_named_and_make_the_exit_status(server: ServerProcess) -> N
     (ident,) = shop.create([{"number": 1, "version": 1, "text": "!raise [bold]odd"}])
     batch_id = shop.trigger()
     watcher = watch(server, shop, batch_id)
-    output, _ = watcher.communicate(timeout=60)
+    output, _ = watcher.communicate(timeout=240)
     assert watcher.returncode == 1
     assert f"{ident}: " in output
     assert "[bold]odd" in output
@@ -63,7 +63,7 @@ def test_what_cannot_be_watched_is_said(server: ServerProcess) -> None:
     draft = ok(shop.client.post(f"/v1/buckets/{shop.bucket}/batches", json={}))["batch_id"]
     for ident, key, said in (("btch_none", KEY, "btch_none"), (draft, KEY, "is a draft"), (draft, "sk_wrong", "key")):
         watcher = watch(server, shop, ident, key)
-        _, errors = watcher.communicate(timeout=60)
+        _, errors = watcher.communicate(timeout=240)
         assert watcher.returncode == 1
         assert said in errors
         assert "Traceback" not in errors

@@ -26,7 +26,7 @@ def requests() -> list[tuple[str, dict[str, Any]]]:
 def test_the_requests_of_the_page_make_two_tiers(tmp_path: Path) -> None:
     with served(tmp_path, KEY, MEDIATHECA_LOG_LEVEL="warning") as url:
         headers = {"Authorization": f"Bearer {KEY}", "X-Namespace": "films"}
-        with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=240, trust_env=False) as client:
 
             def post(path: str, body: Any) -> Any:
                 answer = client.post(path, json=body)
@@ -47,7 +47,7 @@ def test_the_requests_of_the_page_make_two_tiers(tmp_path: Path) -> None:
             told = set(re.findall(r"^\| (`[^|]*) \|", PAGE.partition("`tier_tasks` of a batch")[2], re.M))
             counters = {name for cell in told for name in re.findall(r"`(\w+)`", cell)}
             assert counters <= found["tier_tasks"][1].keys()
-            assert len(counters) == 8
+            assert len(counters) == 9
             failed = f"/v1/buckets/videos/batches/{batch['batch_id']}/failed-documents"
             for outcome in ("failed", "dropped", "skipped", "filtered", "all"):
                 assert f"`{outcome}`" in PAGE

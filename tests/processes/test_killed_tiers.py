@@ -75,3 +75,24 @@ def test_two_workers_on_postgresql_that_are_killed_in_turn_give_a_diamond_once(t
         assert [shop.texts(ident) for ident in (shop.collection, left, right)] == [texts] * 3
         assert Counter(shop.texts(joined)) == Counter(texts * 2)
         assert ok(shop.client.get(f"{path}/{batch_id}/audit"))["all_balanced"]
+
+
+def test_items_that_wait_for_their_next_attempt_outlive_the_worker(tmp_path: Path, database: str) -> None:
+    data, flag = tmp_path / "data", tmp_path / "now"
+    settings = {"database_url": database, "chunk_size": 10, "lease_s": 3}
+    with ServerProcess(data, **{**settings, "workers": 0}) as server, WorkerProcess(data, **settings) as worker:
+        shop = Shop.make(server.client())
+        last = below(shop, "last", shop.collection)
+        shop.create([content(number, 1) for number in range(15)])
+        shop.create([{"number": 99, "version": 1, "text": f"!later {flag}"}])
+        path = f"/v1/buckets/{shop.bucket}/batches"
+        batch_id = ok(shop.client.post(path, json={"auto_submit": True}))["batch_id"]
+        wait_until(lambda: shop.batch(batch_id)["progress"]["retrying"])
+        worker.kill()
+        flag.touch()
+        worker.__enter__()
+        batch = shop.ended(batch_id, 120)
+        texts = sorted([f"!later {flag}", *(part for number in range(15) for part in parts_of(number, 1))])
+        assert (batch["status"], batch["failed_objects"]) == ("COMPLETED", [])
+        assert shop.texts(shop.collection) == shop.texts(last) == texts
+        assert ok(shop.client.get(f"{path}/{batch_id}/audit"))["all_balanced"]

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mediatheca.extractors import ItemError
+from mediatheca.extractors import Dropped, ItemError
 from mediatheca.kernel.desk import Desk
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import BadRequestError
-from mediatheca.kernel.models import EmbeddingTask, TextEmbedder, embed_for
+from mediatheca.kernel.models import EmbeddingTask, TextEmbedder, Windowed, embed_for
 from mediatheca.kernel.steps import Step, step
 
 MAX_ROWS = 20_000
 """Of one source: a chunk size of one character on a book is a mistake, not a wish."""
 BATCH = 64
+_SHOWN = 60
+"""Characters by which a text is named."""
 _EMBED = Step("texts", 1)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -51,6 +53,16 @@ def embed_chunks(
                 yield from step(desk, _EMBED, [model.info.weights, task, batch], _embedding(model, batch, task))
         except BadRequestError as error:
             raise ItemError(f"the model '{name}' refuses the text: {error.message}") from error
+
+
+def beyond_window(model: object, text: str, source_key: str = "", position: int | None = None) -> Iterator[Dropped]:
+    """Says so where a model reads only the beginning of a text: its end has no part in the vector."""
+    if isinstance(model, Windowed) and (count := model.count_tokens(text)) > model.window:
+        reason = (
+            f"'{model.info.name}' reads {model.window} tokens of a text and this one has {count}: its end has no part "
+            "in the vector; cut it into smaller chunks, or take a model that reads all of it"
+        )
+        yield Dropped(f"the end of '{text[:_SHOWN]}'", reason, source_key, position, "warning")
 
 
 def _embedding(model: TextEmbedder, texts: Sequence[str], task: EmbeddingTask) -> Callable[[], npt.NDArray[np.float32]]:

@@ -79,6 +79,18 @@ def embed_for(model: TextEmbedder, texts: Sequence[str], task: EmbeddingTask) ->
 
 
 @runtime_checkable
+class Windowed(Protocol):
+    """A text model that reads the beginning of a long text only; one without these reads all of it, or does not say."""
+
+    info: ModelInfo
+    window: int
+    """Tokens that it reads."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text as the model would be given it: with the prefix of documents and the marks of its ends."""
+
+
+@runtime_checkable
 class SparseEmbedder(Protocol):
     """Sparse vectors of texts (`mediatheca.kernel.sparse`), one a text; a text without terms has an empty one."""
 

@@ -122,6 +122,7 @@ class FolderText:
         self.info = info
         self._card = card
         self._text = tower
+        self.window, self.count_tokens = tower.window, tower.count_tokens
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> Float:
         """Shape (n, dimensions)."""
@@ -153,6 +154,7 @@ class FolderImageText(FolderImage):
     def __init__(self, info: ModelInfo, card: Card, image: ImageTower, text: TextTower) -> None:
         super().__init__(info, card, image)
         self._text = text
+        self.window, self.count_tokens = text.window, text.count_tokens
 
     def embed_texts(self, texts: Sequence[str], *, query: bool) -> Float:
         """Shape (n, dimensions)."""

@@ -109,6 +109,7 @@ class MiniLM:
     """Mean-pooled token states, unit length; longer texts are cut at 256 tokens."""
 
     inline = False
+    window = MAX_TOKENS
 
     def __init__(self, model: ModelInfo, path: Path, threads: int) -> None:
         from tokenizers import Tokenizer
@@ -125,6 +126,10 @@ class MiniLM:
         if not texts:
             return np.empty((0, DIMENSIONS), np.float32)
         return unit(np.stack([self._pooled(text) for text in texts]))
+
+    def count_tokens(self, text: str) -> int:
+        """As `Windowed` says."""
+        return len(self.token_ids(text)) + 2
 
     def token_ids(self, text: str) -> list[int]:
         """Every token of a text, without the two marks of its ends."""

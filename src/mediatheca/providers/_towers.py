@@ -67,6 +67,17 @@ class TextTower:
         prefix = task_prefix(task, card.query_prefix, card.passage_prefix, card.task_prefixes)
         return self._tokenizer.encode(prefix + clean(text))
 
+    @property
+    def window(self) -> int:
+        """Tokens that it reads of a text."""
+        return self._card.max_tokens
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a document, its prefix and the marks of its ends among them."""
+        whole = self.encode(text, "retrieval_document")
+        marks: int = self._tokenizer.num_special_tokens_to_add(False)
+        return marks + sum(int(sum(part.attention_mask)) - marks for part in (whole, *whole.overflowing))
+
     def run_tokens(self, ids: Sequence[int], mask: Sequence[int], types: Sequence[int]) -> Float:
         """What the model gives for these tokens."""
         values = {

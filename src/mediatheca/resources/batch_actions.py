@@ -178,7 +178,8 @@ def logs(bucket: str, batch_id: str, tx: Read, tier_num: Annotated[int | None, Q
         which += f", {row['what']} dropped" if row["outcome"] == "dropped" else ""
         where = f"object {row['object_id']}{which}, collection {row['collection_id']}, {row['phase']}"
         details = {"extractor": row["extractor"], "attempt": row["attempt"]}
-        line = {"timestamp": row["created_at"], "level": "ERROR", "message": f"{where}: {row['reason']}"}
+        level, again = ("ERROR", "") if row["retried_at"] is None else ("WARNING", " (it is tried again)")
+        line = {"timestamp": row["created_at"], "level": level, "message": f"{where}: {row['reason']}{again}"}
         lines.append({**line, "details": details})
     truncated = _MOST_LINES in (len(events), len(failures))
     lines.sort(key=lambda line: line["timestamp"])
@@ -239,8 +240,12 @@ def _advice(
         found.append("the batch is a draft: submit it")
     if batch["status"] in OPEN and not services.settings.workers:
         found.append("this process runs no jobs (MEDIATHECA_WORKERS=0): start `mediatheca worker`")
+    if counts["retrying"]:
+        found.append(f"{counts['retrying']} items that failed are tried again by themselves: wait for them")
     if any(group["error_type"] == "transient" for group in groups):
         found.append("some failures were transient: retry the batch with retry_mode=transient_only")
+    if any(group["error_type"] == "resource" for group in groups):
+        found.append("some objects need more time or memory than is allowed here: see MEDIATHECA_ITEM_TIMEOUT_S")
     if any(group["error_type"] == "permanent" for group in groups):
         found.append("some objects cannot be processed as they are: read their reasons, replace or delete them")
     if jobs.get("dead"):

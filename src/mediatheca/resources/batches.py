@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
-from mediatheca.api.deps import MAX_OFFSET, Delete, Listed, Read, Reader, Write, Writer, answer, deleted, listed
+from mediatheca.api.deps import (
+    MAX_OFFSET,
+    Delete,
+    Listed,
+    Raw,
+    Read,
+    Reader,
+    Write,
+    Writer,
+    answer,
+    deleted,
+    json_body,
+    listed,
+    names_in,
+)
 from mediatheca.flows.follow_up import post_processing
+from mediatheca.flows.ingest import outlook
+from mediatheca.flows.ingest.errors import Errors, errors_of
 from mediatheca.flows.ingest.plan import (
     ENDED,
     MAX_OBJECTS,
@@ -19,12 +36,13 @@ from mediatheca.flows.ingest.plan import (
     submit_batch,
 )
 from mediatheca.flows.ingest.progress import audit as audit_of
-from mediatheca.flows.ingest.progress import collection_counts, health, progress, tier_tasks
+from mediatheca.flows.ingest.progress import collection_counts, health, progress, retries, tier_tasks
 from mediatheca.flows.ingest.registry import dropped_counts, partial_objects
+from mediatheca.flows.ingest.rerun import reset_batch
 from mediatheca.flows.ingest.retry import Wanted, retry_failed
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
-from mediatheca.kernel.filters import parse_filter
+from mediatheca.kernel.filters import all_of, parse_filter
 from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.tasks import task_view
 from mediatheca.stores.db.listing import ListQuery
@@ -51,10 +69,19 @@ class BatchSpec(Spec):
 _NO_WEBHOOK = "webhook_url is not called; make a webhook for 'batch.completed' and 'batch.failed' (POST /v1/webhooks)"
 
 
+_NO_HISTORY = "include_processing_history: no history is kept in documents; GET /v1/events has what happened to them"
+_ALWAYS_VALIDATED = "skip_validation has no effect: every object id is looked up, a thousand take milliseconds"
+
+
 class SubmitSpec(Spec):
-    include_processing_history: bool = True
+    include_processing_history: bool = False
     collection_ids: list[str] | None = None
     webhook_url: str | None = None
+
+    def not_done(self) -> list[str]:
+        """What was asked for and is not there."""
+        asked = ((_NO_WEBHOOK, self.webhook_url), (_NO_HISTORY, self.include_processing_history))
+        return [note for note, given in asked if given]
 
 
 class ObjectIds(Spec):
@@ -87,7 +114,9 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
         else tx.rows("failed_items", failed, order=("object_id", "item_id"), limit=SHOWN_FAILURES)
     )  # fmt: skip
     object_ids = [] if brief else tx.column("batch_objects", "object_id", where, order=("object_id",))
-    tiers = body.get("dag_tiers", [])
+    tiers, place = body.get("dag_tiers", []), outlook.queue_position(tx, batch)
+    lost = batch["status"] in ENDED and counts["lost"]
+    errors = errors_of(tx, batch["batch_id"]) if counts["failed"] else Errors()
     return {
         "batch_id": batch["batch_id"],
         "bucket_id": batch["bucket_id"],
@@ -106,18 +135,23 @@ def batch_view(tx: ReadTx, batch: Row, *, brief: bool = False) -> dict[str, Any]
         "current_tier": batch["current_tier"],
         "total_tiers": max(1, len(tiers)),
         "progress": {**counts, "errors": counts["failed"], "objects_failed": counts["failed"]}
-        | {"objects_skipped": counts["filtered"], "documents_written": counts["written"]},
+        | {"objects_skipped": counts["filtered"], "documents_written": counts["written"]}
+        | {"first_error": errors.first, "extraction_first_error": errors.first_extracting}
+        | {"queue_position": place},
         "documents_written": counts["written"],
         "documents_replaced": counts["replaced"],
         "failed_object_count": counts["failed"],
         "failed_objects": [item_view(row) for row in failures],
-        "error_summary": body.get("error_summary"),
+        "error_summary": errors.summary or None,
+        "failure_category": errors.failure_category or ("orphaned" if lost else None),
+        "lifecycle": outlook.lifecycle(batch, counts),
+        "lifecycle_reason": body.get("cancel_reason") or errors.first,
         "documents_resolvable": batch["status"] in ("COMPLETED", "COMPLETED_WITH_ERRORS"),
-        "status_message": "; ".join(body.get("warnings", [])) or None,
+        "status_message": "; ".join([*body.get("warnings", []), *outlook.waiting_items(counts["retrying"])]) or None,
         "max_node_death_resubmits": 0,
         "max_deploy_resubmits": 0,
-        "retry_count": 0,
-        "max_retries": 5,
+        **retries(tx, batch["batch_id"], counts["retried"]),
+        "queue_position": place,
         "created_at": batch["created_at"],
         "updated_at": batch["updated_at"],
         "started_at": batch["started_at"],
@@ -135,6 +169,7 @@ def _details(tx: ReadTx, batch: Row, counts: dict[str, Any]) -> dict[str, Any]:
     )
     return {
         "tier_tasks": tier_tasks(tx, batch),
+        "estimated_wait_minutes": outlook.estimated_wait_minutes(tx, batch),
         "partial_objects": partial,
         "partial_object_count": len(partial),
         "unaccounted_object_count": counts["lost"] if batch["status"] in ENDED else 0,
@@ -194,15 +229,28 @@ def _chosen(tx: ReadTx, bucket_id: str, spec: BatchSpec) -> list[str]:
 
 
 @router.post("/buckets/{bucket}/batches/list", operation_id="list_batches", response_model=None)
-def list_(bucket: str, query: Listed, tx: Read, caller: Reader) -> Response:
-    page = tx.page("batches", {"bucket_id": tx.get("bucket", bucket).id}, query)
-    return answer(listed(page, [batch_view(tx, row, brief=True) for row in page.rows]))
+def list_(bucket: str, raw: Raw, query: Listed, tx: Read, caller: Reader) -> Response:
+    return _page(tx, {"bucket_id": tx.get("bucket", bucket).id}, query, json_body(raw))
 
 
 @router.post("/batches/list", operation_id="list_all_batches", response_model=None)
-def list_all(query: Listed, tx: Read, caller: Reader) -> Response:
-    page = tx.page("batches", {}, query)
+def list_all(raw: Raw, query: Listed, tx: Read, caller: Reader) -> Response:
+    return _page(tx, {}, query, json_body(raw))
+
+
+def _page(tx: ReadTx, where: dict[str, Any], query: ListQuery, body: dict[str, Any]) -> Response:
+    """A page of what `status`, `bucket_id` and `collection_id` (one, or a list of a few) leave of the batches."""
+    if statuses := names_in(body, "status"):
+        where["status"] = [status.upper() for status in statuses]
+    wanted = {"bucket_id": _ids(tx, "bucket", body), "collection_ids": _ids(tx, "collection", body)}
+    narrower = parse_filter({field: ids for field, ids in wanted.items() if ids})
+    page = tx.page("batches", where, replace(query, filter=all_of(query.filter, narrower)))
     return answer(listed(page, [batch_view(tx, row, brief=True) for row in page.rows]))
+
+
+def _ids(tx: ReadTx, kind: str, body: dict[str, Any]) -> list[str]:
+    """What `{kind}_id` of a body names, by id or by name; what there is none of stays, and no batch has it."""
+    return [found.id if (found := tx.find(kind, name)) else name for name in names_in(body, f"{kind}_id")]
 
 
 @router.get("/batches/{batch_id}", operation_id="get_any_batch", response_model=None)
@@ -238,7 +286,10 @@ def delete(bucket: str, batch_id: str, tx: Delete) -> Response:
 
 
 @router.post("/buckets/{bucket}/batches/{batch_id}/objects", operation_id="add_objects_to_batch", response_model=None)
-def add_objects(bucket: str, batch_id: str, spec: ObjectIds, tx: Write, caller: Writer) -> Response:
+def add_objects(
+    bucket: str, batch_id: str, spec: ObjectIds, tx: Write, caller: Writer, skip_validation: bool = False
+) -> Response:
+    notes = notes_on(caller, spec, *([_ALWAYS_VALIDATED] if skip_validation else ()))
     batch = _in(tx, bucket, batch_id)
     if batch["status"] != "DRAFT":
         raise ConflictError(f"batch '{batch_id}' is {batch['status']}; objects can be added only while it is DRAFT")
@@ -248,17 +299,23 @@ def add_objects(bucket: str, batch_id: str, spec: ObjectIds, tx: Write, caller: 
     check_objects(tx, batch["bucket_id"], added)
     tx.insert("batch_objects", [{**where, "object_id": object_id} for object_id in added])
     tx.update("batches", where, {"object_count": len(known) + len(added), "updated_at": clock.now()})
-    return answer(batch_view(tx, get_batch(tx, batch_id)))
+    return answer({**batch_view(tx, get_batch(tx, batch_id)), **notes})
 
 
 @router.post("/buckets/{bucket}/batches/{batch_id}/submit", operation_id="submit_batch", response_model=None)
 def submit(
-    bucket: str, batch_id: str, tx: Write, caller: Writer, spec: Annotated[SubmitSpec | None, Body()] = None
-) -> Response:
-    chosen = spec.collection_ids if spec else None
-    batch = submit_batch(tx, _in(tx, bucket, batch_id), caller.services.settings.chunk_size, chosen)
-    warnings = [_NO_WEBHOOK] if spec and spec.webhook_url else []
-    return answer(_task(tx, batch) | ({"warnings": warnings} if warnings else {}))
+    bucket: str, batch_id: str, tx: Write, caller: Writer,
+    spec: Annotated[SubmitSpec | None, Body()] = None, force: bool = False,
+) -> Response:  # fmt: skip
+    """Queue a draft; a batch that was submitted before gives the same task. `force`: one that has ended runs again.
+    Several batches of the same objects and collections may be in flight at any time."""
+    spec = spec or SubmitSpec()
+    notes = notes_on(caller, spec, *spec.not_done())
+    batch = _in(tx, bucket, batch_id)
+    if force and batch["status"] in ENDED:
+        batch = reset_batch(tx, batch)
+    batch = submit_batch(tx, batch, caller.services.settings.chunk_size, spec.collection_ids)
+    return answer({**_task(tx, batch), **notes})
 
 
 def _task(tx: ReadTx, batch: Row) -> dict[str, Any]:
@@ -270,7 +327,8 @@ def _task(tx: ReadTx, batch: Row) -> dict[str, Any]:
             "status": batch["status"],
         }
         return {**view, "batch_id": batch["batch_id"]}
-    return {**task_view(row), "batch_id": batch["batch_id"], "batch_status": batch["status"]}
+    known = {"batch_id": batch["batch_id"], "batch_status": batch["status"]}
+    return {**task_view(row), **known, **outlook.of_task(tx, batch)}
 
 
 @router.post("/buckets/{bucket}/batches/{batch_id}/cancel", operation_id="cancel_batch", response_model=None)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from mediatheca.api.deps import Delete, Listed, Raw, Read, answer, json_body, listed, names_in
+from mediatheca.flows.ingest.outlook import of_task
 from mediatheca.flows.ingest.plan import BATCH_TASK, ENDED, TIER_TASK, cancel_batch, change_task, get_batch
 from mediatheca.flows.ingest.progress import progress
 from mediatheca.flows.ingest.tier_actions import cancel_tier
@@ -60,15 +61,10 @@ def list_get(query: Listed, tx: Read, status: str | None = None) -> Response:
 @router.get("/tasks/{task_id}", operation_id="get_task", response_model=None)
 def get(task_id: str, tx: Read) -> Response:
     row = _get(tx, task_id)
-    return answer(task_view(row, _live(tx, row)))
-
-
-def _live(tx: ReadTx, row: Row) -> dict[str, Any] | None:
-    """How far the batch of a task is: items done, rate, estimated time."""
-    if row["task_type"] != BATCH_TASK:
-        return None
-    batch = tx.row("batches", {"task_id": row["task_id"]})
-    return None if batch is None else progress(tx, batch)
+    batch = tx.row("batches", {"task_id": task_id}) if row["task_type"] == BATCH_TASK else None
+    if batch is None:
+        return answer(task_view(row))
+    return answer({**task_view(row, progress(tx, batch)), **of_task(tx, batch)})
 
 
 @router.delete("/tasks/{task_id}", operation_id="kill_task", response_model=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def made_up(made: random.Random, flag: Path) -> dict[str, Any]:
     """An object: some of its parts fail at the first tier or at the second, for good or until the flag is there."""
     number = made.randrange(1000)
     parts = parts_of(number, made.randint(1, 3))
-    bad = [f"!until {flag}", "!raise here", "!nothing", "fine"]
+    bad = [f"!until {flag}", f"!later {flag}", "!raise here", "!fail here", "!nothing", "fine"]
     if made.random() < 0.2:
         parts.append(made.choice(bad))
     return {
@@ -42,7 +43,10 @@ def made_up(made: random.Random, flag: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_accounts_of_every_tier_balance(application: Application, shop: Shop, tmp_path: Path, seed: int) -> None:
+def test_the_accounts_of_every_tier_balance(
+    application: Application, shop: Shop, tmp_path: Path, back_off: Callable[..., None], seed: int
+) -> None:
+    back_off(0.01, 0.01)
     made, flag = random.Random(seed), tmp_path / "flag"
     few = {"field": "number", "operator": "lt", "value": 3}
     second = reading(shop, "second", [shop.collection], text="tag")

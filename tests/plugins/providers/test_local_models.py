@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mediatheca.kernel.errors import UnavailableError
-from mediatheca.kernel.models import EmbeddingTask, ImageEmbedder, SparseEmbedder, TextEmbedder, embed_for
+from mediatheca.kernel.models import EmbeddingTask, ImageEmbedder, SparseEmbedder, TextEmbedder, Windowed, embed_for
 from mediatheca.kernel.sparse import to_wire
 from mediatheca.providers import ModelSettings, Provider, _files
 from mediatheca.providers.local import local
@@ -82,6 +82,13 @@ def test_cls_pooling_takes_the_first_state_and_last_pooling_the_last(text_folder
     first, last = text_folder("first", pooling="cls"), text_folder("last", pooling="last")
     np.testing.assert_allclose(text_model(first).embed_texts(["cat"], query=False)[0], unit(table(first)[1]), atol=1e-6)
     np.testing.assert_allclose(text_model(last).embed_texts(["cat"], query=False)[0], unit(table(last)[2]), atol=1e-6)
+
+
+def test_the_tokens_of_a_text_are_counted_beyond_the_window(text_folder: Folder) -> None:
+    model = text_model(text_folder(max_tokens=6, passage_prefix="passage: "))
+    assert isinstance(model, Windowed)
+    assert model.window == 6
+    assert [model.count_tokens("cat " * count) for count in (0, 1, 2, 3, 20)] == [4, 5, 6, 7, 24]
 
 
 def test_prefixes_are_put_before_queries_and_passages(text_folder: Folder) -> None:

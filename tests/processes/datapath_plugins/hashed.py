@@ -86,6 +86,10 @@ def misbehave(part: str, position: int) -> Iterable[Row]:
             if not Path(rest).exists():
                 raise ItemError("not yet")
             return [row(part, position)]
+        case "later":  # fails for the moment until the file is there
+            if not Path(rest).exists():
+                raise ItemError("not now", permanent=False)
+            return [row(part, position)]
         case "wait":  # works when the file is there; says that it waits
             Path(f"{rest}.waiting").touch()
             while not Path(rest).exists():

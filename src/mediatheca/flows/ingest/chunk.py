@@ -21,7 +21,7 @@ from mediatheca.flows.ingest.recording import record
 from mediatheca.flows.ingest.registry import record_death
 from mediatheca.flows.ingest.sources import IN_USE, NEVER, State, derived, fetch, living
 from mediatheca.flows.ingest.spool import Advance, Spool
-from mediatheca.flows.ingest.tiers import OPEN_CHUNK, end_unfinished, release
+from mediatheca.flows.ingest.tiers import OPEN_CHUNK, end_chunk, end_unfinished, end_unrun, release
 from mediatheca.flows.ingest.work import Result, Work, skips
 from mediatheca.flows.migration.fence import need_same_extractor
 from mediatheca.flows.plugins.scoped import scoped
@@ -91,7 +91,7 @@ def _begin(services: JobServices, job: Job) -> Work | None:
         return None
     chunk, batch, collection = found
     fetched = fetch(services, job.scope, chunk, collection, skips=skips(batch))
-    return Work(chunk, batch, collection, fetched, job.payload.get("attempt", 1))
+    return Work(chunk, batch, collection, fetched)
 
 
 def _read(tx: db.Tx, job: Job) -> tuple[db.Row, db.Row, db.Record] | None:
@@ -104,9 +104,7 @@ def _read(tx: db.Tx, job: Job) -> tuple[db.Row, db.Row, db.Record] | None:
     collection = tx.find("collection", chunk["collection_id"])
     if collection is None or not enabled(collection):
         status, reason = ("CANCELED", "was deleted") if collection is None else ("SKIPPED", "is disabled")
-        values = {"status": status, "error": f"the collection {reason}", "updated_at": clock.now()}
-        tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, values)
-        release(tx, batch, chunk["part"], chunk["collection_id"])
+        end_unrun(tx, batch, chunk, status, f"the collection {reason}")
         return None
     return chunk, batch, collection
 
@@ -139,7 +137,7 @@ def _make(services: JobServices, work: Work, result: Result, run: Run) -> None:
             result.nothing_in(source, built.reason)
         else:
             result.failures.append(built)
-    extraction = Extraction(services, run.job.scope, extractor, config["parameters"], builder.load)
+    extraction = Extraction(services, run.job.scope, extractor, config["parameters"])
     if items:
         _gather(services, work, run, maker, result, extraction.results(items))
 
@@ -283,7 +281,6 @@ def _kept(services: JobServices, work: Work, result: Result, run: Run) -> list[D
 
 def chunk_died(services: JobServices, job: Job, message: str) -> None:
     """A chunk out of attempts: its objects fail with the reason, the rest of the batch goes on."""
-    attempt = job.payload.get("attempt", 1)
 
     def died(tx: db.Tx) -> None:
         chunk = tx.row("chunks", {"chunk_id": job.payload["chunk_id"], "status": OPEN_CHUNK})
@@ -293,12 +290,11 @@ def chunk_died(services: JobServices, job: Job, message: str) -> None:
         collection = tx.find("collection", chunk["collection_id"])
         if collection is None:
             end_unfinished(tx, {"chunk_id": chunk["chunk_id"]}, "CANCELED", "the collection was deleted")
-        else:
-            count, again = record_death(tx, chunk, collection, message, attempt)
-            values = {"status": "FAILED", "fetched": count, "failed": count, "error": message[:2_000]}
-            values |= {"retried": chunk["retried"] + again, "updated_at": clock.now()}
-            tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, values)
-        release(tx, batch, chunk["part"], chunk["collection_id"], attempt)
+            release(tx, batch, chunk["part"], chunk["collection_id"])
+            return
+        count, again = record_death(tx, chunk, collection, message)
+        values = {"status": "FAILED", "fetched": count, "failed": count, "error": message[:2_000]}
+        end_chunk(tx, batch, chunk, {**values, "retried": chunk["retried"] + again})
 
     services.db.run(job.scope, died)
     log.error("chunk.dead", chunk=job.payload["chunk_id"], reason=message)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from mediatheca.flows.ingest.errors import by_category, category
 from mediatheca.flows.ingest.registry import failed_count
-from mediatheca.flows.ingest.tiers import OPEN_CHUNK, UNFINISHED, WAITING
+from mediatheca.flows.ingest.tiers import BACK_OFF_S, OPEN_CHUNK, UNFINISHED, WAITING
 from mediatheca.kernel import clock
-from mediatheca.stores.db.tx import ReadTx, Row
+from mediatheca.stores.db.tx import Cmp, ReadTx, Row
 
 STALLED = timedelta(minutes=5)
 """A batch that runs and did nothing for so long is shown as stalled."""
@@ -22,7 +23,8 @@ _MAX_ERRORS = 20
 
 def progress(tx: ReadTx, batch: Row) -> dict[str, Any]:
     """Live counters of a batch. `total` and `processed` count objects once per collection they go to; `fetched`,
-    `items_processed`, `filtered`, `failed` items: objects at the first tier, documents of the source behind it."""
+    `items_processed`, `filtered`, `failed`, `retrying` items: objects at the first tier, documents of the source behind
+    it. Those that failed and are tried again are `retrying`, and in no other count; `retried`: how many ever were."""
     where = {"batch_id": batch["batch_id"]}
     groups = tx.sums("chunks", where, _SUMS, by=("status",))
     counts = _counted(groups, failed_count(tx, where))
@@ -33,6 +35,8 @@ def progress(tx: ReadTx, batch: Row) -> dict[str, Any]:
     rate = done / _elapsed(batch)
     left = total - done
     statuses = {group["status"]: group["count"] for group in groups}
+    if counts["lost"]:
+        counts["lost"] = _lost(tx, batch)
     items = counts.pop("processed")
     return {
         **counts,
@@ -51,13 +55,38 @@ def progress(tx: ReadTx, batch: Row) -> dict[str, Any]:
 def _counted(groups: Sequence[Row], failed: int) -> dict[str, int]:
     """Sums over all chunks. What failed and was tried again was fetched twice and is counted once."""
     sums = {name: sum(int(group[name]) for group in groups) for name in _SUMS}
-    sums["fetched"] -= sums.pop("retried")
+    sums["retrying"] = sum(int(group["retried"]) for group in groups if group["status"] in UNFINISHED)
+    sums["fetched"] -= sums["retried"]
     sums["failed"] = failed
     sums["lost"] = max(0, sums["fetched"] - sums["processed"] - sums["filtered"] - failed)
     over = [group for group in groups if group["status"] not in UNFINISHED]
     sums["ended"] = sum(int(group["units"]) for group in over)
     sums["advanced"] -= sum(int(group["advanced"]) for group in over)
     return sums
+
+
+def _lost(tx: ReadTx, batch: Row) -> int:
+    collections = [ident for tier in batch["body"].get("dag_tiers", ()) for ident in tier]
+    return sum(counts["lost"] for counts in collection_counts(tx, batch["batch_id"], collections).values())
+
+
+def retries(tx: ReadTx, batch_id: str, retried: int) -> dict[str, Any]:
+    """How often failed items of a batch were tried again, at most; when it was last, and when it will be next.
+    `retried`: of its progress."""
+    if not retried:
+        return {"retry_count": 0, "max_retries": len(BACK_OFF_S), "last_retry_at": None, "next_retry_at": None}
+    again = {"batch_id": batch_id, "retried": Cmp(">", 0)}
+    rounds = tx.sums("chunks", again, (), by=("part", "collection_id"))
+    last = tx.rows("chunks", {**again, "started_at": Cmp("!=", None)}, order=("-started_at",), limit=1)
+    pending = tx.rows("chunks", {**again, "status": "PENDING"}, columns=("job_id",), order=("updated_at",), limit=500)
+    waiting = {"job_id": [row["job_id"] for row in pending], "status": "ready", "run_at": Cmp(">", 0)}
+    due = tx.rows("jobs", waiting, columns=("run_at",), order=("run_at",), limit=1) if pending else []
+    return {
+        "retry_count": max((int(row["count"]) for row in rounds), default=0),
+        "max_retries": len(BACK_OFF_S),
+        "last_retry_at": last[0]["started_at"] if last else None,
+        "next_retry_at": datetime.fromtimestamp(due[0]["run_at"] / 1e6, UTC) if due else None,
+    }
 
 
 def _elapsed(batch: Row) -> float:
@@ -97,7 +126,7 @@ def health(tx: ReadTx, batch: Row) -> tuple[str, datetime | None]:
 
 def collection_counts(tx: ReadTx, batch_id: str, collection_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     """The counters of a batch in each of these collections; every item fetched was processed, filtered or failed, and
-    what is not is `lost`."""
+    what is not is `lost`. Of a collection that was deleted nothing is: its list of failures went with it."""
     where = {"batch_id": batch_id, "collection_id": list(collection_ids)}
     groups: dict[str, list[Row]] = {ident: [] for ident in collection_ids}
     for row in tx.sums("chunks", where, _SUMS, by=("collection_id", "status")):
@@ -106,7 +135,10 @@ def collection_counts(tx: ReadTx, batch_id: str, collection_ids: Sequence[str]) 
     failures = {
         row["collection_id"]: row["count"] for row in tx.sums("failed_items", wanted, (), by=("collection_id",))
     }
-    return {ident: _counted(rows, failures.get(ident, 0)) for ident, rows in groups.items()}
+    found = {ident: _counted(rows, failures.get(ident, 0)) for ident, rows in groups.items()}
+    lossy = [ident for ident, counts in found.items() if counts["lost"]]
+    there = {record.id for record in tx.resources("collection", {"id": lossy})} if lossy else set()
+    return found | {ident: {**found[ident], "lost": 0} for ident in lossy if ident not in there}
 
 
 def tier_tasks(tx: ReadTx, batch: Row, *, number: int | None = None) -> list[dict[str, Any]]:
@@ -173,6 +205,7 @@ def _wire_counts(sums: Mapping[str, int]) -> dict[str, int]:
         "documents_replaced": sums["replaced"],
         "documents_deleted": sums["replaced"],
         "documents_dropped": sums["dropped"],
+        "documents_retrying": sums["retrying"],
     }
 
 
@@ -181,7 +214,7 @@ def audit(number: int, sums: Mapping[str, int], *, ended: bool) -> dict[str, Any
     lost = sums["lost"] if ended else 0
     return {
         "tier_num": number, "submitted": sums["fetched"], "processed": sums["processed"], "failed": sums["failed"],
-        "skipped": sums["filtered"], "lost": lost, "balanced": ended and not lost,
+        "skipped": sums["filtered"], "retrying": sums["retrying"], "lost": lost, "balanced": ended and not lost,
     }  # fmt: skip
 
 
@@ -225,25 +258,18 @@ def _jobs(
     return found
 
 
-_CATEGORIES = {
-    "fetch": "network", "timeout": "resource", "memory": "resource", "crash": "resource", "input": "validation",
-    "passthrough": "validation", "result": "validation", "object": "validation", "job": "dependency",
-}  # fmt: skip
-
-
 def _errors(tx: ReadTx, batch_id: str, number: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The commonest reasons of a tier, and how many failures each category of error has."""
     where = {"batch_id": batch_id, "tier": number, "outcome": "failed", "retried_at": None}
     rows = tx.sums("failed_items", where, (), by=("phase", "reason", "extractor"))
-    summary: dict[str, int] = {}
+    phases: dict[str, int] = {}
     for row in rows:
-        category = _CATEGORIES.get(row["phase"], "runtime")
-        summary[category] = summary.get(category, 0) + row["count"]
+        phases[row["phase"]] = phases.get(row["phase"], 0) + row["count"]
     shown = sorted(rows, key=lambda row: -row["count"])[:_MAX_ERRORS]
     return [
         {
-            "error_type": _CATEGORIES.get(row["phase"], "runtime"), "message": row["reason"], "stage": row["phase"],
+            "error_type": category(row["phase"]), "message": row["reason"], "stage": row["phase"],
             "component": row["extractor"], "affected_count": row["count"],
         }
         for row in shown
-    ], summary  # fmt: skip
+    ], by_category(phases)  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from mediatheca.flows.ingest.registry import record_items
 from mediatheca.flows.ingest.sources import IN_USE
-from mediatheca.flows.ingest.tiers import OPEN_CHUNK, release
+from mediatheca.flows.ingest.tiers import end_chunk
 from mediatheca.flows.ingest.work import Result, Work
 from mediatheca.jobs.worker import Run
 from mediatheca.kernel import clock
-from mediatheca.stores.db.tx import LeaseLostError, Row, Tx
+from mediatheca.stores.db.tx import LeaseLostError, Tx
 
 EVENT_IDS = 5_000
 """Documents that one event names; more are told by further events."""
@@ -41,10 +41,8 @@ def _record_chunk(tx: Tx, work: Work, result: Result, seq: int, replaced: int) -
     counts |= {"missing_inputs": absent + result.without_input}
     counts |= {"dropped": len(result.dropped), "replaced": replaced, "last_seq": seq, "advanced": chunk["units"]}
     status = "FAILED" if result.failures and not counts["processed"] and not counts["filtered"] else "COMPLETED"
-    again = record_items(tx, work, result)
-    values: Row = {**counts, "status": status, "updated_at": clock.now(), "retried": chunk["retried"] + again}
-    if tx.update("chunks", {**work.key(), "status": OPEN_CHUNK}, values):
-        release(tx, work.batch, chunk["part"], chunk["collection_id"], work.attempt)
+    again, failed = record_items(tx, work, result)
+    end_chunk(tx, work.batch, chunk, {**counts, "status": status, "retried": chunk["retried"] + again}, failed)
 
 
 def _record_documents(tx: Tx, work: Work, result: Result, seq: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mediatheca.flows.ingest.items import Failure, SourceObject
@@ -16,22 +16,24 @@ from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 MAX_DROPPED = 1_000
 """Dropped parts of one item that are listed one by one; the rest is one entry."""
 _MAX_REASON = 2_000
+_RESOURCE = ("timeout", "memory")
+"""Phases in which an item failed at a limit of this installation."""
 
 
-def record_items(tx: Tx, work: Work, result: Result) -> int:
+def record_items(tx: Tx, work: Work, result: Result) -> tuple[int, list[Row]]:
     """Put what came of a chunk on the list; what was listed of the same items before goes. Returns how many failures
-    it replaced that were not marked as retried."""
+    it replaced that were not marked as retried, and the failures of now."""
     items = {source.item_id: source for source in work.sources}
     entries = [_failed(items[failure.item_id], failure) for failure in result.failures]
     entries += [_left_out(entry) for entry in (*work.fetched.left_out, *result.left_out)]
     entries += list(_dropped(result))
-    replaced = _forget(tx, work.chunk)
-    _insert(tx, work.chunk, work.collection, entries, work.attempt)
-    return replaced
+    replaced, rows = _replace(tx, work.chunk, work.collection, entries)
+    return replaced, [row for row in rows if row["outcome"] == "failed"]
 
 
-def record_death(tx: Tx, chunk: Row, collection: Record, reason: str, attempt: int) -> tuple[int, int]:
-    """All items of a chunk have failed, for a reason of its own. Returns how many, and what `record_items` does."""
+def record_death(tx: Tx, chunk: Row, collection: Record, reason: str) -> tuple[int, int]:
+    """All items of a chunk have failed, for a reason of its own. Returns how many, and how many failures that replaced
+    which were not marked as retried. The job was repeated before: nobody tries them again by himself."""
     common = {"outcome": "failed", "phase": "job", "reason": reason, "error_type": "transient", "what": ""}
     entries: list[Row] = []
     if chunk["document_ids"] is None:
@@ -41,34 +43,50 @@ def record_death(tx: Tx, chunk: Row, collection: Record, reason: str, attempt: i
         where["source_document_id"] = chunk["document_ids"]
         for row in tx.rows("failed_items", where, columns=("object_id", "source_document_id")):
             entries.append({**common, **row, "kind": "document"})
-    replaced = _forget(tx, chunk)
-    _insert(tx, chunk, collection, entries, attempt)
-    return len(entries), replaced
+    return len(entries), _replace(tx, chunk, collection, entries)[0]
 
 
-def _forget(tx: Tx, chunk: Row) -> int:
+def _replace(tx: Tx, chunk: Row, collection: Record, entries: Sequence[Row]) -> tuple[int, list[Row]]:
+    """How many failures went that were not marked as retried, and what is listed now."""
+    before, attempts = _forget(tx, chunk), dict[tuple[str, str], int]()
+    for row in before:
+        key = (row["object_id"], row["source_document_id"])
+        attempts[key] = max(row["attempt"], attempts.get(key, 0))
+    rows = _insert(tx, chunk, collection, entries, attempts)
+    return sum(row["retried_at"] is None for row in before), rows
+
+
+def _forget(tx: Tx, chunk: Row) -> list[Row]:
+    """Take what is listed of the items of a chunk off the list. Returns the failures among it."""
     where: dict[str, Any] = {"batch_id": chunk["batch_id"], "collection_id": chunk["collection_id"]}
-    replaced = 0
+    failures: list[Row] = []
     for cut in cuts(chunk["object_ids"]):
         of_these = {**where, "object_id": list(cut)}
         if chunk["document_ids"] is not None:
             of_these["source_document_id"] = chunk["document_ids"]
-        replaced += tx.count("failed_items", {**of_these, "outcome": "failed", "retried_at": None})
+        failures += tx.rows("failed_items", {**of_these, "outcome": "failed"}, columns=_KEPT)
         tx.delete("failed_items", of_these)
-    return replaced
+    return failures
 
 
-def _insert(tx: Tx, chunk: Row, collection: Record, entries: Sequence[Row], attempt: int) -> None:
+_KEPT = ("object_id", "source_document_id", "attempt", "retried_at")
+
+
+def _insert(
+    tx: Tx, chunk: Row, collection: Record, entries: Sequence[Row], attempts: Mapping[tuple[str, str], int]
+) -> list[Row]:
+    """`attempts`: how often each item has failed before."""
     extractor = collection.body["feature_extractor"]["feature_extractor_id"]
     common = {"batch_id": chunk["batch_id"], "collection_id": collection.id, "tier": chunk["tier"]}
-    common |= {"extractor": extractor, "attempt": attempt, "created_at": clock.now()}
-    rows = [
-        {"source_document_id": "", **common, **entry, "item_id": new_uuid()}
-        | {name: _storable(entry[name]) for name in ("reason", "what")}
-        for entry in entries
-    ]
+    common |= {"extractor": extractor, "created_at": clock.now()}
+    rows: list[Row] = []
+    for entry in entries:
+        row = {"source_document_id": "", **common, **entry, "item_id": new_uuid()}
+        before = [attempts.get((row["object_id"], which), 0) for which in ("", row["source_document_id"])]
+        rows.append({**row, "attempt": 1 + max(before)} | {name: _storable(entry[name]) for name in ("reason", "what")})
     for start in range(0, len(rows), 1_000):
         tx.insert("failed_items", rows[start : start + 1_000])
+    return rows
 
 
 def _of(source: SourceObject) -> Row:
@@ -77,7 +95,7 @@ def _of(source: SourceObject) -> Row:
 
 
 def _failed(source: SourceObject, failure: Failure) -> Row:
-    error = "permanent" if failure.permanent else "transient"
+    error = "transient" if not failure.permanent else "resource" if failure.phase in _RESOURCE else "permanent"
     own = {"outcome": "failed", "what": "", "phase": failure.phase, "reason": failure.reason, "error_type": error}
     return {**_of(source), **own}
 

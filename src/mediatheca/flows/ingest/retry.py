@@ -8,11 +8,10 @@ from typing import Any
 
 from mediatheca.flows.ingest.graph import enabled, followers
 from mediatheca.flows.ingest.plan import ENDED, change_task, get_batch
-from mediatheca.flows.ingest.tiers import Again, add_parts
-from mediatheca.flows.removal import cuts
+from mediatheca.flows.ingest.tiers import Again, add_parts, take_up
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ConflictError
-from mediatheca.stores.db.tx import Cmp, Record, Row, Tx
+from mediatheca.stores.db.tx import Cmp, ReadTx, Record, Row, Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Wanted:
         found: dict[str, Any] = {"batch_id": batch_id, "outcome": "failed", "retried_at": None}
         found |= {name: list(values) for name, values in given.items() if values}
         if self.transient_only:
-            found["error_type"] = Cmp("!=", "permanent")
+            found["error_type"] = "transient"
         if self.max_attempts is not None:
             found["attempt"] = Cmp("<=", self.max_attempts)
         return found
@@ -49,7 +48,8 @@ def retry_failed(tx: Tx, batch: Row, chunk_size: int, wanted: Wanted) -> int:
         ConflictError: the batch still runs, or was never submitted.
     """
     if batch["status"] not in ENDED:
-        raise ConflictError(f"batch '{batch['batch_id']}' is {batch['status']}; retry when it has ended")
+        waiting = ", failed items of it are being tried again" if _waits(tx, batch) else ""
+        raise ConflictError(f"batch '{batch['batch_id']}' is {batch['status']}{waiting}; retry when it has ended")
     by_collection: dict[str, list[Row]] = {}
     for row in tx.rows("failed_items", wanted.where(batch["batch_id"]), order=("tier", "object_id")):
         by_collection.setdefault(row["collection_id"], []).append(row)
@@ -70,6 +70,11 @@ def retry_failed(tx: Tx, batch: Row, chunk_size: int, wanted: Wanted) -> int:
     return len(objects)
 
 
+def _waits(tx: ReadTx, batch: Row) -> bool:
+    where = {"batch_id": batch["batch_id"], "outcome": "failed", "retried_at": Cmp("!=", None)}
+    return tx.count("failed_items", where) > 0
+
+
 def reopen(tx: Tx, batch: Row, collection_ids: Collection[str]) -> None:
     """An ended batch has work again, in these collections and those made from them."""
     again = {*collection_ids, *followers(batch["body"].get("dag_edges", {}), collection_ids)}
@@ -83,17 +88,10 @@ def reopen(tx: Tx, batch: Row, collection_ids: Collection[str]) -> None:
 
 def _again(tx: Tx, batch: Row, collection: Record, items: Sequence[Row], chunk_size: int, *, wholly: bool) -> None:
     """`wholly`: the objects failed as a whole; else only the documents of the source that failed are processed."""
-    failed: dict[str, int] = {}
-    documents: dict[str, list[str]] = {}
-    for row in items:
-        failed[row["object_id"]] = failed.get(row["object_id"], 0) + 1
-        if not wholly:
-            documents.setdefault(row["object_id"], []).append(row["source_document_id"])
-    attempt = 1 + max((row["attempt"] for row in items), default=0)
-    again, objects = Again(failed, documents, attempt), sorted(failed)
-    add_parts(tx, batch["batch_id"], layers_below(tx, batch["body"], collection), objects, chunk_size, again)
-    for cut in cuts([row["item_id"] for row in items]):
-        tx.update("failed_items", {"item_id": cut}, {"retried_at": clock.now()})
+    again = Again.of(items, wholly=wholly)
+    layers = layers_below(tx, batch["body"], collection)
+    add_parts(tx, batch["batch_id"], layers, sorted(again.failed), chunk_size, again)
+    take_up(tx, items)
 
 
 def layers_below(tx: Tx, body: Mapping[str, Any], collection: Record) -> list[list[tuple[int, Record]]]:
@@ -114,7 +112,13 @@ def retry_tier(tx: Tx, batch: Row, tier: int, chunk_size: int) -> int:
     Raises:
         ConflictError: the batch still runs, or was never submitted.
     """
-    count = retry_failed(tx, batch, chunk_size, Wanted(tier_nums=[tier]))
+    wanted = Wanted(tier_nums=[tier])
+    whole = {
+        (row["collection_id"], row["object_id"])
+        for row in tx.rows("failed_items", wanted.where(batch["batch_id"]))
+        if not row["source_document_id"]
+    }
+    count = retry_failed(tx, batch, chunk_size, wanted)
     where = {"batch_id": batch["batch_id"], "tier": tier, "status": ["CANCELED", "SKIPPED"]}
     objects: set[str] = set()
     concerned: set[str] = set()
@@ -122,10 +126,14 @@ def retry_tier(tx: Tx, batch: Row, tier: int, chunk_size: int) -> int:
         collection = tx.find("collection", row["collection_id"])
         if collection is None or not enabled(collection):
             continue
+        left = [ident for ident in row["object_ids"] if (collection.id, ident) not in whole]
+        if row["document_ids"] is not None or not left:  # it would have tried again what is retried now
+            tx.delete("chunks", {"chunk_id": row["chunk_id"]})
+            continue
         layers = layers_below(tx, batch["body"], collection)
         _forget(tx, row, [record.id for layer in layers for _, record in layer])
-        add_parts(tx, batch["batch_id"], layers, row["object_ids"], chunk_size)
-        objects.update(row["object_ids"])
+        add_parts(tx, batch["batch_id"], layers, left, chunk_size)
+        objects.update(left)
         concerned.add(collection.id)
     if objects:
         reopen(tx, get_batch(tx, batch["batch_id"]), concerned)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from mediatheca.flows.ingest.errors import errors_of
 from mediatheca.flows.ingest.plan import change_task, end_batch, get_batch
 from mediatheca.flows.ingest.progress import progress, tier_tasks
 from mediatheca.flows.ingest.tiers import UNFINISHED
@@ -106,6 +107,9 @@ def _stopped(tx: Tx, batch: Row) -> bool:
     return tx.count("resources", {"kind": "collection", "id": collections}) > 0
 
 
+_OUTCOME = ("error_summary", "unaccounted_object_count")
+
+
 def _end(tx: Tx, batch: Row) -> None:
     counts = progress(tx, batch)
     failed, lost = counts["failed"], counts["lost"]
@@ -115,10 +119,8 @@ def _end(tx: Tx, batch: Row) -> None:
         status = "CANCELED"
     elif status == "COMPLETED" and "CANCELED" in counts["chunks"] and _stopped(tx, batch):
         status = "COMPLETED_WITH_ERRORS"
-    summary: dict[str, int] = {}
-    where = {"batch_id": batch["batch_id"], "outcome": "failed", "retried_at": None}
-    for row in tx.sums("failed_items", where, (), by=("phase",)):
-        summary[row["phase"]] = row["count"]
+    summary = errors_of(tx, batch["batch_id"]).summary if failed else {}
+    batch["body"] = {key: value for key, value in batch["body"].items() if key not in _OUTCOME}  # before a retry
     extra: dict[str, Any] = {"documents_written": counts["written"], "failed_object_count": failed}
     extra |= {"unaccounted_object_count": lost} if lost else {}
     end_batch(tx, batch, status, extra | ({"error_summary": summary} if summary else {}))

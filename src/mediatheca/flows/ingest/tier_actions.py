@@ -56,7 +56,7 @@ def heal_tier(tx: Tx, batch: Row, number: int, action: str) -> dict[str, Any]:
     if action == "detect_stuck":
         stuck = _stuck(chunks, jobs)
         for chunk in stuck:
-            payload = {"chunk_id": chunk["chunk_id"], "attempt": 1}
+            payload = {"chunk_id": chunk["chunk_id"]}
             job_id = tx.enqueue("ingest.chunk", payload, group=batch["batch_id"])
             values = {"job_id": job_id, "status": "PENDING", "updated_at": clock.now()}
             tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, values)

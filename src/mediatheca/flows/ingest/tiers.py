@@ -8,7 +8,7 @@ object mean the same everywhere. Documents that were written directly have no ob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,9 @@ WAITING = "WAITING"
 OPEN_CHUNK = ("PENDING", "PROCESSING")
 UNFINISHED = (WAITING, *OPEN_CHUNK)
 _NOTHING_CAME = ("FAILED", "SKIPPED", "CANCELED")
+BACK_OFF_S = (5.0, 30.0)
+"""How long an item that failed for the moment (a service that does not answer) waits for its second attempt, for its
+third; after that it has failed until somebody retries it."""
 MAX_ITEMS = 1_000
 """Documents of the source that one chunk works on, at the weight 1; more only where one object has more."""
 
@@ -37,7 +40,17 @@ class Again:
 
     failed: Mapping[str, int] = field(default_factory=dict)
     document_ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    attempt: int = 1
+
+    @staticmethod
+    def of(items: Iterable[Row], *, wholly: bool = False) -> Again:
+        """Of rows of `failed_items`; `wholly`: all of their objects, whichever documents failed."""
+        failed: dict[str, int] = {}
+        documents: dict[str, list[str]] = {}
+        for row in items:
+            failed[row["object_id"]] = failed.get(row["object_id"], 0) + 1
+            if row["source_document_id"] and not wholly:
+                documents.setdefault(row["object_id"], []).append(row["source_document_id"])
+        return Again(failed, documents)
 
 
 def add_parts(
@@ -68,7 +81,7 @@ def add_parts(
                     ready += [_chunk(common, piece, "PENDING", again) for piece in _pieces(tx, record, part)]
         first += len(parts)
     tx.insert("chunks", waiting)
-    tx.insert("chunks", _enqueued(tx, ready, again.attempt))
+    tx.insert("chunks", _enqueued(tx, ready))
 
 
 def _next_part(tx: Tx, batch_id: str) -> int:
@@ -86,14 +99,15 @@ def _chunk(common: Row, object_ids: Sequence[str], status: str, again: Again | N
     }  # fmt: skip
 
 
-def _enqueued(tx: Tx, chunks: list[Row], attempt: int) -> list[Row]:
+def _enqueued(tx: Tx, chunks: list[Row], delay_s: float = 0) -> list[Row]:
     """A job for each."""
     by_batch: dict[str, list[Row]] = {}
     for chunk in chunks:
         by_batch.setdefault(chunk["batch_id"], []).append(chunk)
     for batch_id, group in by_batch.items():
-        jobs = [{"chunk_id": chunk["chunk_id"], "attempt": attempt} for chunk in group]
-        for chunk, job_id in zip(group, tx.enqueue_many("ingest.chunk", jobs, group=batch_id), strict=True):
+        jobs = [{"chunk_id": chunk["chunk_id"]} for chunk in group]
+        ids = tx.enqueue_many("ingest.chunk", jobs, group=batch_id, delay_s=delay_s)
+        for chunk, job_id in zip(group, ids, strict=True):
             chunk["job_id"] = job_id
     return chunks
 
@@ -124,7 +138,54 @@ def _documents(tx: Tx, collection_ids: Sequence[str], object_ids: Sequence[str])
     return found
 
 
-def release(tx: Tx, batch: Row, part: int, ended: str, attempt: int = 1) -> None:
+def end_chunk(tx: Tx, batch: Row, chunk: Row, values: Row, failed: Sequence[Row] = ()) -> None:
+    """Write how an open chunk ended, and start what waited for it. What has `failed` for the moment (rows of the list
+    of failures) is tried again before, in a chunk of its own that counts these objects instead."""
+    if batch["body"].get("dag_edges"):
+        # Before the first write: two chunks of a part that end at the same moment must not hold what the other wants.
+        tx.rows("chunks", _part(batch, chunk["part"]), columns=("chunk_id",), order=("chunk_id",), hold="update")
+    items = [row for row in failed if row["error_type"] == "transient" and row["attempt"] <= len(BACK_OFF_S)]
+    units = chunk["units"] - len({row["object_id"] for row in items})
+    ended = {**values, "units": units, "updated_at": clock.now()}
+    if tx.update("chunks", {"chunk_id": chunk["chunk_id"], "status": OPEN_CHUNK}, ended):
+        if items:
+            _try_again(tx, chunk, items)
+        release(tx, batch, chunk["part"], chunk["collection_id"])
+
+
+def _try_again(tx: Tx, chunk: Row, items: Sequence[Row]) -> None:
+    """A chunk of these items beside the one that they failed in: what waits for the part waits for it, too."""
+    again = Again.of(items)
+    common = {name: chunk[name] for name in ("batch_id", "collection_id", "tier", "part")}
+    delay = BACK_OFF_S[max(row["attempt"] for row in items) - 1]
+    tx.insert("chunks", _enqueued(tx, [_chunk(common, sorted(again.failed), "PENDING", again)], delay))
+    take_up(tx, items)
+
+
+def take_up(tx: Tx, items: Iterable[Row]) -> None:
+    """These failures stand no more: their items are tried again."""
+    for cut in cuts([row["item_id"] for row in items]):
+        tx.update("failed_items", {"item_id": cut}, {"retried_at": clock.now()})
+
+
+def end_unrun(tx: Tx, batch: Row, chunk: Row, status: str, reason: str) -> None:
+    """End an open chunk that nobody will run."""
+    _give_back(tx, chunk)
+    end_chunk(tx, batch, chunk, {"status": status, "error": reason, "retried": 0})
+
+
+def _give_back(tx: Tx, chunk: Row) -> None:
+    """What a chunk would have tried again is on the list of failures as before."""
+    for cut in cuts(chunk["object_ids"]):
+        again = {"batch_id": chunk["batch_id"], "collection_id": chunk["collection_id"], "object_id": cut}
+        tx.update("failed_items", again, {"retried_at": None})
+
+
+def _part(batch: Row, part: int) -> Row:
+    return {"batch_id": batch["batch_id"], "part": part}
+
+
+def release(tx: Tx, batch: Row, part: int, ended: str) -> None:
     """A chunk of this part has ended in the collection `ended`: start what waited for it alone; what has nothing to
     read, because all it waited for failed, is SKIPPED. In the transaction that ends the chunk."""
     waits_for: Mapping[str, list[str]] = batch["body"].get("dag_edges", {})
@@ -132,13 +193,13 @@ def release(tx: Tx, batch: Row, part: int, ended: str, attempt: int = 1) -> None
     while done:
         last = done.pop()
         for ident in [ident for ident, awaited in waits_for.items() if last in awaited]:
-            if _released(tx, batch["batch_id"], part, ident, waits_for[ident], attempt):
+            if _released(tx, _part(batch, part), ident, waits_for[ident]):
                 done.append(ident)
 
 
-def _released(tx: Tx, batch_id: str, part: int, ident: str, awaited: Sequence[str], attempt: int) -> bool:
+def _released(tx: Tx, part: Row, ident: str, awaited: Sequence[str]) -> bool:
     """Whether the chunk ended at once, without being run."""
-    where: dict[str, Any] = {"batch_id": batch_id, "part": part, "collection_id": [ident, *awaited]}
+    where: dict[str, Any] = {**part, "collection_id": [ident, *awaited]}
     # Held in one order: of two chunks that end at the same moment the second sees the first.
     rows = tx.rows("chunks", where, order=("chunk_id",), hold="update")
     waiting = [row for row in rows if row["collection_id"] == ident and row["status"] == WAITING]
@@ -156,16 +217,16 @@ def _released(tx: Tx, batch_id: str, part: int, ident: str, awaited: Sequence[st
         tx.update("chunks", {"chunk_id": [row["chunk_id"] for row in waiting]}, {"status": "CANCELED"})
         return True
     for row in waiting:
-        _start(tx, collection, row, attempt)
+        _start(tx, collection, row)
     return False
 
 
-def _start(tx: Tx, collection: Record, chunk: Row, attempt: int) -> None:
+def _start(tx: Tx, collection: Record, chunk: Row) -> None:
     """Enqueue a chunk that waited, cut to what one job should hold."""
     common = {name: chunk[name] for name in ("batch_id", "collection_id", "tier", "part")}
     first, *others = [_chunk(common, piece, "PENDING") for piece in _pieces(tx, collection, chunk["object_ids"])]
     first["chunk_id"] = chunk["chunk_id"]
-    first, *others = _enqueued(tx, [first, *others], attempt)
+    first, *others = _enqueued(tx, [first, *others])
     names = ("status", "object_ids", "units", "job_id", "updated_at")
     tx.update("chunks", {"chunk_id": chunk["chunk_id"]}, {name: first[name] for name in names})
     tx.insert("chunks", others)
@@ -174,8 +235,15 @@ def _start(tx: Tx, collection: Record, chunk: Row, attempt: int) -> None:
 def end_unfinished(tx: Tx, where: Mapping[str, Any], status: str, reason: str) -> int:
     """End chunks that have not ended; what runs writes nothing more. Their jobs are cancelled, and what they would have
     tried again is on the list of failures as before. Returns how many."""
-    columns = ("chunk_id", "job_id", "batch_id", "collection_id", "object_ids")
-    rows = tx.rows("chunks", {**where, "status": UNFINISHED}, columns=columns)
+    ended, columns = 0, ("chunk_id", "job_id", "batch_id", "collection_id", "object_ids")
+    # One that ended while we waited for it may have left another, which tries again what failed in it.
+    while rows := tx.rows("chunks", {**where, "status": UNFINISHED}, columns=columns):
+        _end(tx, rows, status, reason)
+        ended += len(rows)
+    return ended
+
+
+def _end(tx: Tx, rows: Sequence[Row], status: str, reason: str) -> None:
     moment = clock.now()
     for cut in cuts([row["chunk_id"] for row in rows]):
         values = {"status": status, "error": reason, "retried": 0, "updated_at": moment}
@@ -184,7 +252,4 @@ def end_unfinished(tx: Tx, where: Mapping[str, Any], status: str, reason: str) -
     for cut in cuts([row["job_id"] for row in rows if row["job_id"]]):
         tx.update("jobs", {"job_id": cut, "status": ["ready", "running"]}, done)
     for row in rows:
-        for cut in cuts(row["object_ids"]):
-            again = {"batch_id": row["batch_id"], "collection_id": row["collection_id"], "object_id": cut}
-            tx.update("failed_items", again, {"retried_at": None})
-    return len(rows)
+        _give_back(tx, row)

@@ -20,7 +20,6 @@ class Work:
     batch: Row
     collection: Record
     fetched: Fetched
-    attempt: int = 1
 
     def key(self) -> Row:
         return {"chunk_id": self.chunk["chunk_id"]}
