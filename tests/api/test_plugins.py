@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_realtime_answers_a_test_call(sender: Sender) -> None:
     assert "KeyError" in failed(sender.asked(plugin, {}), 400)["message"]
 
 
+def test_what_has_no_effect_in_a_compute_profile_is_told(sender: Sender) -> None:
+    plugin = sender.sent("calculating")
+    shown = ok(sender.client.get(f"{sender.path}/{plugin}"))["plugin"]
+    assert shown["warnings"] == [
+        "compute_profile.batch_size: 8 has no effect: one object at a time is given to a plug-in"
+    ]
+
+
+def test_unknown_keys_of_plug_in_routes_are_told(sender: Sender) -> None:
+    body = {"name": "told", "version": "1", "descripton": "x"}
+    announced = ok(sender.client.post(f"{sender.path}/uploads", json=body))
+    assert announced["warnings"] == ["descripton: unknown key is ignored; did you mean 'description'?"]
+    data = base64.b64encode(zipped(sources("told", "1"))).decode()
+    whole = ok(sender.client.post(sender.path, json={**body, "file": data}))
+    assert whole["warnings"][0] == announced["warnings"][0]
+    assert whole["warnings"][1].startswith("compute_profile.batch_size")
+
+
 def test_a_version_never_changes_and_a_new_one_stands_beside_it(client: httpx.Client, sender: Sender) -> None:
     sender.deployed(sender.sent("versioned"))
     again = client.post(f"{sender.path}/uploads", json={"name": "versioned", "version": "1.0.0"})
@@ -154,7 +173,8 @@ def test_a_plug_in_of_the_organization_is_enabled_where_it_is_wanted(
 ) -> None:
     plugin = Sender(admin).sent("shared_one")
     assert [entry["enabled_in_namespace"] for entry in ok(client.get(f"{sender.path}/available"))["plugins"]] == [False]
-    enabled = ok(client.post(f"{sender.path}/org/{plugin}/enable", json={}))
+    enabled = ok(client.post(f"{sender.path}/org/{plugin}/enable", json={"params": {"mark": "?"}}))
+    assert "parameters of each collection" in enabled["warnings"][0]
     wait_for(lambda: sender.status(enabled["plugin_id"])["deployed"], 90)
     assert ok(collection_of(client, "shared_one"))
     assert failed(admin.delete(f"/v1/plugins/{plugin}"), 409)
@@ -196,3 +216,116 @@ def test_plug_ins_do_not_run_where_nobody_allowed_it(client: httpx.Client, tmp_p
             assert "MEDIATHECA_ALLOW_CODE" in error["message"]
     finally:
         server.close()
+
+
+# --- queries ------------------------------------------------------------------------------------------------------
+
+OTHER_LETTERS = """
+from processors.core import letters
+
+
+def run_inference(inputs, parameters):
+    import numpy
+    if inputs["text"] == "stumble":
+        raise RuntimeError("no letters today")
+    if inputs["text"] == "short":
+        return {"embedding": [1.0, 2.0]}
+    if inputs["text"] == "mark":
+        return {"letters": [float(parameters["times"]), 0.0, 0.0, 0.0]}
+    return {"embedding": numpy.asarray(letters(inputs["text"])[::-1])}
+"""
+
+
+def feature_of(collection: dict[str, Any]) -> str:
+    extractor = collection["feature_extractor"]
+    return f"mixpeek://{extractor['feature_extractor_name']}@{extractor['version']}/letters"
+
+
+def sought(
+    client: httpx.Client, collection: dict[str, Any], text: str, *stages: dict[str, Any], **query: Any
+) -> httpx.Response:
+    """A search of a collection of an uploaded extractor."""
+    asked = query or {"input_mode": "text", "value": text}
+    search = {"feature_uri": feature_of(collection), "query": asked, "top_k": 5}
+    first = {"stage_id": "feature_search", "parameters": {"searches": [search]}}
+    body = {"collection_identifiers": [collection["collection_id"]], "stages": [first, *stages], "inputs": {}}
+    return client.post("/v1/retrievers/execute", json=body)
+
+
+def shouts(answered: httpx.Response) -> list[str]:
+    return [hit["shout"] for hit in ok(answered)["documents"]]
+
+
+def test_realtime_embeds_the_texts_of_queries(client: httpx.Client, sender: Sender) -> None:
+    sender.deployed(sender.sent("asked_one"))
+    collection = ok(collection_of(client, "asked_one"))
+    processed(client, collection, "banana", "rhythm bee", "fiji")
+    assert shouts(sought(client, collection, "a cat has a hat"))[0] == "BANANA!"
+    assert shouts(sought(client, collection, "this is it"))[0] == "FIJI!"
+    words = "data:text/plain;base64,c2VlIG1l"
+    assert shouts(sought(client, collection, "", input_mode="content", value=words))[0] == "RHYTHM BEE!"
+    again = {"stage_id": "rerank", "parameters": {"query": "iii", "feature_uri": feature_of(collection)}}
+    assert shouts(sought(client, collection, "banana", again))[0] == "FIJI!"
+
+
+def test_the_answers_of_two_tenants_plug_ins_of_one_name_are_never_mixed(
+    code_server: Server, client: httpx.Client, sender: Sender
+) -> None:
+    sender.deployed(sender.sent("same_name"))
+    ours = ok(collection_of(client, "same_name"))
+    processed(client, ours, "aaa", "ooo")
+    assert shouts(sought(client, ours, "banana"))[0] == "AAA!"
+    stranger = new_tenant(code_server)
+    with stranger.client() as theirs:
+        ok(theirs.post("/v1/namespaces", json={"namespace_name": "main"}))
+    with stranger.client("main") as theirs:
+        other = Sender(theirs, "main")
+        other.deployed(other.sent("same_name", realtime=OTHER_LETTERS))
+        turned = ok(collection_of(theirs, "same_name"))
+        processed(theirs, turned, "aaa", "ooo")
+        assert shouts(sought(theirs, turned, "banana"))[0] == "OOO!"  # theirs counts the letters backwards
+    assert shouts(sought(client, ours, "banana"))[0] == "AAA!"
+
+
+def test_realtime_that_fails_or_gives_no_vector_says_so(client: httpx.Client, sender: Sender) -> None:
+    sender.deployed(sender.sent("stumbler", realtime=OTHER_LETTERS))
+    collection = ok(collection_of(client, "stumbler", times=3))
+    processed(client, collection, "aaa", "ooo")
+    assert "no letters today" in failed(sought(client, collection, "stumble"), 400)["message"]
+    assert "4 finite numbers" in failed(sought(client, collection, "short"), 400)["message"]
+    assert shouts(sought(client, collection, "mark"))[0] == "AAA!!!"  # it gets the parameters of the collection
+
+
+def test_without_realtime_the_refusal_is_true_and_vectors_still_search(client: httpx.Client, sender: Sender) -> None:
+    plugin = sender.sent("batch_only")
+    sender.deployed(plugin, deployment_type="batch_only")
+    collection = ok(collection_of(client, "batch_only"))
+    processed(client, collection, "aaa", "ooo")
+    message = failed(sought(client, collection, "banana"), 422)["message"]
+    assert "realtime.py" in message
+    assert shouts(sought(client, collection, "", input_mode="vector", value=[1, 0, 0, 0]))[0] == "AAA!"
+    sender.deployed(plugin)  # now with its realtime.py
+    assert shouts(sought(client, collection, "banana"))[0] == "AAA!"
+
+
+SLOW = """
+import time
+
+
+def run_inference(inputs, parameters):
+    time.sleep(1)
+    return {"embedding": [1.0, 0.0, 0.0, 0.0]}
+"""
+
+
+def test_no_more_than_a_few_queries_wait_for_one_plug_in(client: httpx.Client, sender: Sender) -> None:
+    sender.deployed(sender.sent("slow_one", realtime=SLOW))
+    collection = ok(collection_of(client, "slow_one"))
+    processed(client, collection, "aaa")
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda number: sought(client, collection, f"query {number}"), range(12)))
+    assert {answered.status_code for answered in answers} == {200, 429}
+    assert sum(answered.status_code == 200 for answered in answers) >= 4
+    with ThreadPoolExecutor(12) as threads:  # one question, whoever asks it
+        same = list(threads.map(lambda _: sought(client, collection, "one more"), range(12)))
+    assert [shouts(answered) for answered in same] == [["AAA!"]] * 12

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from helpers import wait_for
 from language_server import KEY, Asked, LanguageServer, Say
 from mediatheca.flows.outside.language import LanguageProviders, language_for
 from mediatheca.kernel.errors import BadRequestError, BudgetError, TooManyRequestsError, UnavailableError
@@ -47,7 +48,7 @@ def with_models(
 def ask(
     server: LanguageServer, changes: dict[str, Any] | None = None, budget: dict[str, Any] | None = None, **request: Any
 ):
-    asked = Generate(**{"prompt": "Which colour has the fox?", "timeout_s": 5.0, **request})
+    asked = Generate(**{"prompt": "Which colour has the fox?", "timeout_s": 60.0, **request})
     return with_models(server, lambda models: models.generate(asked), changes, **(budget or {}))
 
 
@@ -153,10 +154,10 @@ def test_a_rate_limit_that_lasts_is_told_with_the_time_to_wait():
 
 
 def test_a_timeout_is_tried_once_more_and_then_told():
-    with LanguageServer([Say("late", delay_s=0.6)]) as server:
-        with pytest.raises(UnavailableError, match=r"did not answer within 0.1 s, 2 times"):
-            ask(server, timeout_s=0.1)
-        assert len(server.requests) == 2
+    with LanguageServer([Say("late", delay_s=20)]) as server:
+        with pytest.raises(UnavailableError, match=r"did not answer within 1 s, 2 times"):
+            ask(server, timeout_s=1.0)
+        wait_for(lambda: len(server.requests) == 2)
 
 
 def test_what_a_timeout_took_of_the_prompt_is_counted():
@@ -331,7 +332,7 @@ def converse(server: LanguageServer, run: Callable[[dict[str, Any]], Awaitable[A
     schema = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
     tool = Tool("search", "Find documents.", schema, run)
     model = options.pop("model", "")
-    limits = {"max_turns": options.pop("max_turns", 5), "timeout_s": options.pop("timeout_s", 5)}
+    limits = {"max_turns": options.pop("max_turns", 5), "timeout_s": options.pop("timeout_s", 60)}
     request = Generate("find foxes", model=model, schema=options.pop("schema", None))
     return with_models(server, lambda models: models.converse(request, [tool], **limits), **options)
 
@@ -430,7 +431,7 @@ def test_old_results_are_left_out_of_long_conversations():
         return "y" * 100_000
 
     with LanguageServer([Say(tools=[("search", {"query": "fox"})] * 8)]) as server:
-        ended = converse(server, run, max_turns=8, timeout_s=20)
+        ended = converse(server, run, max_turns=8)
     assert ended.turns == 8
     assert "left out" in server.requests[-1].text
     assert max(len(asked.text) for asked in server.requests) < 200_000

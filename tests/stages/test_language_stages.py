@@ -24,6 +24,14 @@ SEASON = {"type": "object", "properties": {"season": {"type": "string"}}, "requi
 NO_MODEL: dict[str, Any] = {"changes": {"language_url": "", "language_key": ""}}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """The library takes seconds to load, and the model of `query_expand` has five at most."""
+    import pydantic_ai.direct
+    import pydantic_ai.models.openai
+    import pydantic_ai.providers.openai_compatible  # noqa: F401
+
+
 class TestSummarize(LanguageSuite):
     stage = summarize
 

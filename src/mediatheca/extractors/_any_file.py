@@ -6,16 +6,17 @@ What a file is, its first bytes say (`kernel/sniff.py`). Archives are refused wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mediatheca.extractors import Dropped, ExtractContext, ItemError, Source
-from mediatheca.extractors._chunked_text import clean_text, embed_chunks
+from mediatheca.extractors._chunked_text import beyond_window, clean_text, embed_chunks
 from mediatheca.extractors._container import head_of
 from mediatheca.extractors._llm import ModelParams, say
+from mediatheca.extractors._looking import look
 from mediatheca.extractors._office import office_sections
 from mediatheca.extractors._pages import Page, PageError, Pdf
 from mediatheca.extractors._pictures import decode_picture
@@ -26,8 +27,9 @@ from mediatheca.extractors._splitting import split
 from mediatheca.extractors._texts import text_of
 from mediatheca.extractors._video import Clip
 from mediatheca.kernel.documents import Vector
-from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.errors import NotConfiguredError
 from mediatheca.kernel.models import ImageEmbedder, Picture, SpeechRecognizer, TextEmbedder, TextReader, Transcript
+from mediatheca.kernel.search import evenly
 from mediatheca.kernel.sniff import kind_of
 
 SPEECH = "whisper_base"
@@ -51,6 +53,7 @@ _REFUSED: dict[str, str] = {
 }
 
 Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ class Limits:
     segments: int = 10
     pages: int = 50
     megabytes: int = 500
+    seconds: float = SEGMENT_S
+    """Of a segment."""
+    spread: bool = False
+    """Of too many segments or pages, so many evenly over the file are looked at, and not the first."""
+
+    def kept(self, found: Sequence[T], most: int) -> Sequence[T]:
+        return evenly(found, most) if self.spread else found[:most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class AnyFile:
         if kind in ("video", "audio"):
             yield from self._recording(source)
         elif kind == "image":
-            yield self._image(source, name)
+            yield from self._image(source, name)
         elif kind == "pdf":
             yield from self._pdf(source)
         elif kind == "office":
@@ -127,17 +137,17 @@ class AnyFile:
             limit = self._limits.megabytes
             raise ItemError(f"'{name}' has {size >> 20:,} MB; max_file_download_mb is {limit:,}")
 
-    def _image(self, source: Source, name: str) -> Part:
+    def _image(self, source: Source, name: str) -> Iterator[Part | Dropped]:
         with self._context.timed("decode"):
             picture = decode_picture(source.read(), name)
-        pictures = [picture.pixels]
-        return Part("image", 0, 1, self._written(picture.pixels), pictures, description=self._described(pictures))
+        part = Part("image", 0, 1, self._written(picture.pixels), [picture.pixels])
+        yield from self._described(part, source)
 
     def _recording(self, source: Source) -> Iterator[Part | Dropped]:
         with Clip(source) as clip:
             duration = clip.info.duration
-            segments = by_time(duration, SEGMENT_S)
-            kept = segments[: self._limits.segments]
+            segments = by_time(duration, self._limits.seconds)
+            kept = self._limits.kept(segments, self._limits.segments)
             said = None
             if self._readers.speech is not None and clip.info.has_audio:
                 said = transcript_of(clip, self._readers.speech, None, self._context)
@@ -146,32 +156,25 @@ class AnyFile:
                 self._context.beat(number / max(len(kept), 1))
                 with self._context.timed("decode"):
                     pictures = [frame.pixels for frame in next(groups)]
-                yield self._segment(pictures, segment, number, len(kept), said)
-            if len(segments) > len(kept):
+                yield from self._described(_segment(pictures, segment, number, len(kept), said), source)
+            if len(segments) > len(kept) and not self._limits.spread:
                 reason = f"max_video_segments: the first {len(kept)} of {len(segments)} segments are kept"
                 yield Dropped(f"from {kept[-1].end:g} s on", reason, source.key)
             if not segments:
                 raise ItemError(f"'{source.key}' has no pictures and no sound")
 
-    def _segment(
-        self, pictures: list[Picture], segment: Segment, number: int, total: int, said: Transcript | None
-    ) -> Part:
-        words = [word.text for word in (said.words if said is not None else ()) if _within(word, segment)]
-        modality = "video" if pictures else "audio"
-        text, described = " ".join(" ".join(words).split()), self._described(pictures)
-        return Part(modality, number, total, text, pictures, None, segment.start, segment.end, described)
-
     def _pdf(self, source: Source) -> Iterator[Part | Dropped]:
         with Pdf.open(source) as pdf:
-            total = min(len(pdf), self._limits.pages)
-            for number in range(1, total + 1):
-                self._context.beat(number / total)
+            numbers = self._limits.kept(range(1, len(pdf) + 1), self._limits.pages)
+            total = len(numbers)
+            for place, number in enumerate(numbers, start=1):
+                self._context.beat(place / total)
                 try:
                     with pdf.page(number) as page:
                         yield self._page(page, number, total)
                 except PageError as error:
                     yield Dropped(f"page {number}", str(error), source.key, number - 1, "page")
-            if len(pdf) > total:
+            if len(pdf) > total and not self._limits.spread:
                 reason = f"max_document_pages: the first {total} of {len(pdf)} pages are kept"
                 yield Dropped(f"from page {total + 1} on", reason, source.key, kind="page")
 
@@ -214,16 +217,27 @@ class AnyFile:
             lines = read_picture(pixels, self._readers.ocr, self._context.desk)
         return clean_text("\n".join(str(line["text"]) for line in lines)).strip()
 
-    def _described(self, pictures: Sequence[Pixels]) -> str:
-        """What a vision model says; nothing where none is configured, as the parameter's description says."""
-        if self._readers.describing is None or not pictures:
-            return ""
+    def _described(self, part: Part, source: Source) -> Iterator[Part | Dropped]:
+        """The part with what a vision model says of it, where one is configured, as the parameter's description says.
+
+        Raises:
+            MediathecaError: the model does not answer, or the one that was named is not there.
+        """
+        describing = self._readers.describing
+        if describing is None or not part.pictures:
+            yield part
+            return
         try:
-            said, _ = say(self._context.desk, self._readers.describing, _DESCRIBE, pictures=pictures)
-        except UnavailableError:
+            said, problem = say(self._context.desk, describing, _DESCRIBE, pictures=part.pictures)
+        except NotConfiguredError:
+            if describing.model:
+                raise
             self._readers.describing = None
-            return ""
-        return clean_text(said)
+            yield part
+            return
+        yield replace(part, description=clean_text(said))
+        if problem or not said:
+            yield Dropped("description", problem or "the model said nothing", source.key, kind="field")
 
 
 class JointSpace:
@@ -237,13 +251,17 @@ class JointSpace:
     def vector(self, part: Part) -> Vector | None:
         """The mean of what a part looks like and of what it says; None where it is empty."""
         found: list[npt.NDArray[np.float32]] = []
-        with self._context.timed("model"):
-            if part.pictures:
-                captions = [part.description or None] * len(part.pictures)
-                found.append(mean(self._pictures.embed_images(part.pictures, captions)))
-            if part.text:
-                found += embed_chunks([part.text], self._texts, self.name)
+        if part.pictures:
+            looked = [look(pixels, self._pictures, self._context, part.description) for pixels in part.pictures]
+            found.append(mean(looked))
+        if part.text:
+            with self._context.timed("model"):
+                found += embed_chunks([part.text], self._texts, self.name, desk=self._context.desk)
         return mean(found) if found else None
+
+    def beyond(self, part: Part, source_key: str, position: int | None = None) -> Iterator[Dropped]:
+        """As `beyond_window`, of what a part says."""
+        return beyond_window(self._texts, part.text, source_key, position)
 
 
 def mean(vectors: Sequence[Any] | npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -251,6 +269,13 @@ def mean(vectors: Sequence[Any] | npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     summed = np.asarray(vectors, np.float32).mean(axis=0)
     norm = float(np.linalg.norm(summed))
     return np.asarray(summed / norm if norm > 0 else summed, np.float32)
+
+
+def _segment(pictures: list[Picture], segment: Segment, number: int, total: int, said: Transcript | None) -> Part:
+    words = [word.text for word in (said.words if said is not None else ()) if _within(word, segment)]
+    text = " ".join(" ".join(words).split())
+    modality = "video" if pictures else "audio"
+    return Part(modality, number, total, text, pictures, None, segment.start, segment.end)
 
 
 def _within(word: Any, segment: Segment) -> bool:

@@ -15,7 +15,7 @@ from mediatheca.extractors._code_archive import code_files
 from mediatheca.extractors._layout import Block
 from mediatheca.extractors._pages import Page, PageError, Pdf
 from mediatheca.extractors._scans import PageReader, read_picture
-from mediatheca.extractors._scenes import find_cuts
+from mediatheca.extractors._scenes import cuts_of
 from mediatheca.extractors._segments import Segment
 from mediatheca.extractors._video import Clip, Frame
 from mediatheca.kernel.models import Picture, TextReader
@@ -99,8 +99,7 @@ class Lecture:
         if self.method == "srt":
             return sorted(cue.end for cue in cues)
         if self.method == "scene" and clip.info.has_video:
-            with self.context.timed("decode"):
-                return find_cuts(clip, self.threshold, self.context.beat)
+            return cuts_of(clip, self.threshold, self.context)
         return []
 
     def _times(self, segment: Segment) -> list[float]:

@@ -191,6 +191,7 @@ def say(
     pictures: Sequence[npt.NDArray[np.uint8]] = (),
     *,
     temperature: float = 0.0,
+    top_p: float | None = None,
     max_tokens: int | None = None,
 ) -> tuple[str, str]:
     """What a model says of texts and pictures, and the problem where it says nothing ("" when there is none).
@@ -198,7 +199,7 @@ def say(
     Raises:
         MediathecaError: no model answers; trying again later may help.
     """
-    made = _asked(desk, params, _SAYING, prompt, texts, pictures, None, temperature, max_tokens)
+    made = _asked(desk, params, _SAYING, prompt, texts, pictures, None, temperature, top_p, max_tokens)
     return str(made["text"]).strip(), str(made["problem"])
 
 
@@ -211,9 +212,11 @@ def _asked(
     pictures: Sequence[npt.NDArray[np.uint8]],
     schema: Mapping[str, Any] | None,
     temperature: float = 0.0,
+    top_p: float | None = None,
     max_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """`text`, `value` and `problem` of one answer; of equal questions at temperature 0 only the first is asked."""
+    """`text`, `value` and `problem` of one answer; of equal questions, of one temperature and top_p, only the
+    first is asked."""
     files = [("image/jpeg", _jpeg(picture)) for picture in pictures[:MAX_PICTURES]]
     data = _DATA_END.sub("&lt;/data", "\n\n".join(text for text in texts if text.strip())[:MAX_TEXT])
     request = Generate(
@@ -223,14 +226,13 @@ def _asked(
         model=params.model,
         api_key=params.llm_api_key,
         temperature=temperature,
+        top_p=top_p,
         max_tokens=max_tokens,
         files=files,
         timeout_s=CALL_S,
     )
-    if temperature:
-        return _generated(desk, request)
     digests = [hashlib.sha256(file).hexdigest() for _, file in files]
-    parts = [request.prompt, request.model, request.schema, max_tokens, digests]
+    parts = [request.prompt, request.model, request.schema, float(temperature), top_p, max_tokens, digests]
     try:
         made: dict[str, Any] = step(desk, kind, parts, lambda: _good(_generated(desk, request)))
     except _NoGoodError as error:

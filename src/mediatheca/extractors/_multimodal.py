@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from mediatheca.extractors import Artifact, Dropped, ExtractContext, Item, ItemError, Row, Source
-from mediatheca.extractors._chunked_text import clean_text, embed_chunks
+from mediatheca.extractors._chunked_text import beyond_window, clean_text, embed_chunks
 from mediatheca.extractors._container import head_of, warm_up
 from mediatheca.extractors._llm import answer, say
-from mediatheca.extractors._outputs import Positions
+from mediatheca.extractors._looking import look
+from mediatheca.extractors._outputs import Positions, task_of
 from mediatheca.extractors._pictures import decode_picture, thumbnail
-from mediatheca.extractors._scenes import find_cuts
+from mediatheca.extractors._scenes import cuts_of
 from mediatheca.extractors._scenes import warm_up as warm_up_scenes
 from mediatheca.extractors._screen import distinct_pictures, read_screen
 from mediatheca.extractors._segments import MAX_SEGMENTS, Segment, at_marks, by_time, middles
@@ -26,6 +26,7 @@ from mediatheca.extractors._transcode import Recipe, scratch_file, transcode
 from mediatheca.extractors._video import Clip, Frame
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.models import (
+    EmbeddingTask,
     ImageEmbedder,
     Picture,
     SpeechRecognizer,
@@ -48,9 +49,7 @@ LOOKS = 3
 SEEN_SIDE = 640
 READ_SIDE = 1280
 _SEGMENT_RECIPE = Recipe(crf=28, preset="ultrafast", max_height=720)
-_CUTS = Step("video.cuts", 1)
 _SILENCES = Step("sound.silences", 1)
-_LOOK = Step("picture.embedding", 1)
 _SILENCE_RATE = 8_000
 
 
@@ -64,6 +63,8 @@ class Tools:
     """Of transcripts and of text in pictures."""
     recognizer: SpeechRecognizer | None
     reader: TextReader | None
+    task: EmbeddingTask
+    """Of `words`."""
     visual_words: TextEmbedder | None
     """The text side of the visual model, where it has one."""
 
@@ -81,16 +82,14 @@ class Tools:
             models.text(params.text_embedding_model) if embeds_words else None,
             models.load(params.speech_model, SpeechRecognizer) if params.run_transcription else None,
             models.load(params.ocr_model, TextReader) if params.reads_screen else None,
+            task_of(params.embedding_task),
             visual if isinstance(visual, TextEmbedder) else None,
         )
 
     def look(self, pictures: Sequence[Picture]) -> Vector:
         """One vector of pictures: the mean of theirs. The same picture is looked at once."""
         assert self.visual is not None
-        rows = []
-        for pixels in pictures:
-            with self.context.timed("model"):
-                rows.append(_looked(self.context, self.visual, pixels))
+        rows = [look(pixels, self.visual, self.context) for pixels in pictures]
         mean: Vector = np.mean(rows, axis=0, dtype=np.float32)
         length = float(np.linalg.norm(mean))
         return mean / np.float32(length) if self.visual.info.metric == "cosine" and length else mean
@@ -99,13 +98,7 @@ class Tools:
         """The vector of words in a transcript, a picture or a description."""
         assert self.words is not None
         with self.context.timed("model"):
-            return next(embed_chunks([text], self.words, name, desk=self.context.desk))
-
-
-def _looked(context: ExtractContext, model: ImageEmbedder, pixels: Picture) -> Vector:
-    parts = [model.info.weights, list(pixels.shape), sha256(pixels.tobytes()).hexdigest()]
-    found: Vector = step(context.desk, _LOOK, parts, lambda: model.embed_images([pixels], [None])[0])
-    return found
+            return next(embed_chunks([text], self.words, name, self.task, self.context.desk))
 
 
 # One object
@@ -175,6 +168,7 @@ def _text_rows(source: Source, params: Params, tools: Tools) -> Iterator[Row | D
     if tools.visual_words is not None:
         vectors = embed_chunks([text], tools.visual_words, params.embedding_model, desk=tools.context.desk)
         row.vectors[params.embedding_model] = next(vectors)
+        yield from beyond_window(tools.visual_words, text, source.key)
     yield from _complete(row, params, tools, [text], [])
 
 
@@ -214,6 +208,7 @@ def _recording_rows(source: Source, params: Params, tools: Tools, files: Iterato
             row.fields["transcription"] = said_here
         if said_here and params.embeds_speech:
             row.vectors[params.text_embedding_model] = tools.say_as_vector(said_here, params.text_embedding_model)
+            yield from beyond_window(tools.words, said_here, source.key)
         if params.store_segments:
             row.artifacts["video_segment_url"] = _segment_file(clip, segment, context, next(files))
         yield from _seen(row, [frame.pixels for frame in frames], params, tools, said_here)
@@ -242,7 +237,7 @@ def _cut(clip: Clip, params: Params, context: ExtractContext) -> tuple[list[Segm
     duration, longest = clip.info.duration, params.max_segment_duration
     warning = ""
     if params.split_method == "scene" and clip.info.has_video:
-        cuts = _cuts(clip, params.cut_threshold, context)
+        cuts = cuts_of(clip, params.cut_threshold, context)
         if cuts:
             return at_marks(cuts, duration, longest), ""
     elif params.split_method == "scene":
@@ -254,15 +249,6 @@ def _cut(clip: Clip, params: Params, context: ExtractContext) -> tuple[list[Segm
     elif params.split_method == "silence":
         warning = "there is no sound to find silences in; it is cut by time"
     return by_time(duration, params.time_split_interval), warning
-
-
-def _cuts(clip: Clip, threshold: float, context: ExtractContext) -> list[float]:
-    def find() -> list[float]:
-        with context.timed("decode"):
-            return find_cuts(clip, threshold, context.beat)
-
-    found: list[float] = step(context.desk, _CUTS, [clip.source.digest(), threshold], find)
-    return found
 
 
 def _silences(clip: Clip, threshold_db: float, context: ExtractContext) -> list[tuple[float, float]]:
@@ -310,6 +296,7 @@ def _seen(row: Row, pictures: list[Picture], params: Params, tools: Tools, said:
         row.fields["ocr_text"] = screen = read_screen(distinct, tools.reader, tools.context)
         if screen and params.run_ocr_embedding:
             row.vectors[OCR] = tools.say_as_vector(screen, params.text_embedding_model)
+            yield from beyond_window(tools.words, screen, row.source_key)
     texts = [text for text in (said, row.fields.get("ocr_text", "")) if text]
     yield from _complete(row, params, tools, texts, distinct)
 
@@ -323,11 +310,12 @@ def _complete(
         how = params.generation_config
         said, problems["description"] = say(
             desk, params, params.description_prompt, texts, pictures,
-            temperature=how.temperature, max_tokens=how.max_output_tokens,
+            temperature=how.temperature, top_p=how.top_p, max_tokens=how.max_output_tokens,
         )  # fmt: skip
         row.fields["description"] = said or None
         if said and params.run_description_embedding:
             row.vectors[DESCRIPTION] = tools.say_as_vector(said, params.text_embedding_model)
+            yield from beyond_window(tools.words, said, row.source_key)
     if params.response_shape is not None:
         fields, problems["response_shape"] = answer(desk, params, texts, pictures)
         row.fields |= fields

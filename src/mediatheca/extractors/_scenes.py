@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mediatheca.extractors import ExtractContext
 from mediatheca.extractors._video import Clip
 from mediatheca.kernel.extras import require
+from mediatheca.kernel.steps import Step, step
 
 if TYPE_CHECKING:
     from scenedetect.detectors import ContentDetector
@@ -21,6 +23,7 @@ SIDE = 160
 """Pixels of the longer side that are compared."""
 SHORTEST_SCENE_S = 0.6
 _BEAT_FRAMES = 100
+_CUTS = Step("video.cuts", 1)
 
 
 def need_scene_libraries(what: str) -> None:
@@ -31,6 +34,17 @@ def need_scene_libraries(what: str) -> None:
 def warm_up() -> None:
     """As `_container.warm_up`."""
     import scenedetect.detectors  # noqa: F401
+
+
+def cuts_of(clip: Clip, threshold: float, context: ExtractContext) -> list[float]:
+    """As `find_cuts`; looked for once in a file, kept as a step."""
+
+    def find() -> list[float]:
+        with context.timed("decode"):
+            return find_cuts(clip, threshold, context.beat)
+
+    found: list[float] = step(context.desk, _CUTS, [clip.source.digest(), threshold], find)
+    return found
 
 
 def find_cuts(clip: Clip, threshold: float, beat: Callable[[float], None]) -> list[float]:

@@ -8,10 +8,11 @@ from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
 from mediatheca.extractors import Artifact, Dropped, ExtractContext, ItemError, Row
-from mediatheca.extractors._chunked_text import clean_text, embed_chunks
+from mediatheca.extractors._chunked_text import beyond_window, clean_text, embed_chunks
 from mediatheca.extractors._crawl import Visited
 from mediatheca.extractors._crawl_fetch import PageError
 from mediatheca.extractors._crawl_urls import canonical
+from mediatheca.extractors._looking import look
 from mediatheca.extractors._outputs import Positions
 from mediatheca.extractors._pictures import decode_picture, thumbnail
 from mediatheca.extractors._splitting import SplitBy, split
@@ -93,9 +94,10 @@ class PageDocuments:
             fields |= {"chunk_index": number, "total_chunks": len(kept), **(_listed(visited) if not number else {})}
             made = {self._models.text.info.name: next(vectors)} if self._models.text is not None and chunk else {}
             key, position = places.of(visited.url, "text", chunk)
+            yield from beyond_window(self._models.text, chunk, key, position)
             yield Row(fields, made, source_key=key, position=position)
 
-    def code(self, visited: Visited, places: Places) -> Iterator[Row]:
+    def code(self, visited: Visited, places: Places) -> Iterator[Row | Dropped]:
         """A document for every code block."""
         blocks = visited.page.code_blocks if self._models.code is not None else ()
         texts = [clean_text(str(block["code"]))[:MAX_CODE] for block in blocks]
@@ -104,13 +106,18 @@ class PageDocuments:
             assert self._models.code is not None
             fields = {**_common(visited), "doc_type": "code", "content": text, "code_language": block["language"]}
             key, position = places.of(visited.url, "code", text)
+            yield from beyond_window(self._models.code, text, key, position)
             yield Row(fields, {self._models.code.info.name: next(vectors)}, source_key=key, position=position)
 
     def pictures(self, visited: Visited, places: Places, most: int) -> Iterator[Row | Dropped]:
         """A document for each of the first pictures; one that cannot be read is told."""
         if self._models.image is None and self._models.structure is None:
             return
-        for image in visited.page.images[:most]:
+        found = visited.page.images
+        if len(found) > most > 0:
+            reason = f"max_images_per_page: the first {most} of {len(found)} pictures are kept"
+            yield Dropped(f"from picture {most + 1} of {visited.url} on", reason, places.key, kind="url")
+        for image in found[:most]:
             self._context.beat()
             try:
                 yield self._picture(visited, image, places)
@@ -127,10 +134,9 @@ class PageDocuments:
             picture = decode_picture(data, image["src"][-200:])
         caption = image["alt"] or visited.page.title
         vectors: dict[str, Vector] = {}
-        with self._context.timed("model"):
-            for model in (self._models.image, self._models.structure):
-                if model is not None:
-                    vectors[model.info.name] = model.embed_images([picture.pixels], [caption or None])[0]
+        for model in (self._models.image, self._models.structure):
+            if model is not None:
+                vectors[model.info.name] = look(picture.pixels, model, self._context, caption)
         fields = {**_common(visited), "doc_type": "image", "content": image["alt"], "image_url": image["src"]}
         fields |= {"width": picture.width, "height": picture.height}
         made = Artifact(thumbnail(picture.pixels), "image/jpeg", ".jpg")

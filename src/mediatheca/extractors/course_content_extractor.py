@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from mediatheca.extractors import (
@@ -21,11 +20,12 @@ from mediatheca.extractors import (
     Source,
 )
 from mediatheca.extractors._captions import Cue
-from mediatheca.extractors._chunked_text import MAX_ROWS, clean_text, embed_chunks
+from mediatheca.extractors._chunked_text import MAX_ROWS, beyond_window, clean_text, embed_chunks
 from mediatheca.extractors._code import LANGUAGES
 from mediatheca.extractors._container import need_video_libraries
 from mediatheca.extractors._course import Lecture, Script, Unit, exercise_units
 from mediatheca.extractors._llm import ModelParams, needs, say
+from mediatheca.extractors._looking import look
 from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, vector_index
 from mediatheca.extractors._pictures import thumbnail
 from mediatheca.extractors._scans import PageReader
@@ -247,22 +247,22 @@ class _Course:
         """The document of a unit, with what fits it."""
         fields = {key: clean_text(value) if isinstance(value, str) else value for key, value in unit.fields.items()}
         row = Row(fields, source_key=source.key, position=position)
-        with self._context.timed("model"):
-            self._embed(row, unit)
+        yield from self._embed(row, unit)
         if unit.picture is not None and self._params.enable_thumbnails:
             row.artifacts["thumbnail_url"] = Artifact(thumbnail(unit.picture), "image/jpeg", ".jpg")
         yield from self._told(row, unit)
         yield row
 
-    def _embed(self, row: Row, unit: Unit) -> None:
+    def _embed(self, row: Row, unit: Unit) -> Iterator[Dropped]:
         for name, text in ((TEXT, unit.text), (CODE, unit.code[:MAX_CODE])):
             model = self._texts.get(name)
             if model is not None and text.strip():
-                row.vectors[name] = next(embed_chunks([clean_text(text)], model, name, desk=self._context.desk))
+                with self._context.timed("model"):
+                    row.vectors[name] = next(embed_chunks([clean_text(text)], model, name, desk=self._context.desk))
+                yield from beyond_window(model, clean_text(text), row.source_key, row.position)
         if unit.picture is not None:
-            pixels = np.ascontiguousarray(unit.picture)
             for name, looks in self._images.items():
-                row.vectors[name] = looks.embed_images([pixels], [None])[0]
+                row.vectors[name] = look(unit.picture, looks, self._context)
 
     def _told(self, row: Row, unit: Unit) -> Iterator[Dropped]:
         """What language models say; a field that could not be filled is told."""
@@ -297,6 +297,7 @@ course_content_extractor = Extractor(
         "pdf": ("pdf", "document"),
         "code": ("binary", "text", "document"),
     },
+    extras={"captions": ("text", "pysubs2")},
     describe=describe,
     open=open_extractor,
     reads=frozenset(),

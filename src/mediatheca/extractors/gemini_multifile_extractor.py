@@ -79,8 +79,11 @@ class _Fused:
             self._keys.append(source.key)
             self._modalities.append(parts[0].modality)
             self._texts.append("\n".join(part.text for part in parts if part.text)[:_SHOWN])
+            made += [dropped for part in parts for dropped in space.beyond(part, source.key)]
         else:
-            self._problems.append(f"'{source.key}' has nothing to embed")
+            reason = f"'{source.key}' has nothing to embed: no picture, no speech and no text"
+            self._problems.append(reason)
+            made.append(Dropped(source.key, reason, source.key, kind="file"))
         return [part for part in made if isinstance(part, Dropped)]
 
     def row(self, given: list[Source], model: str) -> Row:

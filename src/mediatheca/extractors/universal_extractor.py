@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,15 +21,27 @@ from mediatheca.extractors import (
     Row,
     Source,
 )
-from mediatheca.extractors._any_file import OCR, SPEECH, AnyFile, JointSpace, Limits, Part, Readers, mean
-from mediatheca.extractors._container import need_video_libraries
+from mediatheca.extractors._any_file import OCR, SEGMENT_S, SPEECH, AnyFile, JointSpace, Limits, Part, Readers, mean
+from mediatheca.extractors._container import head_of, need_video_libraries
 from mediatheca.extractors._llm import ModelParams
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, sources, vector_index
+from mediatheca.extractors._outputs import (
+    DIMENSIONS,
+    MODEL_NAME,
+    TASK_TYPE,
+    Positions,
+    cleaned,
+    sources,
+    vector_index,
+)
 from mediatheca.extractors._pictures import thumbnail
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.extras import require
 from mediatheca.kernel.models import ModelInfo, Models, SpeechRecognizer, TextReader
+from mediatheca.kernel.no_effect import NoEffect
+from mediatheca.kernel.query_files import LONG
+from mediatheca.kernel.search import Cutting
+from mediatheca.kernel.sniff import kind_of
 
 MODEL = "gemini_embedding_2"
 TYPES = (
@@ -39,13 +52,8 @@ TYPES = (
 class FileParams(ModelParams):
     """What extractors of any file have in common."""
 
-    output_dimensionality: int = Field(
-        3072,
-        ge=1,
-        le=65_536,
-        description="Accepted for compatibility: vectors are as long as the model's that answers.",
-    )
-    task_type: str = Field("RETRIEVAL_DOCUMENT", max_length=64, description="Accepted for compatibility.")
+    output_dimensionality: Annotated[int, DIMENSIONS] = Field(3072, ge=1, le=65_536)
+    task_type: Annotated[str, TASK_TYPE] = Field("RETRIEVAL_DOCUMENT", max_length=64)
     embedding_model: str = Field(
         MODEL, pattern=MODEL_NAME, max_length=200, description="A model of texts and pictures."
     )
@@ -53,7 +61,9 @@ class FileParams(ModelParams):
     max_video_segments: int = Field(10, ge=1, le=1000, description="Of 30 seconds, from the beginning.")
     max_document_pages: int = Field(50, ge=1, le=500, description="Pages, slides, sheets, or pieces of a text.")
     max_file_download_mb: int = Field(500, ge=1, le=10_000, description="Larger files fail.")
-    max_concurrency: int = Field(4, ge=1, le=64, description="Accepted for compatibility: the server decides.")
+    max_concurrency: Annotated[int, NoEffect("how much is done at once is the operator's decision")] = Field(
+        4, ge=1, le=64
+    )
 
     _cleaned = model_validator(mode="before")(cleaned)
 
@@ -131,25 +141,51 @@ def open_extractor(params: Params, context: ExtractContext) -> Extract:
     def extract(item: Item) -> Iterable[Row | Dropped]:
         positions = Positions()
         for source in sources(item.inputs.get("file"), "file"):
+            position: int | None = None
             for part in files.parts(source):
-                yield part if isinstance(part, Dropped) else _row(part, source, positions, space.vector(part), params)
+                if isinstance(part, Dropped):
+                    yield replace(part, position=position) if part.kind == "field" else part
+                    continue
+                row = _row(part, source, positions, space.vector(part), params)
+                position = row.position
+                yield from space.beyond(part, source.key, position)
+                yield row
 
     return extract
 
 
 def query(params: FileParams, output: str, context: ExtractContext) -> EmbedFile:
     """Embeds the file of a query by what it looks like and says; nothing is recognised in it, which takes seconds."""
-    quick = params.model_copy(update={"extract_text": False, "max_video_segments": 1, "max_document_pages": 1})
-    files, space = opened(quick, context, describing=False)
+    return _AnyQuery(params, output, context)
 
-    def embed(source: Source) -> Vector:
-        parts = [part for part in files.parts(source) if isinstance(part, Part)]
-        vectors = [vector for part in parts if (vector := space.vector(part)) is not None]
+
+class _AnyQuery:
+    """Any file by its first part, films and PDFs also part by part. A `CutFile`."""
+
+    def __init__(self, params: FileParams, output: str, context: ExtractContext) -> None:
+        quick = params.model_copy(update={"extract_text": False, "max_video_segments": 1, "max_document_pages": 1})
+        self._first, self._space = opened(quick, context, describing=False)
+        self._output, self._context, self._megabytes = output, context, params.max_file_download_mb
+
+    def __call__(self, source: Source) -> Vector:
+        vectors = [vector for _, vector in self._vectors(self._first, source)]
         if not vectors:
             raise ItemError("the file of the query has nothing to embed")
         return mean(vectors)
 
-    return embed
+    def pieces(self, source: Source, how: Cutting) -> Iterator[Row]:
+        """Recordings by time, in the same segments as in a collection where it is not said; PDFs page by page."""
+        if kind_of(head_of(source))[0] not in LONG:
+            return
+        limits = Limits(how.most, how.most, self._megabytes, how.seconds or SEGMENT_S, spread=True)
+        for part, vector in self._vectors(AnyFile(limits, Readers(None, None, None), self._context), source):
+            place = {"page_number": part.page_number, "start_time": part.start, "end_time": part.end}
+            yield Row({name: value for name, value in place.items() if value is not None}, {self._output: vector})
+
+    def _vectors(self, files: AnyFile, source: Source) -> Iterator[tuple[Part, Vector]]:
+        for part in files.parts(source):
+            if isinstance(part, Part) and (vector := self._space.vector(part)) is not None:
+                yield part, vector
 
 
 def _row(part: Part, source: Source, positions: Positions, vector: Vector | None, params: Params) -> Row:

@@ -96,9 +96,10 @@ class _Opened:
         if self._realtime is None:
             raise ItemError("the plug-in has no realtime.py, or nothing in it is called run_inference")
         given = asked if isinstance(asked, dict) else {}
-        return _awaited(
+        said = _awaited(
             self._realtime(given.get("inputs") or {}, {**self._parameters, **(given.get("parameters") or {})})
         )
+        return {name: _plain(value) for name, value in said.items()} if isinstance(said, dict) else _plain(said)
 
     def _row(self, made: Mapping[str, Any], key: str, position: int) -> Row:
         fields = {str(name): value for name, value in made.items() if name not in _OWN}

@@ -40,6 +40,24 @@ class VectorIndex:
     parameters: str = field(default="", compare=False)
     """Of the extractor that fills it in a collection that is searched, as JSON: the file of a query goes the same way.
     Not recorded with the index."""
+    asks: str = field(default="", compare=False)
+    """The uploaded extractor whose code embeds the texts of queries where no model does, in a collection that is
+    searched. Not recorded with the index."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether something makes vectors of queries for it."""
+        return bool(self.model or self.asks)
+
+    @property
+    def why_unanswered(self) -> str:
+        """What to say where nothing does."""
+        written = f"the vectors of '{self.name}' were written directly, no model makes them"
+        if not self.modalities:
+            written += (
+                ", or an uploaded extractor made them that answers no texts (realtime.py, docs/uploaded-plugins.md)"
+            )
+        return f"{written}; use input_mode vector"
 
 
 @dataclass(slots=True)

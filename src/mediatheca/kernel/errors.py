@@ -13,6 +13,7 @@ MediathecaError
 ├── TooManyRequestsError 429
 ├── BudgetError 429
 └── UnavailableError 503
+    └── NotConfiguredError 503
 """
 
 from __future__ import annotations
@@ -142,3 +143,7 @@ class UnavailableError(MediathecaError):
 
     status = 503
     type = "InferenceServiceUnavailableError"
+
+
+class NotConfiguredError(UnavailableError):
+    """Nobody has set up what could answer, so that trying again does not help; the message says what to set."""

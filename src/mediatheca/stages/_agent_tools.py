@@ -201,7 +201,9 @@ def default_search(collections: Sequence[CollectionView]) -> dict[str, Any]:
         raise ValidationError.at(
             "collection_identifiers", "an agent needs at least one collection to search", "missing"
         )
-    uris = {i.feature_uri: None for view in collections for i in view.vectors if i.model and "text" in i.modalities}
+    uris = {
+        i.feature_uri: None for view in collections for i in view.vectors if i.is_answered and "text" in i.modalities
+    }
     query = {"input_mode": "text", "value": ""}
     searches: list[dict[str, Any]] = [{"feature_uri": uri, "query": dict(query), "optional": True} for uri in uris]
     return {"searches": [*searches[:9], {"lexical": True, "query": dict(query), "optional": True}]}

@@ -142,7 +142,7 @@ def check_comparable(feature_uri: Any, collections: Sequence[CollectionView]) ->
         return
     for view in collections:
         index = find_index(view, feature_uri)
-        if index is not None and (not index.model or "text" not in index.modalities):
+        if index is not None and (not index.is_answered or "text" not in index.modalities):
             message = f"'{feature_uri}' cannot be compared with a text; name a feature that takes text queries"
             raise ValidationError.at("feature_uri", message, "modality")
         if index is not None and index.multi:

@@ -184,7 +184,7 @@ async def _examples(query: str, params: Params, ctx: StageContext) -> list[dict[
     found: list[Hit] = []
     for name in params.example_collection_ids:
         view = await ctx.collection(name)
-        index = next((i for i in view.vectors if i.model and "text" in i.modalities), None)
+        index = next((i for i in view.vectors if i.is_answered and "text" in i.modalities), None)
         if index is None:
             found += await ctx.search(view.collection_id, TextQuery(query, MAX_EXAMPLES))
         else:

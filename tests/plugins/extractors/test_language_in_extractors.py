@@ -120,6 +120,24 @@ def test_a_good_answer_is_asked_for_once_and_a_bad_one_again(tmp_path: Path) -> 
     assert len(steps.held) == 2
 
 
+def test_how_the_model_chooses_its_words_reaches_it_and_decides_what_is_kept(tmp_path: Path) -> None:
+    steps = Steps()
+    with model(tmp_path, "a fox", steps=steps) as (desk, server):
+        for top_p in (0.5, 0.5, 0.9):
+            say(desk, ModelParams(), "What is it?", ["x"], temperature=0.3, top_p=top_p)
+    assert [(asked.body["temperature"], asked.body["top_p"]) for asked in server.requests] == [(0.3, 0.5), (0.3, 0.9)]
+
+
+def test_a_provider_that_takes_the_temperature_alone_is_not_sent_both(tmp_path: Path) -> None:
+    with LanguageServer(["a fox"]) as server:
+        url, key = f"anthropic={server.url}", f"anthropic={KEY}"
+        with a_desk(tmp_path, language_url=url, language_key=key, language_model="claude-tiny") as desk:
+            say(desk, ModelParams(), "What is it?", ["x"], temperature=0.3, top_p=0.5)
+    assert server.requests[0].protocol == "anthropic"
+    assert server.requests[0].body["temperature"] == 0.3
+    assert "top_p" not in server.requests[0].body
+
+
 def test_pictures_are_shown_small(tmp_path: Path) -> None:
     big = np.zeros((1500, 3000, 3), np.uint8)
     with model(tmp_path, "a dark wall") as (desk, server):

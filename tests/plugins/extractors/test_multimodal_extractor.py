@@ -14,6 +14,7 @@ from film_world import Film, times
 from pydantic import ValidationError as PydanticError
 
 from mediatheca.extractors import CutFile, Dropped, ExtractContext, Extractor, Item, ItemError, Row, Source
+from mediatheca.extractors._multimodal import Tools
 from mediatheca.extractors._video import probe
 from mediatheca.extractors.multimodal_extractor import Params, ParamsV2, multimodal_extractor, multimodal_extractor_v2
 from mediatheca.jobs.runner import ItemRows, LocalRunner
@@ -93,6 +94,24 @@ def test_version_2_has_a_space_of_its_own_and_hears_nothing_unless_asked(models:
     assert index.feature_uri == "mixpeek://multimodal_extractor@v2/gemini_embedding_2"
     assert "transcription" not in multimodal_extractor_v2.describe(ParamsV2(), models).fields
     assert "transcription" in multimodal_extractor_v2.describe(ParamsV2(run_transcription=True), models).fields
+
+
+@pytest.mark.parametrize("given", [{}, {"run_transcription": False}])
+def test_version_2_writes_down_what_it_is_to_embed(models: ModelCatalog, given: dict[str, bool]) -> None:
+    asked = ParamsV2.model_validate({**given, "run_transcription_embedding": True})
+    assert asked.run_transcription
+    assert ParamsV2.model_validate(asked.model_dump()) == asked
+    described = multimodal_extractor_v2.describe(asked, models)
+    assert described.texts == {WORDS: "transcription"}
+    assert not Params(run_transcription=False).embeds_speech
+
+
+@pytest.mark.parametrize(("task", "query"), [("document", False), ("query", True)])
+def test_texts_embed_for_the_task_that_is_named(models: ModelCatalog, tmp_path: Path, task: str, query: bool) -> None:
+    asked = {"run_multimodal_embedding": False, "run_transcription": False, "run_ocr_embedding": True}
+    tools = Tools.load(Params.model_validate({**asked, "embedding_task": task}), ExtractContext(models, tmp_path))
+    expected = models.text(WORDS).embed_texts(["open now"], query=query)[0]
+    np.testing.assert_array_equal(tools.say_as_vector("open now", WORDS), expected)
 
 
 def test_a_model_that_is_not_there_or_of_another_kind_is_said_at_creation(models: ModelCatalog) -> None:

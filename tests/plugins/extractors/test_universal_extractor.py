@@ -19,7 +19,7 @@ from mediatheca.extractors.universal_extractor import MODEL, Params, universal_e
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.providers._catalog import ModelCatalog
 from mediatheca.testing.extractors import ExtractorContract, dropped_of, rows_of
-from mediatheca.testing.media import Scene, clip, pdf, photo, picture
+from mediatheca.testing.media import Scene, clip, pdf, photo, picture, silence, wav
 
 LIGHT = {"extract_text": False, "generate_description": False}
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
@@ -226,6 +226,16 @@ def test_a_broken_file_among_many_is_told_and_the_others_count(models: ModelCata
         list(extract(Item("obj_1", {"files": [broken]})))
     with pytest.raises(ItemError, match="at most 100"):
         list(extract(Item("obj_1", {"files": [good] * 101})))
+
+
+def test_a_silent_sound_among_many_files_is_told(models: ModelCatalog, tmp_path: Path) -> None:
+    extract = gemini_multifile_extractor.open(MultiParams(extract_text=False), ExtractContext(models, tmp_path))
+    quiet, note = Source(data=wav(silence(1.0)), key="sound"), Source(value="words", key="note")
+    made = list(extract(Item("obj_1", {"files": [quiet, note]})))
+    assert rows_of(made)[0].fields["source_blob_count"] == 1
+    (told,) = dropped_of(made)
+    assert (told.what, told.kind) == ("sound", "file")
+    assert "nothing to embed" in told.reason
 
 
 def test_a_query_file_is_embedded_like_the_documents(models: ModelCatalog, tmp_path: Path) -> None:

@@ -153,5 +153,5 @@ class Language:
         files = [(kind, hashlib.blake2b(data).digest().hex()) for kind, data in request.files]
         key = hashlib.blake2b(request.api_key.encode()).hexdigest()
         content = [self._namespace_id, key, str(name), request.system, request.prompt, request.schema, files]
-        data = orjson.dumps([*content, request.max_tokens], default=repr, option=orjson.OPT_SORT_KEYS)
+        data = orjson.dumps([*content, request.max_tokens, request.top_p], default=repr, option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(data, digest_size=16).digest()

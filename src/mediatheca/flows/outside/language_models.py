@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.errors import NotConfiguredError, UnavailableError
 from mediatheca.kernel.extras import require
 from mediatheca.settings import Settings
 
@@ -88,10 +88,10 @@ class LanguageConfig:
         """The model that answers to a name: `provider:model`, a bare model name, `provider`, or empty.
 
         Raises:
-            UnavailableError: none does; the message says what to set.
+            UnavailableError: none does; the message says what to set. NotConfiguredError: no other would.
         """
         if not self.providers(api_key):
-            raise UnavailableError(f"no language model is configured: {HOW}")
+            raise NotConfiguredError(f"no language model is configured: {HOW}")
         provider, model = _split(wanted)
         substitute = self.substitutes.get(wanted) or self.substitutes.get(model) or self.substitutes.get("*")
         if wanted and substitute:
@@ -109,7 +109,7 @@ class LanguageConfig:
     def _default(self, provider: str) -> tuple[str, str]:
         chosen, model = _split(self.default)
         if not model or (provider and chosen and _family(provider) != _family(chosen)):
-            raise UnavailableError(
+            raise NotConfiguredError(
                 f"no model is named{f' for {provider}' if provider else ''}: give model_name in the stage, or set "
                 "MEDIATHECA_LANGUAGE_MODEL to the default one"
             )

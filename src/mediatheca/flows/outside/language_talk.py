@@ -264,6 +264,9 @@ class Talk:
         settings: dict[str, Any] = {"max_tokens": held.answer}
         if self.request.temperature is not None:
             settings["temperature"] = self.request.temperature
+        # Newer models of Anthropic refuse a request that has both.
+        if self.request.top_p is not None and (self.name.provider != "anthropic" or "temperature" not in settings):
+            settings["top_p"] = self.request.top_p
         return settings
 
 

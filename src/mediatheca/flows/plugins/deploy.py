@@ -11,19 +11,22 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mediatheca.extractors import Item, Source
-from mediatheca.extractors._uploaded import Manifest, read_manifest
+from mediatheca.extractors._uploaded import Compute, Manifest, read_manifest
 from mediatheca.flows.plugins.archive import Limits, file_hash, unpack
 from mediatheca.flows.plugins.host import KIND, PluginHost
+from mediatheca.flows.plugins.realtime import ask
 from mediatheca.flows.plugins.scan import Scan, scan_archive
+from mediatheca.flows.plugins.uploads import Arrived, arrived, put_upload
+from mediatheca.flows.retrieve.keys import unknown_keys
 from mediatheca.flows.services import JobServices
 from mediatheca.jobs.plugin_child import REALTIME
 from mediatheca.jobs.queue import Job
-from mediatheca.jobs.runner import ItemFailure, ItemRows, LocalRunner
+from mediatheca.jobs.runner import LocalRunner
 from mediatheca.jobs.worker import Handler, Run
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import (
@@ -35,7 +38,8 @@ from mediatheca.kernel.errors import (
     UnavailableError,
     ValidationError,
 )
-from mediatheca.kernel.ids import new_id, new_uuid
+from mediatheca.kernel.ids import new_uuid
+from mediatheca.kernel.no_effect import without_effect
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
@@ -48,6 +52,7 @@ OPEN = ("QUEUED", "PENDING", "IN_PROGRESS")
 _NAME = re.compile(r"[a-z][a-z0-9_]{2,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}")
 _TEST_S = 60
+_NOTES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +82,7 @@ def announce(tx: Tx, wish: Announced) -> Record:
     if wish.size is not None and wish.size > MAX_ARCHIVE:
         raise PayloadTooLargeError(f"file_size_bytes: {wish.size} is more than the {MAX_ARCHIVE} bytes of an archive")
     _need_free(tx, wish.name, wish.version)
-    ident, scope = new_id("upl"), tx.scope
-    key = f"{scope.organization_id}/{scope.namespace_id or '-'}/plugins/uploads/{ident}"
-    body = {**asdict(wish), "store_key": key, "status": "PENDING"}
-    body["expires_at"] = clock.wire_time(clock.now() + timedelta(seconds=wish.expires_s))
-    return tx.put(UPLOAD, "upl", ident, body, ident=ident)
+    return put_upload(tx, UPLOAD, "plugins", asdict(wish), wish.expires_s)
 
 
 def _need_free(tx: ReadTx, name: str, version: str) -> None:
@@ -106,9 +107,7 @@ class Checked:
     realtime: bool
 
 
-def confirm(
-    services: JobServices, scope: Scope, actor: str, upload: Record, size: int | None, etag: str | None
-) -> Record:
+def confirm(services: JobServices, scope: Scope, actor: str, upload: Record, said: Arrived) -> Record:
     """Check the archive that arrived, and keep it as a plug-in. Confirming again gives the same plug-in.
 
     Raises:
@@ -122,7 +121,8 @@ def confirm(
             return tx.get(KIND, str(done))
     if upload.body["status"] == "FAILED":
         raise ConflictError(f"upload '{upload.id}' has failed; create a new one")
-    key = _secured(services, scope, upload, size, etag)
+    arrived(services.blobs, upload, said, MAX_ARCHIVE)
+    key = _secured(services, scope, upload)
     try:
         with tempfile.TemporaryDirectory(prefix="mediatheca-plugin-") as folder:
             checked = check(services, key, Path(folder), upload.body["name"], upload.body["version"])
@@ -140,18 +140,8 @@ def confirm(
     return made
 
 
-def _secured(services: JobServices, scope: Scope, upload: Record, size: int | None, etag: str | None) -> str:
+def _secured(services: JobServices, scope: Scope, upload: Record) -> str:
     """The key of a copy that no signed URL reaches; of each attempt its own, so that none takes another's away."""
-    found = services.blobs.head(upload.body["store_key"])
-    if found is None:
-        raise BadRequestError(f"no file has arrived for upload '{upload.id}'; PUT it to the presigned_url first")
-    if found.size > MAX_ARCHIVE:
-        raise PayloadTooLargeError(f"{found.size} bytes arrived; an archive has at most {MAX_ARCHIVE}")
-    for said in (size, upload.body["size"]):
-        if said is not None and said != found.size:
-            raise BadRequestError(f"file_size_bytes: {said} bytes were announced, {found.size} arrived")
-    if etag is not None and etag.strip('"') != found.etag.strip('"'):
-        raise BadRequestError(f"etag: '{etag[:100]}' was given, the stored file has '{found.etag}'")
     key = f"{scope.organization_id}/{scope.namespace_id or '-'}/plugins/{upload.id}.{new_uuid()}.archive"
     services.blobs.copy(upload.body["store_key"], key)
     return key
@@ -218,12 +208,19 @@ def plugin_body(checked: Checked, key: str, description: str) -> Row:
         "size_bytes": checked.size,
         "files": list(checked.files[:200]),
         "file_count": len(checked.files),
-        "warnings": checked.scan.warnings[:20],
+        "warnings": [*_compute_notes(manifest.compute), *checked.scan.warnings[:_NOTES]],
         "realtime": checked.realtime,
         "status": "NOT_DEPLOYED",
         "active": False,
         "source": "custom",
     }
+
+
+def _compute_notes(given: Mapping[str, Any]) -> list[str]:
+    """What a `compute_profile` says to no effect."""
+    unread = (f"{found.key[:100]}: unknown key is ignored{found.hint}" for found in unknown_keys(Compute, given, ()))
+    told = (f"{place[0]}: {said}" for place, said in without_effect(Compute.model_validate(dict(given))))
+    return [f"compute_profile.{note}" for note in islice((*told, *unread), _NOTES)]
 
 
 def _failed(tx: Tx, upload_id: str, message: str) -> None:
@@ -277,8 +274,7 @@ def delete(tx: Tx, services: JobServices, plugin: Record) -> None:
 
 
 def _need_unused(tx: ReadTx, plugin: Record) -> None:
-    where = {"kind": KIND, "name": plugin.name} if not tx.scope.namespace_id else None
-    enabled = tx.count_in_organization("resources", where) - 1 if where else 0
+    enabled = 0 if tx.scope.namespace_id else enabled_in_namespaces(tx, plugin)
     users = [
         record.name
         for record in tx.resources("collection")
@@ -287,6 +283,11 @@ def _need_unused(tx: ReadTx, plugin: Record) -> None:
     if users or enabled > 0:
         what = f"collections {', '.join(users[:5])}" if users else f"{enabled} namespaces that enabled it"
         raise ConflictError(f"plug-in '{plugin.name}' is used by {what}; delete or disable those first")
+
+
+def enabled_in_namespaces(tx: ReadTx, plugin: Record) -> int:
+    """How many namespaces have this plug-in of the organization."""
+    return tx.count_in_organization("resources", {"kind": KIND, "name": plugin.name}) - 1
 
 
 def plugin_jobs(services: JobServices) -> dict[str, Handler]:
@@ -361,13 +362,7 @@ def ask_realtime(services: JobServices, scope: Scope, plugin: Record, question: 
     extractor = services.plugins.find(scope, plugin.name)
     if extractor is None:
         raise ConflictError(f"plug-in '{plugin.name}' is {plugin.body['status']}; deploy it first")
-    item = Item("test", {REALTIME: [Source(value=dict(question), key=REALTIME)]})
-    for outcome in services.plugins.runner(scope, extractor).map(plugin.name, {}, [item]):
-        if isinstance(outcome, ItemFailure):
-            raise BadRequestError(f"the plug-in failed: {outcome.reason}")
-        if isinstance(outcome, ItemRows):
-            return outcome.rows[0].fields[REALTIME] if outcome.rows else None
-    raise BadRequestError("the plug-in gave no answer")
+    return ask(services.plugins.runner(scope, extractor), {}, question)
 
 
 def enable(tx: Tx, plugin: Record, description: str | None = None) -> Record:

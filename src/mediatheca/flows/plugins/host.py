@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mediatheca.extractors import Extractor, Item
 from mediatheca.extractors._uploaded import read_manifest, uploaded_extractor
-from mediatheca.flows.plugins.archive import file_hash, unpack
+from mediatheca.flows.plugins.uploads import place
 from mediatheca.jobs.confine import confinable
 from mediatheca.jobs.runner import ItemResult, LocalRunner
 from mediatheca.jobs.runner_pool import RunnerClosedError
+from mediatheca.jobs.runner_supply import Bring
 from mediatheca.kernel.errors import NotFoundError, UnavailableError
-from mediatheca.kernel.ids import new_uuid
 from mediatheca.kernel.scope import Scope
 from mediatheca.providers import ModelSettings
 from mediatheca.settings import Settings
@@ -33,7 +33,15 @@ MAX_RUNNERS = 4
 TTL_S = 5.0
 """How long a change made by another process may stay unseen."""
 _WAIT_S = 60.0
+QUERY_S = 20.0
+"""What a query may take, and how long it waits for a place."""
+_OPEN_S = 120.0
+_OPEN_FOR_QUERY_S = 40.0
 _GIGABYTE = 1024
+
+
+_Key: TypeAlias = tuple[Scope, str, bool]
+"""Namespace, archive, and whether it answers queries, which wait for no batch."""
 
 
 @dataclass(slots=True)
@@ -50,8 +58,8 @@ class PluginHost:
         self._models = replace(models, hub=False, remote_url="", remote_key="")  # a stranger's code has no network
         self._root = settings.data_dir / "plugins"
         self._lock = threading.Condition()
-        self._runners: OrderedDict[tuple[Scope, str], _Held] = OrderedDict()
-        """By namespace and archive: what a process has seen of one namespace, no other gets to know."""
+        self._runners: OrderedDict[_Key, _Held] = OrderedDict()
+        """What a process has seen of one namespace, no other gets to know."""
         self._known: dict[Scope, tuple[float, dict[str, Extractor]]] = {}
         self._closed = False
         database.listen(self._forget)
@@ -79,14 +87,14 @@ class PluginHost:
 
     # ---- running them
 
-    def runner(self, scope: Scope, extractor: Extractor) -> BoundRunner:
-        """What runs an uploaded extractor, in processes of its own.
+    def runner(self, scope: Scope, extractor: Extractor, *, queries: bool = False) -> BoundRunner:
+        """What runs an uploaded extractor, in processes of its own; others for `queries`.
 
         Raises:
             UnavailableError: this system cannot confine a process, or plug-ins are not allowed here.
         """
         self.need_confinement()
-        return BoundRunner(self, scope, extractor)
+        return BoundRunner(self, scope, extractor, queries)
 
     def need_confinement(self) -> None:
         """Raises UnavailableError: nobody's code is run here, or nothing would hold it."""
@@ -97,11 +105,11 @@ class PluginHost:
             raise UnavailableError(f"uploaded plug-ins need a Linux kernel with Landlock and seccomp; here is {found}")
 
     @contextmanager
-    def lend(self, scope: Scope, extractor: Extractor) -> Iterator[LocalRunner]:
+    def lend(self, scope: Scope, extractor: Extractor, queries: bool) -> Iterator[LocalRunner]:
         """The runner of an archive, kept while others want fewer than there is room for."""
-        key = (scope, extractor.archive)
+        key = (scope, extractor.archive, queries)
         with self._lock:
-            held = self._take(key, scope, extractor)
+            held = self._take(key, extractor)
             held.users += 1
         try:
             yield held.runner
@@ -110,8 +118,9 @@ class PluginHost:
                 held.users -= 1
                 self._lock.notify_all()
 
-    def _take(self, key: tuple[Scope, str], scope: Scope, extractor: Extractor) -> _Held:
-        deadline = time.monotonic() + _WAIT_S
+    def _take(self, key: _Key, extractor: Extractor) -> _Held:
+        scope, _, queries = key
+        deadline = time.monotonic() + (QUERY_S if queries else _WAIT_S)
         while True:
             if self._closed:
                 raise RunnerClosedError("the server is stopping; the work is taken up again after the restart")
@@ -120,7 +129,7 @@ class PluginHost:
                 self._runners.move_to_end(key)
                 return held
             if self._room():
-                made = self._runners[key] = _Held(self._made(scope, extractor))
+                made = self._runners[key] = _Held(self._made(scope, extractor, queries))
                 return made
             if not self._lock.wait(max(0.0, deadline - time.monotonic())):
                 raise UnavailableError("all places for uploaded plug-ins are busy; try again")
@@ -135,14 +144,14 @@ class PluginHost:
         self._runners.pop(idle).runner.close()
         return True
 
-    def _made(self, scope: Scope, extractor: Extractor) -> LocalRunner:
+    def _made(self, scope: Scope, extractor: Extractor, queries: bool) -> LocalRunner:
         with self._db.read(scope) as tx:
             record = next((plugin for plugin in active(tx) if plugin.body["sha256"] == extractor.archive), None)
         if record is None:
             raise NotFoundError("plugin", extractor.extractor_id)
-        return self.new_runner(scope, record)
+        return self.new_runner(scope, record, queries=queries)
 
-    def new_runner(self, scope: Scope, record: Record) -> LocalRunner:
+    def new_runner(self, scope: Scope, record: Record, *, queries: bool = False) -> LocalRunner:
         """A runner of an archive; whoever asks closes it."""
         self.need_confinement()
         settings = self._settings
@@ -151,10 +160,10 @@ class PluginHost:
         return LocalRunner(
             processes=1,
             memory_limit_mb=max(256, min(asked, settings.worker_memory_mb)),
-            item_timeout_s=settings.item_timeout_s,
+            item_timeout_s=min(QUERY_S, settings.item_timeout_s) if queries else settings.item_timeout_s,
             model_settings=self._models,
-            open_timeout_s=120.0,
-            scratch=settings.data_dir / "scratch" / "plugins",
+            open_timeout_s=_OPEN_FOR_QUERY_S if queries else _OPEN_S,
+            scratch=settings.data_dir / "scratch",
             archive=self.folder(scope, record),
         )
 
@@ -168,35 +177,17 @@ class PluginHost:
         Raises:
             UnavailableError: the file is not what was confirmed.
         """
-        digest = str(record.body["sha256"])
-        target = self._place(scope, digest)
-        if target.is_dir():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = self._root / f".{new_uuid()}"
-        packed = work.with_suffix(".archive")
-        try:
-            with self._blobs.open(record.body["archive_key"]) as source, open(packed, "wb") as file:
-                shutil.copyfileobj(source, file)
-            if file_hash(packed) != digest:
-                raise UnavailableError(f"the archive of plug-in '{record.name}' is not the one that was confirmed")
-            unpack(packed, work)
-            try:
-                work.rename(target)
-            except OSError:  # another process was faster
-                if not target.is_dir():
-                    raise
-        finally:
-            packed.unlink(missing_ok=True)
-            shutil.rmtree(work, ignore_errors=True)
-        return target
+        changed = UnavailableError(f"the archive of plug-in '{record.name}' is not the one that was confirmed")
+        target = self._place(scope, str(record.body["sha256"]))
+        return place(self._blobs, record, target, self._root, changed)
 
     def forget(self, scope: Scope, digest: str) -> None:
-        """Close a namespace's runner of an archive and remove its files."""
+        """Close a namespace's runners of an archive and remove its files."""
         with self._lock:
-            held = self._runners.pop((scope, digest), None)
-        if held is not None:
-            held.runner.close()
+            gone = [self._runners.pop((scope, digest, queries), None) for queries in (False, True)]
+        for held in gone:
+            if held is not None:
+                held.runner.close()
         shutil.rmtree(self._place(scope, digest), ignore_errors=True)
 
     def close(self) -> None:
@@ -215,13 +206,20 @@ class BoundRunner:
     host: PluginHost
     scope: Scope
     extractor: Extractor
+    queries: bool = False
 
     def map(
-        self, extractor_id: str, params: Mapping[str, Any], items: Sequence[Item], *rest: Any, **named: Any
+        self,
+        extractor_id: str,
+        params: Mapping[str, Any],
+        items: Sequence[Item],
+        *rest: Any,
+        bring: Bring | None = None,
+        **named: Any,
     ) -> Iterator[ItemResult]:
         """As `Runner.map`. The desk is not passed on: nothing outside is fetched for a stranger's code."""
-        with self.host.lend(self.scope, self.extractor) as runner:
-            yield from runner.map(extractor_id, params, items)
+        with self.host.lend(self.scope, self.extractor, self.queries) as runner:
+            yield from runner.map(extractor_id, params, items, bring=bring)
 
 
 def active(tx: ReadTx) -> list[Record]:

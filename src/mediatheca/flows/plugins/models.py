@@ -11,18 +11,18 @@ import shutil
 import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from mediatheca.flows.plugins.archive import Limits, file_hash, unpack, zip_entries
+from mediatheca.flows.plugins.uploads import Arrived, arrived, place, put_upload
 from mediatheca.flows.services import JobServices
 from mediatheca.jobs.model_check import check_model
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, PayloadTooLargeError, ValidationError
-from mediatheca.kernel.ids import new_id, new_uuid
+from mediatheca.kernel.ids import new_uuid
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
@@ -75,11 +75,7 @@ def announce_model(tx: Tx, wish: AnnouncedModel, largest: int) -> Record:
     if wish.size is not None and wish.size > min(largest, MAX_UPLOAD):
         raise PayloadTooLargeError(f"file_size_bytes: {wish.size} is more than {min(largest, MAX_UPLOAD)} bytes")
     _need_free(tx, wish.name, wish.version)
-    ident, scope = new_id("upl"), tx.scope
-    key = f"{scope.organization_id}/{scope.namespace_id or '-'}/models/uploads/{ident}"
-    body = {**asdict(wish), "store_key": key, "status": "PENDING"}
-    body["expires_at"] = clock.wire_time(clock.now() + timedelta(seconds=wish.expires_s))
-    return tx.put(UPLOAD, "upl", ident, body, ident=ident)
+    return put_upload(tx, UPLOAD, "models", asdict(wish), wish.expires_s)
 
 
 def _need_free(tx: ReadTx, name: str, version: str) -> None:
@@ -91,7 +87,7 @@ def _need_free(tx: ReadTx, name: str, version: str) -> None:
         raise ConflictError(f"there are {MAX_MODELS} models already; delete some that nobody uses")
 
 
-def confirm_model(services: JobServices, scope: Scope, actor: str, upload: Record, size: int | None) -> Record:
+def confirm_model(services: JobServices, scope: Scope, actor: str, upload: Record, said: Arrived) -> Record:
     """Check what arrived, open it once in a confined process, and keep it. Confirming again gives the same model.
 
     Raises:
@@ -103,11 +99,7 @@ def confirm_model(services: JobServices, scope: Scope, actor: str, upload: Recor
     if done:
         with services.db.read(scope) as tx:
             return tx.get(KIND, str(done))
-    found = services.blobs.head(upload.body["store_key"])
-    if found is None:
-        raise BadRequestError(f"no file has arrived for upload '{upload.id}'; PUT it to the presigned_url first")
-    if found.size > MAX_UPLOAD or (size is not None and size != found.size):
-        raise BadRequestError(f"file_size_bytes: {found.size} bytes arrived, {size or MAX_UPLOAD} were expected")
+    arrived(services.blobs, upload, said, MAX_UPLOAD)
     # Of each attempt its own: two at the same time must not take away each other's.
     key = f"{scope.organization_id}/{scope.namespace_id or '-'}/models/{upload.id}.{new_uuid()}.archive"
     services.blobs.copy(upload.body["store_key"], key)
@@ -226,26 +218,8 @@ def deploy_model(services: JobServices, scope: Scope, actor: str, ident: str) ->
 def place_model(services: JobServices, model: Record) -> Path:
     """The folder of a model on this machine, unpacked when it is not there yet."""
     target = services.settings.models.absolute() / weights_id(model)
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = target.parent / f".{new_uuid()}"
-    packed = work.with_suffix(".archive")
-    try:
-        with services.blobs.open(model.body["archive_key"]) as source, open(packed, "wb") as file:
-            shutil.copyfileobj(source, file)
-        if file_hash(packed) != model.body["sha256"]:
-            raise BadRequestError(f"the archive of model '{model.name}' is not the one that was confirmed")
-        unpack(packed, work, LIMITS)
-        try:
-            work.rename(target)
-        except OSError:  # another process was faster
-            if not target.is_dir():
-                raise
-    finally:
-        packed.unlink(missing_ok=True)
-        shutil.rmtree(work, ignore_errors=True)
-    return target
+    changed = BadRequestError(f"the archive of model '{model.name}' is not the one that was confirmed")
+    return place(services.blobs, model, target, target.parent, changed, LIMITS)
 
 
 def is_uploaded(name: str) -> bool:
