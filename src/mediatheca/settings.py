@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     fetch_allow: str = Field("", description="Private hosts and CIDRs the server may fetch from, comma separated.")
     fetch_max_mb: int = Field(512, ge=1, description="Largest file fetched from a URL.")
     strict: bool = Field(
-        False, description="Refuse unknown request keys (422) instead of ignoring them with a warning."
+        False,
+        description="Refuse unknown request keys, and values that have no effect (422), instead of ignoring them with "
+        "a warning.",
     )
     max_body_mb: int = Field(64, ge=1, description="Largest request body; uploads have their own cap.")
     max_upload_mb: int = Field(5120, ge=1, description="Largest file by presigned upload.")

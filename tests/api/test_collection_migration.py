@@ -35,6 +35,7 @@ def test_a_migration_is_built_compared_switched_and_finished(library: Library) -
     view = library.collection_view()
     assert [entry["feature_uri"] for entry in view["vector_indexes"]] == [uri(MINILM)]
     assert view["feature_extractor"]["parameters"]["embedding_model"] == MINILM
+    assert view["index_map"] == {uri(E5): uri(MINILM)}
     assert library.found(before, "kitten on a couch")[0] == "cat"  # the old name leads to the new vectors
     assert library.found(library.retriever(uri(MINILM)), "space flight")[0] == "rocket"
 
@@ -109,7 +110,7 @@ def test_searches_never_miss_a_document_while_a_migration_goes_back_and_forth(li
             library.step(ident, verb, state)
     finally:
         stop.set()
-        reader.join(30)
+        reader.join(120)
     assert misses == []
 
 
@@ -152,12 +153,27 @@ def test_what_would_change_documents_is_refused_with_the_way_to_do_it(library: L
     error = failed(library.client.post(f"{library.path}/migrate", json={"parameters": {"split_by": "words"}}), 422)
     assert places(error) == {"body.parameters.split_by"}
     assert "clone" in error["message"]
+    vain = {"parameters": {"task_type": "RETRIEVAL_QUERY"}}
+    assert places(failed(library.client.post(f"{library.path}/migrate", json=vain), 422)) == {
+        "body.parameters.task_type"
+    }
     assert failed(library.client.post(f"{library.path}/migrate", json={"embedding_model": E5}), 400)
     assert failed(library.client.post(f"{library.path}/migrate", json={"embedding_model": "no_such_model"}), 503)
     unknown = {"embedding_model": MINILM, "compare": {"evaluation_id": "eval_nothing"}}
     assert failed(library.client.post(f"{library.path}/migrate", json=unknown), 422)
     checked = ok(library.client.post(f"{library.path}/migrations/validate", json={"embedding_model": MINILM}))
     assert checked["changes"] == [{"from": uri(E5), "to": uri(MINILM), "from_stored_text": True}]
+
+
+def test_the_same_weights_with_another_task_are_another_index(library: Library) -> None:
+    answered = library.client.post(f"{library.path}/migrate", json={"parameters": {"embedding_task": "query"}})
+    assert answered.status_code == 202, answered.text
+    ident = answered.json()["migration_id"]
+    library.reaches(ident, "ready")
+    library.step(ident, "switch", "switched")
+    shown = ok(library.client.get(library.path))
+    assert shown["embedding_task"] == shown["feature_extractor"]["parameters"]["embedding_task"] == "query"
+    assert library.found(library.retriever(uri(E5)), "a flood in the valley", 1) == ["river"]
 
 
 def test_a_document_without_its_text_holds_up_the_switch_until_it_is_allowed(library: Library) -> None:

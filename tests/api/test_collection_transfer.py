@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import tarfile
+from typing import Any
 
 import httpx
 import numpy as np
@@ -31,7 +32,7 @@ def exported(library: Library, **asked: object) -> dict[str, object]:
 
 
 def fetched(url: object) -> bytes:
-    return httpx.get(str(url), timeout=30).raise_for_status().content
+    return httpx.get(str(url), timeout=120).raise_for_status().content
 
 
 def test_lines_of_json_hold_every_document_and_only_the_fields_asked_for(library: Library) -> None:
@@ -155,3 +156,47 @@ def test_fields_that_documents_have_become_part_of_the_schema(library: Library) 
     assert library.collection_view()["output_schema"]["properties"]["stars"]["type"] == "integer"
     again = ok(library.client.post(f"{library.path}/sync-schema"))
     assert (again["fields_added"], again["schema_version"]) == ([], synced["schema_version"])
+
+
+def test_collections_made_from_it_are_told_of_new_fields(library: Library) -> None:
+    def made(name: str, source: str, **more: Any) -> str:
+        extractor = {"feature_extractor_name": "passthrough_extractor", **more}
+        body = {"collection_name": name, "source": {"collection_ids": [source]}, "feature_extractor": extractor}
+        return str(ok(library.client.post("/v1/collections", json=body))["collection_id"])
+
+    def schema(ident: str, which: str) -> set[str]:
+        return set(ok(library.client.get(f"/v1/collections/{ident}"))[f"{which}_schema"]["properties"])
+
+    plain = made("plain", library.collection)
+    whole = made("whole", library.collection, include_all_source_fields=True)
+    second = made("second", whole)
+    mapped = {"collection_ids": [library.collection], "field_map": {library.collection: ["title"]}}
+    extractor = {"feature_extractor_name": "passthrough_extractor"}
+    body = {"collection_name": "mapped", "source": mapped, "feature_extractor": extractor}
+    chosen = ok(library.client.post("/v1/collections", json=body))["collection_id"]
+    document = ok(library.client.post(f"{library.path}/documents/list"))["results"][0]
+    ok(library.client.patch(f"{library.path}/documents/{document['document_id']}", json={"stars": 5}))
+    alone = ok(library.client.post(f"{library.path}/sync-schema", json={"cascade_to_downstream": False}))
+    assert (alone["fields_added"], alone["downstream_collections_updated"]) == (["stars"], [])
+    assert ok(library.client.post(f"{library.path}/sync-schema"))["downstream_collections_updated"] == []
+    told = ok(library.client.post(f"{library.path}/sync-schema", json={"force": True}))
+    assert set(told["downstream_collections_updated"]) == {plain, whole, second}
+    assert "stars" in schema(plain, "input") & schema(whole, "output") & schema(second, "input")
+    assert "stars" not in schema(chosen, "input") | schema(plain, "output")
+
+
+def test_the_version_of_a_schema_counts_its_changes_and_nothing_else(library: Library) -> None:
+    first = library.collection_view()
+    assert (first["schema_version"], first["last_schema_sync"], first["index_map"]) == (1, None, None)
+    ok(library.client.patch(library.path, json={"description": "another one"}))
+    assert library.collection_view()["schema_version"] == 1
+    document = ok(library.client.post(f"{library.path}/documents/list"))["results"][0]
+    ok(library.client.patch(f"{library.path}/documents/{document['document_id']}", json={"stars": 5}))
+    assert ok(library.client.post(f"{library.path}/sync-schema"))["schema_version"] == 2
+    second = library.collection_view()
+    assert second["schema_version"] == 2
+    assert second["last_schema_sync"] <= second["updated_at"]
+    ok(library.client.post(f"{library.path}/sync-schema"))
+    third = library.collection_view()
+    assert third["schema_version"] == 2
+    assert third["last_schema_sync"] > second["last_schema_sync"]

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from migration_world import Library
-from model_archives import DIMENSIONS, colour_model, graph, model_files, send_model, table
+from model_archives import DIMENSIONS, colour_model, graph, model_files, packed, send_model, table
 
 from helpers import failed, ok
 from server import Tenant
@@ -84,6 +84,21 @@ def test_what_cannot_be_used_is_refused_when_it_is_confirmed(
     assert ok(client.get("/v1/namespaces/main/models"))["models"] == []
 
 
+def test_what_has_no_effect_on_a_model_is_told_and_another_file_is_refused(
+    client: httpx.Client, namespace: str
+) -> None:
+    path = "/v1/namespaces/main/models"
+    wanted = {"name": "words", "version": "1", "resource_requirements": {"gpus": 1}, "source": "huggingface"}
+    announced = ok(client.post(f"{path}/uploads", json=wanted))
+    assert [note.partition(":")[0] for note in announced["warnings"]] == ["resource_requirements", "source"]
+    sent = httpx.put(announced["presigned_url"], content=packed(model_files()), timeout=120)
+    confirm = f"{path}/uploads/{announced['upload_id']}/confirm"
+    refused = ok(client.post(confirm, json={"etag": '"another"', "checksum": "x"}))
+    assert (refused["success"], "etag" in refused["message"]) == (False, True)
+    assert refused["warnings"] == ["checksum: unknown key is ignored"]
+    assert ok(client.post(confirm, json={"etag": sent.headers["etag"]}))["success"]
+
+
 def test_formats_that_run_code_are_refused_before_anything_is_sent(client: httpx.Client, namespace: str) -> None:
     for kind in ("pytorch", "huggingface", "pickle"):
         body = {"name": "model", "version": "1", "model_format": kind}
@@ -103,8 +118,10 @@ def test_safetensors_alone_are_kept_but_nothing_here_can_run_them(client: httpx.
 def test_a_model_of_the_organization_is_enabled_in_a_namespace(admin: httpx.Client, namespace: str) -> None:
     found = send_model(admin, model_files(), "shared", namespace="")
     assert [entry["name"] for entry in ok(admin.get("/v1/models"))["models"]] == ["shared"]
-    enabled = ok(admin.post(f"/v1/namespaces/main/models/org/{found['model_id']}/enable", json={"deploy": True}))
+    enabled = ok(admin.post(f"/v1/namespaces/main/models/org/{found['model_id']}/enable",
+                             json={"deploy": True, "resource_overrides": {"gpus": 1}}))  # fmt: skip
     assert enabled["deployment_status"] == "deployed"
+    assert enabled["warnings"][0].startswith("resource_overrides: {'gpus': 1} has no effect")
     (listed,) = ok(admin.get("/v1/namespaces/main/models"))["models"]
     assert (listed["deployed"], listed["embedding_model"]) == (True, found["model_id"])
     assert failed(admin.delete(f"/v1/models/{found['model_id']}"), 409)

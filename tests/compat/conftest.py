@@ -67,7 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, language: LanguageServer, s
             time.sleep(0.05)
     yield Served(url, process, language, site)
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     process.stdout.close()
 
 
@@ -104,7 +104,7 @@ def finished(client: Mixpeek) -> Callable[[str, str], dict[str, Any]]:
     """Wait for a batch to end."""
 
     def wait(bucket_id: str, batch_id: str) -> dict[str, Any]:
-        for _ in range(600):
+        for _ in range(2_400):
             batch: dict[str, Any] = client.batches.get(bucket_id, batch_id)
             if batch["status"] in ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "CANCELED"):
                 return batch

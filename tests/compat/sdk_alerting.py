@@ -113,7 +113,7 @@ def _evaluated(w: World) -> dict[str, Any]:
     def make() -> dict[str, Any]:
         made = _alert(w)
         w.request("POST", f"/alerts/{made['alert_identifier']}/execute", {})
-        for _ in range(400):
+        for _ in range(2_400):
             if w.request("GET", f"/alerts/{made['alert_identifier']}/executions")["results"]:
                 return made
             time.sleep(0.05)

@@ -203,7 +203,7 @@ def _cluster(w: World, **more: Any) -> dict[str, Any]:
 def _running(w: World) -> dict[str, Any]:
     ident = _fresh_cluster(w)
     w.request("POST", f"/clusters/{ident}/execute", {})
-    for _ in range(200):
+    for _ in range(6_000):
         if runs := w.request("POST", f"/clusters/{ident}/executions/list", {})["results"]:
             return {"cluster_id": ident, "run_id": runs[0]["run_id"]}
         time.sleep(0.02)

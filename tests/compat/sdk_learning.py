@@ -28,7 +28,7 @@ def _dataset(w: World) -> str:
 
 def _evaluation(w: World) -> dict[str, Any]:
     started = w.client.evaluations.run(w.retriever, dataset_name=_dataset(w))
-    for _ in range(600):
+    for _ in range(3_600):
         record: dict[str, Any] = w.client.evaluations.get(w.retriever, started["evaluation_id"])
         if record["status"] in ("completed", "failed"):
             return record
@@ -60,7 +60,7 @@ def _benchmark(w: World) -> dict[str, Any]:
 def _benchmarked(w: World) -> str:
     made = w.request("POST", "/retrievers/benchmarks", {**_benchmark(w), "dataset_name": _dataset(w)})
     ident = str(made["benchmark_id"])
-    for _ in range(600):
+    for _ in range(3_600):
         if w.request("GET", f"/retrievers/benchmarks/{ident}")["status"] in ("completed", "failed"):
             return ident
         time.sleep(0.05)

@@ -62,7 +62,7 @@ class World:
         return self.kept[what]
 
     def task_ended(self, task_id: str) -> str:
-        for _ in range(600):
+        for _ in range(4_800):
             task = self.request("GET", f"/tasks/{task_id}")
             if task["status"] in ENDED:
                 assert task["status"] == "COMPLETED", task
@@ -87,7 +87,7 @@ class World:
         return self
 
     def wait(self, batch_id: str) -> dict[str, Any]:
-        for _ in range(600):
+        for _ in range(4_800):
             batch: dict[str, Any] = self.request("GET", f"/batches/{batch_id}")
             if batch["status"] in ENDED:
                 return batch

@@ -1,6 +1,6 @@
 """The generated, strictly parsing classes of the official SDK against a real server: every operation of the groups
 that are served, each as data in `sdk_ingest`, `sdk_search`, `sdk_learning`, `sdk_automation`,
-`sdk_alerting`, `sdk_media` and `sdk_vault`."""
+`sdk_alerting`, `sdk_media`, `sdk_syncs` and `sdk_vault`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sdk_ingest import ACCOUNT, BATCHES, BUCKETS, NAMESPACES, UPLOADS
 from sdk_learning import ANNOTATIONS, EVALUATIONS, PUBLISHING
 from sdk_media import MIGRATIONS, TRANSFER, UPLOADED
 from sdk_search import COLLECTIONS, DOCUMENTS, HEALTH, RETRIEVERS
+from sdk_syncs import SYNCS
 from sdk_vault import VAULT
 from sdk_world import Call, World
 
@@ -29,6 +30,7 @@ GROUPS: dict[str, dict[str, Call]] = {
     "namespaces": NAMESPACES,
     "buckets": BUCKETS,
     "uploads": UPLOADS,
+    "syncs": SYNCS,
     "batches": BATCHES,
     "collections": COLLECTIONS,
     "documents": DOCUMENTS,
@@ -48,7 +50,7 @@ GROUPS: dict[str, dict[str, Call]] = {
 }
 
 NOT_YET = {
-    # storage that syncs read from
+    # folders of Google Drive
     "OrganizationConnectionsApi.list_google_drive_files_organizations_connections",
     "OrganizationConnectionsApi.list_google_drive_folders_organizations_connections",
     # accounting and plans

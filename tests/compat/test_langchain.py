@@ -57,7 +57,7 @@ class LangChain:
         assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(20)
+        self.process.wait(120)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def langchain(world: World) -> Iterator[LangChain]:
 
 
 def eventually(langchain: LangChain, name: str, ready: str, /, **arguments: Any) -> Any:
-    for _ in range(400):
+    for _ in range(2_400):
         found = langchain.store(name, **arguments)
         if found.get(ready):
             return found
@@ -216,7 +216,7 @@ def test_the_alert_tool_makes_one_with_every_channel(
     first = langchain.tool("alert", {"alert_id": ident})
     assert first.startswith("Alert creation failed: HTTP Error 404")
     world.request("POST", f"/alerts/{ident}/execute", {"inputs": {"query": "music"}})
-    for _ in range(200):
+    for _ in range(2_400):
         result = langchain.tool("alert", {"alert_id": ident})
         if isinstance(result, dict):
             break

@@ -77,7 +77,7 @@ def test_evaluations_by_the_client(world: World) -> None:
     assert client.evaluations.list_datasets()["datasets"][0]["dataset_id"] == made["dataset_id"]
     assert client.evaluations.get_dataset("golden")["metadata"] == {"by": "hand"}
     started = client.evaluations.run(world.retriever, dataset_id=made["dataset_id"])
-    for _ in range(400):
+    for _ in range(2_400):
         record = client.evaluations.get(world.retriever, started["evaluation_id"])
         if record["status"] in ("completed", "failed"):
             break

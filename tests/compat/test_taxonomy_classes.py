@@ -43,7 +43,7 @@ def parsed(kind: str, body: dict[str, Any]) -> Any:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_taxonomies_are_read_by_the_generated_classes(
     client: Mixpeek, finished: Callable[[str, str], dict[str, Any]]
 ) -> None:

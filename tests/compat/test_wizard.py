@@ -166,7 +166,7 @@ def test_the_setup_wizard_runs_from_namespace_to_search(http: httpx.Client) -> N
 
 
 def wait(http: httpx.Client, headers: dict[str, str], bucket_id: str, batch_id: str) -> dict[str, Any]:
-    for _ in range(600):
+    for _ in range(2_400):
         batch: dict[str, Any] = http.get(f"/v1/buckets/{bucket_id}/batches/{batch_id}", headers=headers).json()
         if batch["status"] not in ("DRAFT", "QUEUED", "PROCESSING"):
             assert batch["status"] == "COMPLETED", batch

@@ -56,7 +56,7 @@ class Wizard:
             script = script.replace(placeholder, answer)
         # Two of them write to sys.stderr without importing it.
         before = "import sys\n" + "".join(f"{name} = {value!r}\n" for name, value in known.items())
-        done = subprocess.run([sys.executable, "-c", before + script], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", before + script], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "ERROR" not in done.stdout
         said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
@@ -67,7 +67,7 @@ class Wizard:
         return self.world.request("GET", path)
 
     def until(self, what: Callable[[], Any]) -> Any:
-        for _ in range(600):
+        for _ in range(4_800):
             if found := what():
                 return found
             time.sleep(0.05)

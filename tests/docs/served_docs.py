@@ -24,5 +24,5 @@ def served(folder: Path, key: str, **settings: str) -> Iterator[str]:
         yield next(word for word in process.stdout.readline().split() if word.startswith("http://"))
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
         process.stdout.close()

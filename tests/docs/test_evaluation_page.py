@@ -24,7 +24,7 @@ def test_the_examples_run_and_hold(address: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     assert len(blocks) >= 6
     code = "\n".join(blocks).replace("http://127.0.0.1:8000", address).replace('"sk_…"', repr(KEY))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=480, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -77,6 +77,9 @@ class Source:
 
     def digest(self) -> str:
         """SHA-256 of the bytes (hex): `hash` where it is known, else computed."""
+        if not self.hash and self.data is None and self.path is not None:
+            with open(self.path, "rb") as file:
+                return file_digest(file, "sha256").hexdigest()
         return self.hash or sha256(self.read()).hexdigest()
 
 
@@ -117,11 +120,8 @@ class Artifact:
         """SHA-256 of the bytes (hex)."""
         if self.path is None:
             return sha256(self.data).hexdigest()
-        found = sha256()
         with open(self.path, "rb") as file:
-            while piece := file.read(1 << 20):
-                found.update(piece)
-        return found.hexdigest()
+            return file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +202,8 @@ EmbedFile: TypeAlias = Callable[[Source], Vector]
 """The vector of a query that is a file. Raises ItemError where it gives none."""
 CUTTING = "cutting"
 """Field of the item of a query: the `Cutting` of its file; missing, it is looked for as a whole."""
+TOTAL = "total_pieces"
+"""Field of the rows of `CutFile.pieces`: how many there would be without a limit, where that is known."""
 
 
 @runtime_checkable
@@ -211,7 +213,8 @@ class CutFile(Protocol):
     def __call__(self, source: Source) -> Vector: ...
 
     def pieces(self, source: Source, how: Cutting) -> Iterator[Row]:
-        """Rows with the output and `start_time`, `end_time` in seconds; none for a file that is not cut."""
+        """Rows with the output and `start_time`, `end_time` in seconds or `page_number`, at most `how.most`, evenly
+        over the file; none for a file that is not cut."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,11 @@ class Extractor:
     """(params, output name, context) → what embeds the file of a query for this output; a `CutFile` where long files
     can be searched for piece by piece. None: the extractor runs on the file as its main input, and the first row that
     has this output counts."""
+    query_files: frozenset[str] = frozenset()
+    """Kinds of files (`mediatheca.kernel.sniff`) that a query of an output that takes only texts may be: `pdf`."""
+    extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The type of a mapped field, or a mapped input → the extra that reads it, and which modules of it: (`pdf`,). Said
+    when a collection is made, where `describe` cannot know."""
     aliases: tuple[str, ...] = ()
     """Other names it goes by on the wire: `transcoding` of `transcoding_extractor`."""
     category: str = "extraction"

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from mediatheca.extractors import ItemError, Source
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import ValidationError
-from mediatheca.kernel.models import ModelInfo
+from mediatheca.kernel.models import EmbeddingTask, ModelInfo
+from mediatheca.kernel.no_effect import NoEffect
 from mediatheca.kernel.uris import FeatureUri
 
 MODEL_NAME = r"^[A-Za-z0-9][\w.\-]*$"
 """Pattern of parameters that name a model: the name becomes part of a feature URI and of file names."""
 
 Metric = Literal["cosine", "dot", "euclid"]
+TaskName: TypeAlias = Literal["document", "query", EmbeddingTask]
+"""What a parameter `embedding_task` may be."""
+_TASKS: dict[str, EmbeddingTask] = {"document": "retrieval_document", "query": "retrieval_query"}
+
+
+def task_of(name: TaskName) -> EmbeddingTask:
+    """The task that a parameter `embedding_task` names."""
+    return _TASKS.get(name) or cast(EmbeddingTask, name)
 
 
 def vector_index(extractor: str, version: str, info: ModelInfo, modality: str, output: str = "") -> VectorIndex:
@@ -58,6 +67,16 @@ def cleaned(value: Any) -> Any:
 def without_nulls(value: Any) -> Any:
     """`cleaned`, for extractors that give structured answers."""
     return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+CDN = NoEffect("thumbnails are always served by signed addresses of this server; put a CDN before it yourself")
+DIMENSIONS = NoEffect(
+    "vectors are as long as those of the model that answers; choose another embedding_model", harmless=(3072,)
+)
+TASK_TYPE = NoEffect("the model is told what texts are for by embedding_task, where an extractor has it",
+                     harmless=("RETRIEVAL_DOCUMENT",))  # fmt: skip
+UNIT_LENGTH = NoEffect("vectors compare by cosine and always have unit length")
+"""Marks of parameters that several extractors have."""
 
 
 class Positions:

@@ -11,6 +11,7 @@ from mediatheca.extractors._captions import Cue, parse_captions
 from mediatheca.extractors._chunked_text import clean_text
 from mediatheca.extractors._pages import PageError, Pdf
 from mediatheca.kernel.extras import missing
+from mediatheca.kernel.search import evenly
 from mediatheca.kernel.sniff import HEAD, kind_of
 
 PAGE_BREAK = "\f"
@@ -36,11 +37,12 @@ class SourceText:
         return self.numbers[bisect_right(self.pages, place) - 1] if self.pages else 0
 
 
-def text_of(source: Source, captions: bool = True) -> SourceText:
+def text_of(source: Source, captions: bool = True, most_pages: int | None = None) -> SourceText:
     """The text of a source as it will be stored.
 
     Args:
         captions: read captions files as what is said; else as they are written.
+        most_pages: of a PDF no more are read, evenly over it; None: all.
 
     Raises:
         ItemError: not a text and not a file with one, or nothing but white space; the message says what it is.
@@ -52,7 +54,7 @@ def text_of(source: Source, captions: bool = True) -> SourceText:
         return _checked(SourceText(source.text()), name)
     kind, mime_type = kind_of(_head(source), name)
     if kind == "pdf":
-        return _checked(_of_pdf(source, name), name)
+        return _checked(_of_pdf(source, name, most_pages), name)
     if kind in ("text", "captions", "html", "svg", "empty"):
         text = _decoded(source, name)
         if kind == "captions" and captions:
@@ -98,14 +100,15 @@ def _main_text(html: str, name: str) -> str:
     return page_text(html, name)
 
 
-def _of_pdf(source: Source, name: str) -> SourceText:
+def _of_pdf(source: Source, name: str, most: int | None) -> SourceText:
     """The pages with a text layer, each in reading order, a form feed between them."""
     if lacking := missing("pdf"):
         raise ItemError(f"'{name}' is a PDF: {lacking}", permanent=False)
     made, parts, length = SourceText(""), [], 0
     with Pdf.open(source) as pdf:
         made.total_pages = len(pdf)
-        for number in range(1, len(pdf) + 1):
+        every = range(1, len(pdf) + 1)
+        for number in every if most is None else evenly(every, most):
             try:
                 with pdf.page(number) as page:
                     text, blank = page.text().replace(PAGE_BREAK, "\n"), page.is_blank

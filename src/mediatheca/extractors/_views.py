@@ -17,6 +17,8 @@ ViewKind: TypeAlias = Literal["image", "video", "pdf"]
 
 INPUTS: dict[str, tuple[str, ...]] = {"image": ("image",), "video": ("video",), "video_frame": ("image",)}
 INPUTS["pdf"] = ("pdf",)
+EXTRAS: dict[str, tuple[str, ...]] = {"video": ("video", "av"), "pdf": ("pdf",)}
+"""For `Extractor.extras`: pictures need none of these."""
 _KINDS: dict[str, ViewKind] = {"image": "image", "video": "video", "video_frame": "image", "pdf": "pdf"}
 _HEAD = 1024
 

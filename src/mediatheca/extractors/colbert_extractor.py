@@ -86,6 +86,7 @@ colbert_extractor = Extractor(
     description="One document per passage with a vector for every token: queries match token by token.",
     params=Params,
     inputs={"text": ("text", "string")},
+    extras={"pdf": ("pdf",)},
     describe=describe,
     open=open_extractor,
     required=frozenset({"text"}),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +12,7 @@ from mediatheca.extractors import (
     Artifact,
     Description,
     Dropped,
+    EmbedFile,
     Extract,
     ExtractContext,
     Extractor,
@@ -20,18 +21,21 @@ from mediatheca.extractors import (
     Row,
     Source,
 )
-from mediatheca.extractors._boxes import Box, union
-from mediatheca.extractors._chunked_text import MAX_ROWS, clean_text, embed_chunks
+from mediatheca.extractors._block_choice import as_one, long_enough
+from mediatheca.extractors._boxes import Box
+from mediatheca.extractors._chunked_text import MAX_ROWS, beyond_window, clean_text, embed_chunks
 from mediatheca.extractors._layout import Block, PageBlocks, mark_running
 from mediatheca.extractors._llm import ModelParams, say
 from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, sources, vector_index
 from mediatheca.extractors._page_pictures import PagePictures
 from mediatheca.extractors._pages import Page, PageError, Pdf
 from mediatheca.extractors._scans import PageReader
+from mediatheca.extractors._text_queries import Passage, TextFile
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import MediathecaError, UnavailableError
 from mediatheca.kernel.extras import require
 from mediatheca.kernel.models import Models, TextEmbedder, TextReader
+from mediatheca.kernel.search import Cutting, evenly
 
 NO_OCR = "none"
 TAGS = ((0.85, "A"), (0.70, "B"), (0.50, "C"), (0.0, "D"))
@@ -157,9 +161,8 @@ def _reader_info(params: Params, models: Models) -> str:
 
 def open_extractor(params: Params, context: ExtractContext) -> Extract:
     """Loads the models; the returned function reads page after page."""
-    reader = None if params.ocr_model == NO_OCR else context.models.load(params.ocr_model, TextReader)
     model = context.models.text(params.embedding_model) if params.run_text_embedding else None
-    worker = _Worker(params, context, reader, model)
+    worker = _Worker(params, context, _reader(params, context), model)
 
     def extract(item: Item) -> Iterable[Row | Dropped]:
         positions, left = Positions(), MAX_ROWS
@@ -173,6 +176,16 @@ def open_extractor(params: Params, context: ExtractContext) -> Extract:
                 yield made
 
     return extract
+
+
+def open_query(params: Params, output: str, context: ExtractContext) -> EmbedFile:
+    """Embeds a PDF by the texts of its blocks as they were read; nothing is corrected."""
+    worker = _Worker(params, context, _reader(params, context), None)
+    return TextFile(worker.passages, context.models.text(params.embedding_model), output, context)
+
+
+def _reader(params: Params, context: ExtractContext) -> TextReader | None:
+    return None if params.ocr_model == NO_OCR else context.models.load(params.ocr_model, TextReader)
 
 
 @dataclass(slots=True)
@@ -203,28 +216,51 @@ class _Worker:
             ItemError: the file cannot be opened, or none of its pages can be read.
         """
         with Pdf.open(source) as pdf:
-            pages: list[_Read] = []
             failed: list[Dropped] = []
-            for number in range(1, len(pdf) + 1):
-                try:
-                    with self._context.timed("decode"), pdf.page(number) as page:
-                        pages.append(self._read(page))
-                except PageError as error:
-                    failed.append(Dropped(f"page {number}", str(error), source.key, number, "page"))
-                self._context.beat(0.7 * number / len(pdf))
-            if not pages:
-                raise ItemError(f"no page of '{source.key}' can be read: {failed[0].reason}")
+            pages = list(self._pages_of(pdf, range(1, len(pdf) + 1), source, failed))
             yield from failed
             mark_running(pages)
             for read in pages:
-                read.blocks, read.left_out = _long_enough(read.blocks, self._params.min_text_length)
+                read.blocks, read.left_out = long_enough(read.blocks, self._params.min_text_length)
                 yield from self._rows(pdf, read, source, positions)
                 self._context.beat(0.7 + 0.3 * read.number / len(pdf))
+
+    def passages(self, source: Source, how: Cutting | None) -> Iterator[Passage]:
+        """The texts of the blocks that would be rows, as `_text_queries.Read` asks for them."""
+        with Pdf.open(source) as pdf:
+            every = range(1, len(pdf) + 1)
+            pages = self._pages_of(pdf, every if how is None else evenly(every, how.most), source, [])
+            if how is not None:
+                held = list(pages)
+                mark_running(held)
+                pages = iter(held)
+            for read in pages:
+                blocks, _ = long_enough(read.blocks, self._params.min_text_length)
+                for text in (clean_text(block.text) for block in blocks if block.text.strip()):
+                    yield Passage(text, read.number, len(pdf))
+
+    def _pages_of(self, pdf: Pdf, numbers: Sequence[int], source: Source, failed: list[Dropped]) -> Iterator[_Read]:
+        """Some pages, one after the other; `failed` gets those that cannot be read.
+
+        Raises:
+            ItemError: not one can.
+        """
+        for place, number in enumerate(numbers, start=1):
+            try:
+                with self._context.timed("decode"), pdf.page(number) as page:
+                    read = self._read(page)
+            except PageError as error:
+                failed.append(Dropped(f"page {number}", str(error), source.key, number, "page"))
+            else:
+                yield read
+            self._context.beat(0.7 * place / len(numbers))
+        if len(failed) == len(numbers):
+            raise ItemError(f"no page of '{source.key}' can be read: {failed[0].reason}")
 
     def _read(self, page: Page) -> _Read:
         blocks, recognised = self._pages.read(page)
         if not self._params.use_layout_detection:
-            blocks = _one(blocks, (page.width, page.height))
+            blocks = as_one(blocks, (page.width, page.height))
         return _Read(page.number, page.height, blocks, page.width, recognised)
 
     def _rows(self, pdf: Pdf, page: _Read, source: Source, positions: Positions) -> Iterator[Row | Dropped]:
@@ -243,6 +279,7 @@ class _Worker:
                 row.fields["text_corrected"] = better
             if (vector := next(vectors)) is not None:
                 row.vectors[params.embedding_model] = vector
+                yield from beyond_window(self._model, better or text, source.key, row.position)
             if shows:
                 try:
                     row.artifacts = self._artifacts(pictures, block.box)
@@ -289,52 +326,6 @@ class _Worker:
         return clean_text(text), problem and f"not corrected: {problem}"
 
 
-def _one(blocks: list[Block], size: tuple[float, float]) -> list[Block]:
-    """All blocks of a page as one."""
-    texts = [block for block in blocks if block.text]
-    if not texts:
-        return []
-    letters = sum(len(block.text) for block in texts)
-    confidence, broken = (
-        sum(value * len(block.text) for block, value in zip(texts, values, strict=True)) / letters
-        for values in ([block.confidence for block in texts], [block.garbled for block in texts])
-    )
-    text = "\n\n".join(block.text for block in texts)
-    return [Block("paragraph", (0.0, 0.0, *size), text, confidence=confidence, garbled=broken)]
-
-
-def _long_enough(blocks: list[Block], least: int) -> tuple[list[Block], int]:
-    """Without blocks that have less text, and how many those are; short ones right above another are its heading."""
-    kept: list[Block] = []
-    headings: list[Block] = []
-    left_out = 0
-    for block in blocks:
-        if block.kind in ("paragraph", "list") and len(block.text) < least:
-            headings.append(block)
-            continue
-        if block.kind in ("paragraph", "list", "table"):
-            while headings and _is_above(headings[-1], block):
-                block = _headed(headings.pop(), block)
-        left_out += len(headings)
-        headings = []
-        if block.kind in ("header", "footer") and len(block.text) < least:
-            left_out += 1
-        else:
-            kept.append(block)
-    return kept, left_out + len(headings)
-
-
-def _is_above(heading: Block, block: Block) -> bool:
-    gap = block.box[1] - heading.box[3]
-    apart = heading.box[0] > block.box[2] or heading.box[2] < block.box[0]
-    return not apart and -1 <= gap <= 2 * max(heading.size, block.size)
-
-
-def _headed(heading: Block, block: Block) -> Block:
-    text, box = f"{heading.text}\n{block.text}", union((heading.box, block.box))
-    return replace(block, text=text, box=box)
-
-
 def _confidence(block: Block, page: _Read, params: Params) -> float:
     if page.recognised:
         return block.confidence
@@ -371,6 +362,8 @@ document_graph_extractor = Extractor(
     reads=frozenset(),
     cache_version=1,
     weight=10,
+    query=open_query,
+    query_files=frozenset({"pdf"}),
     position_fields=("page_number", "block_index"),
     icon="file-stack",
     example={"input_mappings": {"pdf": "report"}, "parameters": {"render_dpi": 150}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
@@ -23,33 +23,34 @@ from mediatheca.extractors import (
     Source,
 )
 from mediatheca.extractors._faces import Person, Sighting, best_face, grouped, look, sightings
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, vector_index
+from mediatheca.extractors._outputs import MODEL_NAME, UNIT_LENGTH, Positions, cleaned, vector_index
 from mediatheca.extractors._pictures import decode_picture
-from mediatheca.extractors._views import INPUTS, Sampling, View, ViewKind, given, thumbnails, views
+from mediatheca.extractors._views import EXTRAS, INPUTS, Sampling, View, ViewKind, given, thumbnails, views
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.extras import require
 from mediatheca.kernel.models import FaceModel, ModelInfo, Models
+from mediatheca.kernel.no_effect import NoEffect
 from mediatheca.kernel.steps import Step, step
 
 IMAGE_SIDE = 2560
 """Bigger JPEGs are decoded at about this size: a face of 20 pixels in them has 10 here, which nothing recognises."""
 _STEP = Step("faces", 1)
+_DETECTOR = (
+    "the detector is that of the installed face model; documents name it in detection_model, embedding_model chooses "
+    "another"
+)
 
 
 class Params(BaseModel):
     """Parameters of `face_identity_extractor`."""
 
     extractor_type: Literal["face_identity_extractor"] = "face_identity_extractor"
-    detection_model: Literal["scrfd_500m", "scrfd_2.5g", "scrfd_10g"] = Field(
-        "scrfd_2.5g", description="Accepted for compatibility: the detector is that of the installed face model."
-    )
+    detection_model: Annotated[Literal["scrfd_500m", "scrfd_2.5g", "scrfd_10g"], NoEffect(_DETECTOR)] = "scrfd_2.5g"
     min_face_size: int = Field(20, ge=10, le=200, description="Pixels of the shorter side.")
     detection_threshold: float = Field(0.5, ge=0, le=1, description="Least score of a face.")
     max_faces_per_image: int | None = Field(None, ge=1, le=1000, description="The surest so many; None: all.")
-    normalize_embeddings: bool = Field(
-        True, description="Accepted for compatibility: vectors compare by cosine and always have unit length."
-    )
+    normalize_embeddings: Annotated[bool, UNIT_LENGTH] = True
     enable_quality_scoring: bool = True
     quality_threshold: float | None = Field(None, ge=0, le=1, description="Faces of less quality are left out.")
     max_video_length: int = Field(60, ge=1, le=300, description="Seconds that are looked at.")
@@ -269,6 +270,7 @@ face_identity_extractor = Extractor(
     description="One document per face in pictures, videos and PDFs; a photo of a face finds the others of it.",
     params=Params,
     inputs=INPUTS,
+    extras=EXTRAS,
     describe=describe,
     open=open_extractor,
     query=open_query,

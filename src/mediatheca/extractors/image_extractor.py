@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from mediatheca.extractors import (
     Artifact,
     Description,
     Dropped,
+    EmbedFile,
     Extract,
     ExtractContext,
     Extractor,
@@ -21,8 +22,10 @@ from mediatheca.extractors import (
     Source,
 )
 from mediatheca.extractors._llm import ShapeParams, answer, needs, say, shape_fields
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, sources, vector_index, without_nulls
+from mediatheca.extractors._looking import look
+from mediatheca.extractors._outputs import CDN, MODEL_NAME, Positions, sources, vector_index, without_nulls
 from mediatheca.extractors._pages import PageError, Pdf, is_pdf
+from mediatheca.extractors._picture_queries import PictureFile
 from mediatheca.extractors._pictures import Picture, decode_picture, thumbnail
 from mediatheca.kernel.extras import missing
 from mediatheca.kernel.models import ImageEmbedder, Models
@@ -39,9 +42,7 @@ class Params(ShapeParams):
 
     extractor_type: Literal["image_extractor"] = "image_extractor"
     enable_thumbnails: bool = Field(True, description="Store a JPEG of at most 640 pixels a side with every document.")
-    use_cdn: bool = Field(
-        False, description="Accepted for compatibility: thumbnails are always served by signed addresses."
-    )
+    use_cdn: Annotated[bool, CDN] = False
     embedding_model: str = Field(
         "google_siglip_base_v1", pattern=MODEL_NAME, max_length=200, description="Logical name of the model."
     )
@@ -138,8 +139,7 @@ class _Worker:
     def rows(self, shown: _Shown, caption: str | None, source: Source, position: int) -> Iterator[Row | Dropped]:
         """The document of a picture."""
         picture, params = shown.picture, self._params
-        with self._context.timed("model"):
-            vector = self._model.embed_images([picture.pixels], [caption])[0]
+        vector = look(picture.pixels, self._model, self._context, caption)
         row = Row(
             fields={"width": picture.width, "height": picture.height, "format": picture.format},
             vectors={params.embedding_model: vector},
@@ -171,6 +171,12 @@ class _Worker:
                 yield Dropped("response_shape", problem, row.source_key, row.position, "field")
 
 
+def open_query(params: Params, output: str, context: ExtractContext) -> EmbedFile:
+    """Embeds a picture, or the pages of a PDF, by what is seen."""
+    model = context.models.image(params.embedding_model)
+    return PictureFile(lambda pixels: model.embed_images([pixels], [None])[0], output, context, dpi=PAGE_DPI)
+
+
 def caption_of(item: Item) -> str | None:
     """What the object says of its picture: the mapped `caption`, else its telling fields, each once."""
     mapped = [source.text() for source in item.inputs.get("caption", ())]
@@ -190,11 +196,13 @@ image_extractor = Extractor(
     params=Params,
     # PDFs are read where they are mapped by name; as a type of this input, a picture beside one would not be found.
     inputs={"image": ("image",), "caption": ("text", "string")},
+    extras={"pdf": ("pdf",)},
     describe=describe,
     open=open_extractor,
     required=frozenset({"image"}),
     reads=frozenset(_CAPTIONS),
     cache_version=2,
+    query=open_query,
     position_fields=("page_number",),
     icon="image",
     example={"input_mappings": {"image": "photo"}, "parameters": {"enable_thumbnails": True}},

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, model_validator
 
 from mediatheca.extractors import Description, EmbedFile, Extract, ExtractContext, Extractor
 from mediatheca.extractors._container import need_video_libraries
 from mediatheca.extractors._llm import ShapeParams, needs, shape_fields
 from mediatheca.extractors._multimodal import DESCRIPTION, OCR, Tools, rows_of
 from mediatheca.extractors._multimodal_queries import embed_file
-from mediatheca.extractors._outputs import MODEL_NAME, vector_index, without_nulls
+from mediatheca.extractors._outputs import (
+    CDN,
+    DIMENSIONS,
+    MODEL_NAME,
+    TASK_TYPE,
+    TaskName,
+    vector_index,
+    without_nulls,
+)
 from mediatheca.extractors._scenes import SENSITIVITIES, need_scene_libraries
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.models import ModelInfo, Models
+from mediatheca.kernel.no_effect import NoEffect
 from mediatheca.kernel.speech import spoken_language
 
 _NAME = "multimodal_extractor"
@@ -28,6 +37,9 @@ _PROMPT = (
 )
 
 
+_SHAPE = "a description is plain text; response_shape gives structured answers"
+
+
 def _language(text: str) -> str:
     spoken_language(text)
     return text
@@ -36,12 +48,19 @@ def _language(text: str) -> str:
 class GenerationConfig(BaseModel):
     """How a language model writes descriptions."""
 
-    model_config = ConfigDict(extra="ignore")
-
     temperature: float = Field(0.2, ge=0, le=2)
     max_output_tokens: int = Field(1024, ge=16, le=8192)
-    top_p: float = Field(0.8, gt=0, le=1, description="Accepted for compatibility; the model's own is used.")
-    video_fps: float | None = Field(None, gt=0, le=24, description="Accepted for compatibility: models see pictures.")
+    top_p: float = Field(
+        0.8, gt=0, le=1, description="Of the likeliest words. Anthropic's models take the temperature alone."
+    )
+    video_fps: Annotated[float | None, NoEffect("models are shown pictures of a segment, not the film")] = Field(
+        None, gt=0, le=24
+    )
+    candidate_count: Annotated[int, NoEffect("a segment has one description")] = Field(1, ge=1, le=8)
+    response_mime_type: Annotated[str | None, NoEffect(_SHAPE, harmless=("text/plain",))] = Field(None, max_length=100)
+    response_schema: Annotated[dict[str, Any] | None, NoEffect(_SHAPE)] = None
+
+    _cleaned = model_validator(mode="before")(without_nulls)
 
 
 class Params(ShapeParams):
@@ -83,9 +102,7 @@ class Params(ShapeParams):
         False,
         description="Store every segment as an MP4. Not needed to play them: documents/{id}/download cuts on demand.",
     )
-    use_cdn: bool = Field(
-        False, description="Accepted for compatibility: thumbnails are always served by signed addresses."
-    )
+    use_cdn: Annotated[bool, CDN] = False
     description_prompt: str = Field(_PROMPT, min_length=3, max_length=4000)
     generation_config: GenerationConfig = Field(default_factory=GenerationConfig)
     embedding_model: str = Field(
@@ -104,11 +121,11 @@ class Params(ShapeParams):
     ocr_model: str = Field(
         "rapidocr", pattern=MODEL_NAME, max_length=200, description="rapidocr, or tesseract (faster)."
     )
-    output_dimensionality: int | None = Field(
-        None, ge=1, le=65536, description="Accepted for compatibility: vectors have the dimensions of the model."
+    output_dimensionality: Annotated[int | None, DIMENSIONS] = Field(None, ge=1, le=65536)
+    task_type: Annotated[str | None, TASK_TYPE] = Field(None, max_length=64)
+    embedding_task: TaskName = Field(
+        "document", description="What text_embedding_model is told its texts are for; query: they embed like queries."
     )
-    task_type: str | None = Field(None, max_length=64, description="Accepted for compatibility.")
-    embedding_task: str | None = Field(None, max_length=64, description="Accepted for compatibility.")
 
     _cleaned = model_validator(mode="before")(without_nulls)
 
@@ -140,11 +157,16 @@ class ParamsV2(Params):
 
     run_transcription: bool = Field(False, description="Write down what is said.")
     run_transcription_embedding: bool = Field(
-        False, description="A vector of what is said, where run_transcription is on."
+        False, description="A vector of what is said; switches run_transcription on."
     )
     embedding_model: str = Field(
         "gemini_embedding_2", pattern=MODEL_NAME, max_length=200, description="Of pictures and texts about them."
     )
+
+    @model_validator(mode="after")
+    def _writes_down_what_it_embeds(self) -> ParamsV2:
+        self.run_transcription = self.run_transcription or self.run_transcription_embedding
+        return self
 
 
 _FIELDS: dict[str, dict[str, Any]] = {

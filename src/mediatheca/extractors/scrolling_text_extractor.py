@@ -21,7 +21,7 @@ from mediatheca.extractors import (
     Source,
 )
 from mediatheca.extractors._budget import Budget
-from mediatheca.extractors._chunked_text import clean_text, embed_chunks
+from mediatheca.extractors._chunked_text import beyond_window, clean_text, embed_chunks
 from mediatheca.extractors._container import need_video_libraries, warm_up
 from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, sources, vector_index
 from mediatheca.extractors._scans import read_picture
@@ -90,7 +90,10 @@ def open_extractor(params: Params, context: ExtractContext) -> Extract:
         positions = Positions()
         for source in sources(item.inputs.get("video"), "video"):
             position = positions.take(source.key)
-            yield _Search(source, params, context, reader, embedder).row(position)
+            search = _Search(source, params, context, reader, embedder)
+            row = search.row(position)
+            yield from beyond_window(embedder, search.text, source.key, position)
+            yield row
 
     return extract
 
@@ -122,7 +125,7 @@ class _Search:
             "bands_detected": len(shown),
             "static_text": static,
         }
-        text = "\n".join(part for part in (scrolling, static) if part)
+        self.text = text = "\n".join(part for part in (scrolling, static) if part)
         if text and self.embedder is not None:
             with self.context.timed("model"):
                 vectors = embed_chunks([text], self.embedder, self.params.embedding_model, desk=self.context.desk)

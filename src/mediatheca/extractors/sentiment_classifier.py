@@ -168,6 +168,7 @@ sentiment_classifier = Extractor(
     description="One document per text: positive, neutral or negative, and how much.",
     params=Params,
     inputs={"text": ("text", "string")},
+    extras={"pdf": ("pdf",)},
     describe=describe,
     open=open_extractor,
     required=frozenset({"text"}),

@@ -68,6 +68,7 @@ splade_extractor = Extractor(
     description="One document per passage with a sparse vector: exact words, and words the passage implies.",
     params=Params,
     inputs={"text": ("text", "string")},
+    extras={"pdf": ("pdf",)},
     describe=describe,
     open=open_extractor,
     required=frozenset({"text"}),

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from mediatheca.extractors import (
     Description,
     Dropped,
+    EmbedFile,
     Extract,
     ExtractContext,
     Extractor,
@@ -21,21 +22,33 @@ from mediatheca.extractors import (
     Source,
 )
 from mediatheca.extractors._captions import windows
-from mediatheca.extractors._chunked_text import MAX_ROWS, embed_chunks
+from mediatheca.extractors._chunked_text import MAX_ROWS, beyond_window, embed_chunks
 from mediatheca.extractors._llm import ShapeParams, answer, needs, shape_fields
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, sources, vector_index, without_nulls
+from mediatheca.extractors._outputs import (
+    MODEL_NAME,
+    Positions,
+    TaskName,
+    sources,
+    task_of,
+    vector_index,
+    without_nulls,
+)
 from mediatheca.extractors._splitting import Chunk, SplitBy, split
+from mediatheca.extractors._text_queries import Passage, TextFile
 from mediatheca.extractors._texts import SourceText, text_of
 from mediatheca.kernel.documents import Vector
-from mediatheca.kernel.models import EmbeddingTask, LanguageIdentifier, Models
+from mediatheca.kernel.extras import require
+from mediatheca.kernel.models import LanguageIdentifier, Models
+from mediatheca.kernel.search import Cutting
 
 LANGUAGE_MODEL = "py3langid"
 AUTO = "auto"
+_UNSAID = "en"
+"""The default, which clients send by themselves: of no text does it say anything."""
 _SURE = 0.5
 """Below, a language is a guess: texts of a few words."""
 _COSTLY = 8
 """Chunks from which their vectors are a step of their own, kept when other parameters change."""
-_TASKS: dict[str, EmbeddingTask] = {"document": "retrieval_document", "query": "retrieval_query"}
 TextSplit: TypeAlias = SplitBy | Literal["time_segments"]
 
 
@@ -56,7 +69,8 @@ class Params(ShapeParams):
         "en",
         pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*$|^auto$",
         max_length=32,
-        description="Of the text, for display; auto: it is identified, and the field 'language' tells it.",
+        description="Of the texts: the field 'language' of every document. auto: identified for each; en, the default, "
+        "is not written.",
     )
     extract_captions: bool = Field(
         True, description="Captions files (SubRip, WebVTT, SubStation) are read as what is said; false: as written."
@@ -67,7 +81,7 @@ class Params(ShapeParams):
         max_length=200,
         description="Logical name of the model.",
     )
-    embedding_task: Literal["document", "query"] | EmbeddingTask = Field(
+    embedding_task: TaskName = Field(
         "document",
         description="What the model is told the text is for. query: embed like a query, for symmetric tasks such as "
         "finding duplicates of questions. Models that do not tell tasks apart tell queries from documents.",
@@ -93,10 +107,9 @@ class Params(ShapeParams):
         return self
 
     @property
-    def task(self) -> EmbeddingTask:
-        task: Any = _TASKS.get(self.embedding_task, self.embedding_task)
-        kept: EmbeddingTask = task
-        return kept
+    def stated_language(self) -> str | None:
+        """What the field `language` of every document is, where somebody said it."""
+        return None if self.language in (AUTO, _UNSAID) else self.language
 
 
 _CHUNK: dict[str, dict[str, Any]] = {
@@ -121,6 +134,7 @@ _PAGES: dict[str, dict[str, Any]] = {
     "page_number": {"type": "integer", "description": "Of a PDF: the page it begins on, from 1."},
     "total_pages": {"type": "integer", "description": "Of a PDF."},
 }
+_STATED: dict[str, dict[str, Any]] = {"language": {"type": "string", "description": "As the collection says."}}
 _LANGUAGE: dict[str, dict[str, Any]] = {
     "language": {"type": "string", "description": "ISO 639, as identified; absent where it is not sure."},
     "language_confidence": {"type": "number", "description": "0 to 1."},
@@ -133,6 +147,8 @@ def describe(params: Params, models: Models) -> Description:
     Raises:
         UnavailableError: no weights answer to the model, or the identifier of languages is not installed.
     """
+    if params.split_by == "time_segments":
+        require("text_extractor with split_by time_segments", "text", "pysubs2")
     index = vector_index("text_extractor", "v1", models.info(params.embedding_model), "text")
     fields: dict[str, dict[str, Any]] = {"text": {"type": "string", "description": "What was embedded."}, **_PAGES}
     if params.split_by != "none":
@@ -143,6 +159,8 @@ def describe(params: Params, models: Models) -> Description:
     if params.language == AUTO:
         fields |= _LANGUAGE
         weights = (models.info(LANGUAGE_MODEL).weights,)
+    elif params.stated_language:
+        fields |= _STATED
     fields |= shape_fields(params, fields)
     return Description(
         (index,),
@@ -193,17 +211,21 @@ class _Worker:
             row = Row(piece.fields, {params.embedding_model: vector}, {}, source.key, positions.take(source.key))
             if self._identifier is not None:
                 _tell_language(row, self._identifier)
+            elif params.stated_language:
+                row.fields["language"] = params.stated_language
             if params.response_shape is not None:
                 answered, problem = answer(self._context.desk, params, [piece.text])
                 row.fields |= answered
                 if problem:
                     yield Dropped("response_shape", problem, source.key, row.position, "field")
+            yield from beyond_window(self._model, piece.text, source.key, row.position)
             yield row
 
     def _vectors(self, pieces: list[_Piece]) -> Iterator[Vector]:
         name, context = self._params.embedding_model, self._context
         desk = context.desk if len(pieces) >= _COSTLY else None
-        made = embed_chunks([piece.text for piece in pieces], self._model, name, self._params.task, desk)
+        task = task_of(self._params.embedding_task)
+        made = embed_chunks([piece.text for piece in pieces], self._model, name, task, desk)
         for number in range(len(pieces)):
             with context.timed("model"):
                 vector = next(made)
@@ -272,6 +294,21 @@ def _fields(chunk: Chunk, index: int, total: int, split_by: str) -> dict[str, An
     return fields
 
 
+def open_query(params: Params, output: str, context: ExtractContext) -> EmbedFile:
+    """Embeds a PDF or another file with a text."""
+
+    def read(source: Source, how: Cutting | None) -> Iterator[Passage]:
+        found = text_of(source, params.extract_captions, None if how is None else how.most)
+        by, size, overlap = params.split_by, params.chunk_size, params.chunk_overlap
+        if how is None or how.text is not None or by in ("none", "time_segments"):
+            by, size, overlap = "pages", 1, 0
+        assert by != "time_segments"
+        for chunk in islice(split(found.text, by, size, overlap), MAX_ROWS):
+            yield Passage(chunk.text, found.page_at(chunk.start), found.total_pages)
+
+    return TextFile(read, context.models.text(params.embedding_model), output, context)
+
+
 text_extractor = Extractor(
     name="text_extractor",
     version="v1",
@@ -280,11 +317,14 @@ text_extractor = Extractor(
     # Files are read too where they are mapped by name. They are no types of this input: a text that begins like an
     # address would be fetched then.
     inputs={"text": ("text", "string")},
+    extras={"pdf": ("pdf",)},
     describe=describe,
     open=open_extractor,
     required=frozenset({"text"}),
     reads=frozenset(),
     cache_version=2,
+    query=open_query,
+    query_files=frozenset({"pdf"}),
     position_fields=("chunk_index",),
     icon="file-text",
     example={

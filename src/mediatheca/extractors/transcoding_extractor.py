@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import count
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -25,6 +25,7 @@ from mediatheca.extractors._outputs import Positions, cleaned, sources
 from mediatheca.extractors._transcode import Recipe, scratch_file, transcode
 from mediatheca.extractors._video import Clip
 from mediatheca.kernel.models import Models
+from mediatheca.kernel.no_effect import NoEffect
 
 _PRESETS = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 
@@ -42,7 +43,7 @@ class Params(BaseModel):
     audio_codec: Literal["aac", "mp3", "copy"] = Field("aac", description="copy: the sound as it is, cut at packets.")
     start_time: float = Field(0, ge=0, description="Seconds; what comes before is left out, exact to the frame.")
     end_time: float | None = Field(None, gt=0, description="Seconds; not given: to the end.")
-    require_native_sdks: bool = Field(False, description="Accepted for compatibility.")
+    require_native_sdks: Annotated[bool, NoEffect("FFmpeg makes every file here")] = False
 
     _cleaned = model_validator(mode="before")(cleaned)
 

@@ -66,7 +66,6 @@ def direct_body(
         "source_bucket_schemas": {},
         "enabled": True,
         "metadata": {},
-        "embedding_task": None,
         "feature_extractor": {**extractor, "inputs": {}, "field_passthrough": [], "include_all_source_fields": False},
         "input_schema": {"properties": {}},
         "output_schema": {"properties": dict(output)},

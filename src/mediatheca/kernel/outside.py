@@ -26,6 +26,8 @@ class Generate:
     api_key: str = field(default="", repr=False)
     """The caller's own key for that provider; empty: the installation's."""
     temperature: float | None = None
+    top_p: float | None = None
+    """Not sent to a provider that takes the temperature alone."""
     max_tokens: int | None = None
     """Of the answer. The execution's budget may make it less."""
     files: Sequence[tuple[str, bytes]] = ()

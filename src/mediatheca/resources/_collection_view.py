@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mediatheca.flows.transfer.schema_sync import schema_version
 from mediatheca.resources._applications import applications_view
 from mediatheca.resources._collection_schedule import schedules_of
 from mediatheca.resources.base import Context
@@ -53,11 +54,14 @@ def _view(record: Record, documents: int, context: Context) -> dict[str, Any]:
         "schema_validation": body.get("schema_validation") or "off",
         **({"warnings": body["warnings"]} if body.get("warnings") else {}),
         "metadata": body["metadata"],
-        "embedding_task": body["embedding_task"],
+        "embedding_task": extractor["parameters"].get("embedding_task"),
         "field_languages": body.get("languages", {}),
         "document_count": documents,
         "vector_count": documents * len(body["vector_indexes"]),
-        "schema_version": record.version,
+        "index_map": body.get("index_map") or None,
+        "schema_version": schema_version(body),
+        "last_schema_sync": body.get("last_schema_sync"),
+        "schema_sync_enabled": False,  # only when it is asked for
         "lifecycle_state": "active",
         "indexing_status": "quiesced" if context.services.indexer.ready(record.id) else "indexing",
         **applications_view(body),

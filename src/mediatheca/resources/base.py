@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from mediatheca.api.deps import Caller
 from mediatheca.flows.services import Services
 from mediatheca.kernel.errors import FieldError, ValidationError
+from mediatheca.kernel.no_effect import CODE, without_effect
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
 MAX_NOTES = 50
@@ -39,7 +40,7 @@ class Spec(BaseModel):
 
 
 def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
-    """Warnings for unknown keys of a request, with the likely meaning.
+    """Warnings for unknown keys of a request, with the likely meaning, and for values that have no effect.
 
     Raises:
         ValidationError: when `strict`.
@@ -56,18 +57,22 @@ def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
         )
     if len(unknown) > MAX_NOTES:
         notes.append(f"{len(unknown) - MAX_NOTES} more unknown keys are ignored")
+    for place, told in without_effect(spec):
+        notes.append(f"{'.'.join(place)}: {told}")
+        errors.append(FieldError(("body", *place), told, CODE))
     if strict and errors:
         raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
     return notes
 
 
-def notes_on(caller: Caller, spec: Spec) -> dict[str, list[str]]:
-    """`{"warnings": […]}` for unknown keys, or nothing; asked before any work, because strict servers refuse them.
+def notes_on(caller: Caller, spec: Spec, *others: str) -> dict[str, list[str]]:
+    """`{"warnings": […]}` for what has no effect, or nothing; asked before any work, because strict servers refuse it.
+    `others`: what else the caller is to know; never refused.
 
     Raises:
         ValidationError: the server is strict.
     """
-    notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes = [*unknown_keys(spec, strict=caller.services.settings.strict), *others]
     return {"warnings": notes} if notes else {}
 
 

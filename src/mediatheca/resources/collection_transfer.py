@@ -15,7 +15,7 @@ from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.ingest.plan import add_task, change_task
 from mediatheca.flows.transfer.export import SHOWN_SHARDS, Exported, ExportRequest, Format, export_collection
 from mediatheca.flows.transfer.importing import MAX_ROWS, infer, problems, reconstruct, targets
-from mediatheca.flows.transfer.schema_sync import add_fields, observed, sample
+from mediatheca.flows.transfer.schema_sync import add_fields, observed, sample, schema_version, tell_downstream
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.kernel.filters import parse_filter
@@ -70,8 +70,8 @@ class ImportSpec(Spec):
 
 class SyncSpec(Spec):
     sample_size: int = Field(1_000, ge=1, le=10_000)
-    force: bool = False
-    cascade_to_downstream: bool = True
+    force: bool = Field(False, description="Tell collections made from it of every field, not of new ones only.")
+    cascade_to_downstream: bool = Field(True, description="Collections made from it may map the new fields.")
 
 
 # ---- export
@@ -227,22 +227,24 @@ async def sync_schema(identifier: str, caller: Writer, spec: Annotated[SyncSpec 
         documents = sample(services, scope, collection, spec.sample_size)
         found = observed(documents)
 
-        def sync(tx: Tx) -> tuple[Record, list[str]]:
-            return add_fields(tx, tx.get("collection", collection.id), found)
+        def sync(tx: Tx) -> tuple[Record, list[str], list[str]]:
+            changed, added = add_fields(tx, tx.get("collection", collection.id), found)
+            names = changed.body["output_schema"]["properties"] if spec.force else added
+            return changed, added, tell_downstream(tx, changed, names) if spec.cascade_to_downstream else []
 
-        changed, added = services.db.run(scope, sync, caller.actor.key_id)
-        if added:
-            services.indexer.refresh(scope, collection.id)
+        changed, added, told = services.db.run(scope, sync, caller.actor.key_id)
+        for ident in [collection.id, *told] if added or told else ():
+            services.indexer.refresh(scope, ident)
         message = f"{len(added)} fields added" if added else "the schema has every field of the sampled documents"
         return answer({
             "success": True,
             "collection_id": collection.id,
-            "schema_version": changed.version,
-            "previous_version": collection.version,
+            "schema_version": schema_version(changed.body),
+            "previous_version": schema_version(collection.body),
             "fields_added": added,
             "fields_total": len(changed.body["output_schema"]["properties"]),
             "documents_sampled": len(documents),
-            "downstream_collections_updated": [],
+            "downstream_collections_updated": told,
             "message": message,
         } | notes)  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastapi import APIRouter, Body, Depends, Response
 from pydantic import AliasChoices, Field, model_validator
 
-from mediatheca.api.deps import Caller, Read, Reader, Write, Writer, answer
+from mediatheca.api.deps import Caller, Read, Reader, Write, Writer, answer, in_slow_thread
 from mediatheca.flows.collection_removal import missing_sources, remove_collection
 from mediatheca.flows.collections import design
 from mediatheca.flows.ingest.backfill import Wanted, find_units, trigger_collection
@@ -34,8 +34,9 @@ from mediatheca.resources._collection_schedule import (
 )
 from mediatheca.resources._collection_source import Source, resolve_source
 from mediatheca.resources._collection_view import feature_views, present
+from mediatheca.resources._feature_keys import MAX_KEYS, extractor_of
 from mediatheca.resources._reembed import ReembedSpec, reembed
-from mediatheca.resources.base import Context, Resource, Spec, is_true, merge
+from mediatheca.resources.base import Context, Resource, Spec, is_true, merge, notes_on
 from mediatheca.stores.db.tx import Record, Tx
 
 
@@ -44,6 +45,9 @@ class ExtractorConfig(Spec):
 
     feature_extractor_name: str
     version: str = "v1"
+    features: list[str] | None = Field(
+        None, min_length=1, max_length=MAX_KEYS, exclude=True, description="Instead of a name: what to search by."
+    )
     parameters: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("parameters", "params"))
     input_mappings: dict[str, Any] | list[dict[str, Any]] | None = None
     field_passthrough: list[str | dict[str, Any]] = Field(default_factory=list)
@@ -57,14 +61,28 @@ class ExtractorConfig(Spec):
 
 
 def _single_extractor(data: Any) -> Any:
-    """`feature_extractors: [one]` is `feature_extractor`; a longer list has no meaning here."""
-    if not isinstance(data, dict) or "feature_extractors" not in data or data.get("feature_extractor"):
+    """`features`, and `feature_extractors: [one]`, are `feature_extractor`; a longer list has no meaning here."""
+    if not isinstance(data, dict):
+        return data
+    if data.get("retriever_transform"):
+        raise ValueError("retriever_transform is not there; retriever_enrichments write what a retriever finds")
+    if data.get("features") and not data.get("feature_extractors"):
+        return _by_features(data)
+    if "feature_extractors" not in data or data.get("feature_extractor"):
         return data
     data = dict(data)
     several = data.pop("feature_extractors")
     if not isinstance(several, list) or len(several) != 1:
         raise ValueError("feature_extractors must hold exactly one extractor; make one collection per extractor")
     return {**data, "feature_extractor": several[0]}
+
+
+def _by_features(data: dict[str, Any]) -> dict[str, Any]:
+    """With an extractor that has no name yet: `_prepared_config` gives it one."""
+    if data.get("feature_extractor"):
+        raise ValueError("give features or feature_extractor, not both")
+    kept = {key: value for key, value in data.items() if key != "features"}
+    return {**kept, "feature_extractor": {"feature_extractor_name": "", "features": data["features"]}}
 
 
 SchemaValidation: TypeAlias = Literal["off", "warn", "strict"]
@@ -128,10 +146,15 @@ class TriggerSpec(Spec):
 
 async def prepare(spec: CollectionSpec, caller: Caller) -> CollectionSpec:
     """A `response_shape` in words gets its schema from a language model."""
-    return spec.model_copy(update={"feature_extractor": await _with_schema(spec.feature_extractor, caller)})
+    return spec.model_copy(update={"feature_extractor": await _prepared_config(spec.feature_extractor, caller)})
 
 
-async def _with_schema(config: ExtractorConfig, caller: Caller) -> ExtractorConfig:
+async def _prepared_config(config: ExtractorConfig, caller: Caller) -> ExtractorConfig:
+    if config.features:
+        named = f"{config.feature_extractor_name}_{config.version}" if config.feature_extractor_name else ""
+        asked = (caller.services, caller.scope, config.features, named)
+        name, version = await in_slow_thread(lambda: extractor_of(*asked))
+        config = config.model_copy(update={"feature_extractor_name": name, "version": version})
     parameters = await with_schema(caller.services, caller.scope, config.model_dump())
     return config if parameters is None else config.model_copy(update={"parameters": parameters})
 
@@ -139,7 +162,7 @@ async def _with_schema(config: ExtractorConfig, caller: Caller) -> ExtractorConf
 async def _prepared_clone(spec: CloneSpec, caller: Writer) -> CloneSpec:
     if spec.feature_extractor is None:
         return spec
-    return spec.model_copy(update={"feature_extractor": await _with_schema(spec.feature_extractor, caller)})
+    return spec.model_copy(update={"feature_extractor": await _prepared_config(spec.feature_extractor, caller)})
 
 
 PreparedClone = Annotated[CloneSpec, Depends(_prepared_clone)]
@@ -149,24 +172,30 @@ def create(tx: Tx, spec: CollectionSpec, context: Context) -> tuple[str, dict[st
     return spec.collection_name, _body(tx, spec, context)
 
 
-def _body(tx: Tx, spec: CollectionSpec, context: Context) -> dict[str, Any]:
+def _body(tx: Tx, spec: CollectionSpec, context: Context, *, lenient: bool = False) -> dict[str, Any]:
+    """The body to store. `lenient`: what has no effect was accepted before, and is no error now."""
     check_name("collection_name", spec.collection_name, "col", low=3)
     source = resolve_source(tx, spec.source)
     if spec.document_schema is not None:
         check_schema(spec.document_schema, "document_schema")
-    designed = design(scoped(context.services, tx.scope), source.schemas, spec.feature_extractor.model_dump())
+    designed = design(
+        scoped(context.services, tx.scope),
+        source.schemas,
+        spec.feature_extractor.model_dump(),
+        embedding_task=spec.embedding_task,
+        strict=context.services.settings.strict and not lenient,
+    )
     return {
         "description": spec.description,
         "source": source.stored,
         "source_bucket_schemas": source.bucket_schemas,
-        "warnings": source.warnings,
         "document_schema": spec.document_schema,
         "schema_validation": spec.schema_validation,
         "enabled": spec.enabled,
         "metadata": spec.metadata,
-        "embedding_task": spec.embedding_task,
         "languages": _languages(spec, designed["indexed_fields"]),
         **designed,
+        "warnings": [*source.warnings, *designed["warnings"]],
         **checked_applications(tx, spec),
         "schedule": checked_schedule(spec.schedule),
     }
@@ -195,7 +224,7 @@ def created(tx: Tx, record: Record) -> None:
 
 
 def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> tuple[str, dict[str, Any]]:
-    fixed = sorted({"source", "feature_extractor", "feature_extractors"} & set(patch.model_extra or {}))
+    fixed = sorted({"source", "feature_extractor", "feature_extractors", "features"} & set(patch.model_extra or {}))
     if fixed:
         raise ConflictError(
             f"{', '.join(fixed)} of a collection cannot change; clone it with other values and trigger it"
@@ -238,6 +267,7 @@ routes = APIRouter(tags=["collections"])
 
 @routes.post("/collections/{identifier}/clone", operation_id="clone_collection", response_model=None)
 def clone(identifier: str, spec: PreparedClone, tx: Write, caller: Writer) -> Response:
+    notes = notes_on(caller, spec)
     original = tx.get("collection", identifier)
     body = original.body
     if body["source"]["type"] not in ("bucket", "collection") and spec.source is None:
@@ -256,17 +286,17 @@ def clone(identifier: str, spec: PreparedClone, tx: Write, caller: Writer) -> Re
         feature_extractor=spec.feature_extractor or ExtractorConfig(**config),
         enabled=body["enabled"] if spec.enabled is None else spec.enabled,
         metadata=body["metadata"] if spec.metadata is None else spec.metadata,
-        embedding_task=body["embedding_task"],
         document_schema=body.get("document_schema"),
         schema_validation=body.get("schema_validation") or "off",
         field_languages=body.get("languages", {}),
         **{name: getattr(spec, name) if getattr(spec, name) is not None else body.get(name) for name in LISTS},
     )
     context = Context(caller.services, caller.absolute)
-    made = tx.put("collection", "col", merged.collection_name, _body(tx, merged, context))
+    stored = _body(tx, merged, context, lenient=spec.feature_extractor is None)
+    made = tx.put("collection", "col", merged.collection_name, stored)
     created(tx, made)
     tx.emit("collection.created", made.id, {"cloned_from": original.id})
-    return answer({"collection": present(tx, [made], context)[0], "source_collection_id": original.id})
+    return answer({"collection": present(tx, [made], context)[0], "source_collection_id": original.id} | notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,18 +307,20 @@ class _Triggered:
     wanted: Wanted
     collection: Record
     units: Mapping[str, Sequence[str]]
+    notes: Mapping[str, Sequence[str]]
 
 
 def _triggered(identifier: str, caller: Writer, spec: Annotated[TriggerSpec | None, Body()] = None) -> _Triggered:
     """Looked up before the transaction begins: it may read very many documents, and nobody else could write
     meanwhile."""
     spec = spec or TriggerSpec()
+    notes = notes_on(caller, spec)
     names = ("include_buckets", "object_ids", "source_filters", "dedup_strategy", "include_collections")
     wanted = Wanted(*(getattr(spec, name) for name in names))
     with caller.services.db.read(caller.scope) as tx:
         collection = tx.get("collection", identifier)
     units = {} if spec.reembed else find_units(caller.services, caller.scope, collection, wanted)
-    return _Triggered(spec, wanted, collection, units)
+    return _Triggered(spec, wanted, collection, units, notes)
 
 
 @routes.post(
@@ -315,6 +347,7 @@ def trigger(identifier: str, asked: Annotated[_Triggered, Depends(_triggered)], 
             "object_count": count,
             "total_tiers": max(len(batch["body"]["dag_tiers"]) for batch in batches),
             "message": f"{count} objects queued",
+            **asked.notes,
         },
         202,
     )

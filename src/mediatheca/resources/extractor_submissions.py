@@ -42,9 +42,8 @@ def _view(upload: Record) -> dict[str, Any]:
 @router.post(f"{_PATH}/uploads", operation_id="create_extractor_submission", response_model=None)
 def submit(spec: SubmissionSpec, caller: OrgWriter) -> Response:
     """Announce an archive. PUT it to the `presigned_url`, then confirm."""
-    made = announced(caller, spec)
-    return answer({**made, "submission_id": made["upload_id"], "required_content_type": "application/zip"}
-                  | notes_on(caller, spec))  # fmt: skip
+    notes, made = notes_on(caller, spec), announced(caller, spec)
+    return answer({**made, "submission_id": made["upload_id"], "required_content_type": "application/zip"} | notes)
 
 
 @router.post(

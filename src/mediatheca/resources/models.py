@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -21,7 +21,9 @@ from mediatheca.flows.plugins.models import (
     enable_model,
     weights_id,
 )
+from mediatheca.flows.plugins.uploads import Arrived
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
+from mediatheca.kernel.no_effect import NoEffect
 from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.documents import in_namespace
 from mediatheca.stores.db.tx import Record
@@ -30,6 +32,7 @@ router = APIRouter(tags=["models"])
 _IN = "/namespaces/{namespace}/models"
 _ONE = f"{_IN}/{{model_id}}"
 _TYPE = "application/gzip"
+_RESOURCES = NoEffect("a model runs in the processes of the extractors that name it", harmless=({},))
 
 
 class ModelUploadSpec(Spec):
@@ -43,8 +46,10 @@ class ModelUploadSpec(Spec):
     presigned_url_expiration: int = Field(3600, ge=60, le=86_400)
     framework: str | None = Field(None, max_length=100)
     task_type: str | None = Field(None, max_length=100)
-    resource_requirements: dict[str, Any] | None = None
-    source: str | None = None
+    resource_requirements: Annotated[dict[str, Any] | None, _RESOURCES] = None
+    source: Annotated[
+        str | None, NoEffect("a model is the archive that you send; there is no other source", harmless=("customer",))
+    ] = None
 
 
 class ModelConfirmSpec(Spec):
@@ -54,7 +59,7 @@ class ModelConfirmSpec(Spec):
 
 class ModelEnableSpec(Spec):
     deploy: bool = False
-    resource_overrides: dict[str, Any] | None = None
+    resource_overrides: Annotated[dict[str, Any] | None, _RESOURCES] = None
 
 
 # ---- views
@@ -141,23 +146,25 @@ def _announced(caller: Caller, spec: ModelUploadSpec) -> dict[str, Any]:
 
 
 def _confirmed(caller: Caller, upload_id: str, spec: ModelConfirmSpec) -> dict[str, Any]:
+    notes = notes_on(caller, spec)
     with caller.services.db.read(caller.scope) as tx:
         upload = tx.get(UPLOAD, upload_id)
+    said = Arrived(spec.file_size_bytes, spec.etag)
     try:
-        made = confirm_model(caller.services, caller.scope, caller.actor.key_id, upload, spec.file_size_bytes)
+        made = confirm_model(caller.services, caller.scope, caller.actor.key_id, upload, said)
     except (ValidationError, BadRequestError) as error:
         return {"success": False, "upload_id": upload_id, "model_id": None, "validation_status": "failed",
-                "validation_errors": [error.message], "message": error.message}  # fmt: skip
+                "validation_errors": [error.message], "message": error.message, **notes}  # fmt: skip
     message = f"deploy it, then use embedding_model '{weights_id(made)}'"
     return {"success": True, "upload_id": upload_id, "model_id": made.id, "validation_status": "passed",
             "validation_errors": None, "s3_archive_url": f"blob:{made.body['archive_key']}",
-            "message": message}  # fmt: skip
+            "message": message, **notes}  # fmt: skip
 
 
 @router.post("/models/uploads", operation_id="create_org_model_upload", response_model=None)
 def org_upload(spec: ModelUploadSpec, caller: OrgWriter) -> Response:
     """Announce a model of the organization. PUT it to the `presigned_url`, then confirm."""
-    return answer(_announced(caller, spec) | notes_on(caller, spec))
+    return answer(notes_on(caller, spec) | _announced(caller, spec))
 
 
 @router.post("/models/uploads/{upload_id}/confirm", operation_id="confirm_org_model_upload", response_model=None)
@@ -169,7 +176,7 @@ async def org_confirm(upload_id: str, caller: OrgWriter, spec: ModelConfirmSpec 
 @router.post(f"{_IN}/uploads", operation_id="create_namespace_model_upload", response_model=None)
 def upload(namespace: str, spec: ModelUploadSpec, request: Request, caller: OrgWriter) -> Response:
     inside = in_namespace(caller, request, namespace)
-    return answer(_announced(inside, spec) | notes_on(inside, spec))
+    return answer(notes_on(inside, spec) | _announced(inside, spec))
 
 
 @router.post(f"{_IN}/uploads/{{upload_id}}/confirm", operation_id="confirm_namespace_model_upload", response_model=None)
@@ -247,13 +254,15 @@ async def switch_on(
 
     def work() -> Response:
         inside, model = in_namespace(caller, request, namespace), _read(caller, model_id)
+        asked = spec or ModelEnableSpec()
+        notes = notes_on(inside, asked)
         with inside.services.db.begin(inside.scope, inside.actor.key_id) as tx:
             made = enable_model(tx, model)
-        if (spec or ModelEnableSpec()).deploy:
+        if asked.deploy:
             made = deploy_model(inside.services, inside.scope, inside.actor.key_id, made.id)
         state = "deployed" if made.body["deployed"] else "skipped"
         shown = {"success": True, "model_id": made.id, "namespace_id": inside.scope.namespace_id}
-        return answer({**shown, "deployment_status": state, "message": f"model '{made.name}' enabled"})
+        return answer({**shown, "deployment_status": state, "message": f"model '{made.name}' enabled"} | notes)
 
     return await in_slow_thread(work)
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import AliasChoices, Field, model_validator
 
 from mediatheca.api.deps import OrgRead, OrgWrite, OrgWriter, answer
-from mediatheca.flows.collections import check_parameters, find_extractor
+from mediatheca.flows.collections import check_parameters, find_extractor, parameter_notes
 from mediatheca.flows.services import Services
 from mediatheca.flows.standalone import DIRECT
 from mediatheca.kernel.errors import ConflictError, NotEnabledError, NotFoundError, ValidationError
@@ -138,6 +138,17 @@ def _extractors(services: Services, refs: Sequence[ExtractorRef]) -> list[dict[s
             "feature_extractor_id": ident,
         }
     return list(found.values())
+
+
+def _parameter_notes(services: Services, refs: Sequence[ExtractorRef]) -> list[str]:
+    """Warnings for parameters that extractors do not read; raises ValidationError on a strict server."""
+    strict, notes = services.settings.strict, []
+    for ref in refs:
+        if ref.params and f"{ref.feature_extractor_name}_{ref.version}" in services.extractors:
+            extractor = find_extractor(services, ref.feature_extractor_name, ref.version)
+            check_parameters(extractor, ref.params)
+            notes += parameter_notes(extractor, ref.params, strict=strict)
+    return notes
 
 
 def _shorthand(names: Sequence[str]) -> list[ExtractorRef]:
@@ -310,6 +321,7 @@ routes = APIRouter(tags=["namespaces"])
 
 def _made(spec: NamespaceSpec, tx: Tx, caller: OrgWriter) -> dict[str, Any]:
     notes = unknown_keys(spec, strict=caller.services.settings.strict)
+    notes += _parameter_notes(caller.services, spec.feature_extractors or [])
     context = Context(caller.services, caller.absolute)
     view = present(tx, [make(tx, spec, context)], context)[0]
     return view | ({"warnings": [*view.get("warnings", []), *notes]} if notes else {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -25,8 +25,10 @@ from mediatheca.flows.plugins.deploy import (
     undeploy,
 )
 from mediatheca.flows.plugins.host import KIND
+from mediatheca.flows.plugins.uploads import Arrived
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ConflictError, ValidationError
+from mediatheca.kernel.no_effect import NoEffect
 from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.documents import in_namespace
 from mediatheca.stores.db.tx import Record, Tx
@@ -35,6 +37,7 @@ router = APIRouter(tags=["plugins"])
 _IN = "/namespaces/{namespace}/plugins"
 _ONE = f"{_IN}/{{plugin_id}}"
 _TRIAL_S = 10
+_OF_COLLECTIONS = NoEffect("a plug-in has the parameters of each collection that uses it", harmless=({},))
 
 
 class UploadSpec(Spec):
@@ -72,7 +75,7 @@ class TestSpec(Spec):
 
 
 class EnableSpec(Spec):
-    params: dict[str, Any] | None = None
+    params: Annotated[dict[str, Any] | None, _OF_COLLECTIONS] = None
     deploy: bool = True
 
 
@@ -177,26 +180,27 @@ def announced(caller: Caller, spec: UploadSpec) -> dict[str, Any]:
 
 
 def confirmed(caller: Caller, upload_id: str, spec: ConfirmSpec) -> dict[str, Any]:
-    services = caller.services
+    services, notes = caller.services, notes_on(caller, spec)
     with services.db.read(caller.scope) as tx:
         upload = tx.get(UPLOAD, upload_id)
     shown: dict[str, Any] = {"upload_id": upload_id, "deployment_status": "NOT_DEPLOYED"}
     try:
-        made = confirm(services, caller.scope, caller.actor.key_id, upload, spec.file_size_bytes, spec.etag)
+        made = confirm(services, caller.scope, caller.actor.key_id, upload, Arrived(spec.file_size_bytes, spec.etag))
     except ValidationError as error:
         listed = error.message.split("; ")
         return {**shown, "success": False, "validation_status": "failed", "validation_errors": listed,
-                "plugin_id": None, "message": error.message}  # fmt: skip
+                "plugin_id": None, "message": error.message, **notes}  # fmt: skip
     uri, key = _uri(made.body), made.body["archive_key"]
+    warnings = [*notes.get("warnings", ()), *made.body["warnings"]]
     return {**shown, "success": True, "validation_status": "passed", "validation_errors": None, "plugin_id": made.id,
-            "feature_uri": uri, "s3_archive_url": key, "warnings": made.body["warnings"],
+            "feature_uri": uri, "s3_archive_url": key, "warnings": warnings,
             "deployment_status": made.body["status"], "message": "deploy it to use it in collections"}  # fmt: skip
 
 
 @router.post("/plugins/uploads", operation_id="create_org_plugin_upload", response_model=None)
 def org_upload(spec: UploadSpec, caller: OrgWriter) -> Response:
     """Announce an archive of the organization. PUT it to the `presigned_url`, then confirm."""
-    return answer(announced(caller, spec) | notes_on(caller, spec))
+    return answer(notes_on(caller, spec) | announced(caller, spec))
 
 
 @router.post("/plugins/uploads/{upload_id}/confirm", operation_id="confirm_org_plugin_upload", response_model=None)
@@ -208,7 +212,7 @@ async def org_confirm(upload_id: str, caller: OrgWriter, spec: ConfirmSpec | Non
 def upload(namespace: str, spec: UploadSpec, request: Request, caller: OrgWriter) -> Response:
     """Announce an archive. PUT it to the `presigned_url`, then confirm."""
     inside = in_namespace(caller, request, namespace)
-    return answer(announced(inside, spec) | notes_on(inside, spec))
+    return answer(notes_on(inside, spec) | announced(inside, spec))
 
 
 @router.post(f"{_IN}/uploads/{{upload_id}}/confirm", operation_id="confirm_plugin_upload", response_model=None)
@@ -229,13 +233,15 @@ async def upload_directly(namespace: str, spec: DirectSpec, request: Request, ca
 
     def work() -> Response:
         inside = in_namespace(caller, request, namespace)
+        notes = notes_on(inside, spec)
         try:
             data = base64.b64decode(spec.file, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValidationError.at(("body", "file"), f"must be base64 of a zip or tar file: {error}") from error
         made = announced(inside, spec.model_copy(update={"file_size_bytes": len(data)}))
         inside.services.blobs.put(made["s3_key"], data, "application/octet-stream")
-        return answer(confirmed(inside, made["upload_id"], ConfirmSpec()))
+        done = confirmed(inside, made["upload_id"], ConfirmSpec())
+        return answer({**done, "warnings": [*notes.get("warnings", ()), *done.get("warnings", ())]})
 
     return await in_slow_thread(work)
 
@@ -309,15 +315,16 @@ def switch_on(
     namespace: str, plugin_id: str, request: Request, caller: OrgWriter, spec: EnableSpec | None = None
 ) -> Response:
     """Make a plug-in of the organization one of the namespace, and deploy it unless told not to."""
-    inside = in_namespace(caller, request, namespace)
+    inside, spec = in_namespace(caller, request, namespace), spec or EnableSpec()
+    notes = notes_on(inside, spec)
     plugin = _plugin(caller, plugin_id)
     with inside.services.db.begin(inside.scope, inside.actor.key_id) as tx:
         made = enable(tx, plugin)
-        if (spec or EnableSpec()).deploy:
+        if spec.deploy:
             made = deploy(tx, inside.services.plugins, made, batch_only=False)
     shown = {"plugin_id": made.id, "namespace_id": inside.scope.namespace_id, "feature_uri": _uri(made.body)}
     message = f"plug-in '{made.name}' enabled"
-    return answer({"success": True, **shown, "deployment_status": made.body["status"], "message": message})
+    return answer({"success": True, **shown, "deployment_status": made.body["status"], "message": message} | notes)
 
 
 @router.post(f"{_IN}/org/{{plugin_id}}/disable", operation_id="disable_org_plugin", response_model=None)
@@ -382,11 +389,12 @@ async def test(namespace: str, plugin_id: str, spec: TestSpec, request: Request,
 
     def work() -> Response:
         inside = in_namespace(caller, request, namespace)
+        notes = notes_on(inside, spec)
         began = time.perf_counter()
         question = {"inputs": spec.inputs, "parameters": spec.parameters or {}}
         found = ask_realtime(inside.services, inside.scope, _plugin(inside, plugin_id), question)
         took = (time.perf_counter() - began) * 1000
         return answer({"status": "success", "raw_response": found, "response_type": type(found).__name__,
-                       "latency_ms": took, "tested_at": clock.wire_time(clock.now())})  # fmt: skip
+                       "latency_ms": took, "tested_at": clock.wire_time(clock.now()), **notes})  # fmt: skip
 
     return await in_slow_thread(work)

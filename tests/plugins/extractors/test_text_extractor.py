@@ -304,6 +304,14 @@ def test_the_language_is_told_when_it_is_to_be_found_out(models: ModelCatalog) -
     assert "language" not in rows(models, Source(value=texts["de"], key="t"))[0].fields
 
 
+def test_a_language_that_is_named_is_told_and_the_default_is_not(models: ModelCatalog) -> None:
+    (row,) = rows(models, Source(value="Die Bienen fliegen.", key="t"), language="de-AT")
+    assert row.fields["language"] == "de-AT"
+    assert "language" in text_extractor.describe(Params(language="de-AT"), models).fields
+    assert "language" not in rows(models, Source(value="The bees fly.", key="t"), language="en")[0].fields
+    assert "language" not in text_extractor.describe(Params(language="en"), models).fields
+
+
 def test_tasks_of_the_model_can_be_named(models: ModelCatalog) -> None:
     (row,) = rows(models, Source(value="a cat", key="t"), embedding_task="retrieval_query")
     np.testing.assert_array_equal(row.vectors[E5], models.text(E5).embed_texts(["a cat"], query=True)[0])

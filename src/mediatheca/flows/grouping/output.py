@@ -222,7 +222,6 @@ def _body(work: Work) -> dict[str, Any]:
         "source_bucket_schemas": {},
         "enabled": True,
         "metadata": {"cluster_id": work.cluster.id},
-        "embedding_task": None,
         "languages": {},
         "feature_extractor": {**extractor, "include_all_source_fields": False},
         "input_schema": {"properties": {}},

@@ -9,6 +9,7 @@ from typing import Any
 from mediatheca.extractors import Artifact, Dropped, Extractor, Row
 from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.ingest.items import ItemBuilder, SourceObject
+from mediatheca.flows.ingest.origin import Origins
 from mediatheca.kernel import clock
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
 from mediatheca.kernel.errors import ValidationError
@@ -39,6 +40,8 @@ class DocumentMaker:
         self._collection, self._batch_id, self._extractor, self._builder = collection, batch_id, extractor, builder
         self._described: dict[str, Any] = collection.body["output_schema"]["properties"]
         self._indexes = {output_name(index.feature_uri): index for index in stored_vectors(collection.body)}
+        inputs: dict[str, list[str]] = collection.body["feature_extractor"]["inputs"]
+        self._paths = [path for paths in inputs.values() for path in paths]
 
     def make(self, source: SourceObject, rows: Iterable[Row]) -> Made:
         """The documents of one item; of two rows with one place the later one counts.
@@ -46,9 +49,10 @@ class DocumentMaker:
         Raises:
             ValidationError: a row that cannot be stored. One bad row would fail the whole commit, so it is found here.
         """
-        made, passed, system = Made(), self._builder.payload(source), self._lineage(source)
-        moment = clock.now()
+        made, passed, common = Made(), self._builder.payload(source), self._lineage(source)
+        moment, origins = clock.now(), Origins(source, self._paths)
         for row in rows:
+            system = {**common, **origins.of(row.source_key)}
             fields, files = dict(row.fields), self._files(row, source, made)
             fields |= {file["field"]: file["key"] for file in files}
             ident = document_id(self._collection.id, source.object_id, _place(source, row), row.position)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mediatheca.flows.migration.plan import MigrateSpec, plan, start
+from mediatheca.flows.migration.plan import MigrateSpec, check_compare, plan, start
 from mediatheca.flows.migration.state import DOING, FROM, ask, open_migration
 from mediatheca.flows.migration.state import KIND as COLLECTION_MIGRATION
 from mediatheca.flows.plugins.scoped import scoped
@@ -51,9 +51,9 @@ def _problem(code: str, message: str, collection: Record | None = None, severity
     return {"error_code": code, "message": message, "severity": severity, **named}
 
 
-def validate(tx: ReadTx, services: Services, config: Mapping[str, Any]) -> Verdict:
-    """Look at a configuration; `tx` is in the namespace it names as its source."""
-    found = Verdict()
+def validate(tx: ReadTx, services: Services, config: Mapping[str, Any], told: Sequence[str] = ()) -> Verdict:
+    """Look at a configuration; `tx` is in the namespace it names as its source. `told`: warnings to give with it."""
+    found = Verdict(warnings=[_problem("no_effect", message, severity="warning") for message in told])
     if config.get("migration_type") != "re_extract" or config.get("target_namespace_id") not in (
         None, "", tx.scope.namespace_id,
     ):  # fmt: skip
@@ -62,11 +62,17 @@ def validate(tx: ReadTx, services: Services, config: Mapping[str, Any]) -> Verdi
     wanted = config.get("feature_extractors") or []
     if not wanted:
         found.errors.append(_problem("missing", "feature_extractors: name extractors with their new parameters"))
+    options = {name: config[name] for name in ("compare", "threshold") if config.get(name) is not None}
+    spec = MigrateSpec(**options, auto_switch=config.get("auto_switch") is not False)
+    try:
+        check_compare(tx, spec.compare)
+    except ValidationError as error:
+        found.errors.append(_problem(error.type, error.message))
     if found.errors:
         return found
     services = scoped(services, tx.scope)
     for collection in _chosen(tx, config.get("filters") or {}, found):
-        _look(tx, services, collection, wanted, found)
+        _look(tx, services, collection, wanted, spec, found)
     if not found.collections and not found.errors:
         found.errors.append(_problem("nothing", "no collection uses one of these extractors"))
     return found
@@ -87,8 +93,9 @@ def _chosen(tx: ReadTx, filters: Mapping[str, Any], found: Verdict) -> Sequence[
 
 
 def _look(
-    tx: ReadTx, services: Services, collection: Record, wanted: Sequence[Mapping[str, Any]], found: Verdict
-) -> None:
+    tx: ReadTx, services: Services, collection: Record, wanted: Sequence[Mapping[str, Any]], spec: MigrateSpec,
+    found: Verdict,
+) -> None:  # fmt: skip
     config = collection.body.get("feature_extractor") or {}
     for entry in wanted:
         version = entry.get("version") or config.get("version")
@@ -103,14 +110,15 @@ def _look(
         except MediathecaError as error:
             found.errors.append(_problem(error.type, error.message, collection))
             return
-        spec = MigrateSpec(parameters=parameters, auto_switch=True)
-        found.collections.append((collection, spec))
+        found.collections.append((collection, spec.model_copy(update={"parameters": parameters})))
         return
 
 
-def create(tx: Tx, services: Services, namespace_id: str, config: Mapping[str, Any]) -> tuple[Record, Verdict]:
+def create(
+    tx: Tx, services: Services, namespace_id: str, config: Mapping[str, Any], told: Sequence[str] = ()
+) -> tuple[Record, Verdict]:
     """Store a migration of a namespace, pending when it can be started, else a draft. `tx`: the organization's."""
-    verdict = validate(tx.within(namespace_id), services, config)
+    verdict = validate(tx.within(namespace_id), services, config, told)
     ident = new_id("mig")
     body = {
         "config": {**config, "source_namespace_id": namespace_id},
@@ -126,12 +134,14 @@ def begin(tx: Tx, services: Services, record: Record) -> Record:
     """Start the migration of every collection.
 
     Raises:
-        ConflictError: it was started before.
+        ConflictError: it was started before, or is a dry run.
         ValidationError: it cannot be done.
     """
     if record.body["status"] not in ("draft", "pending"):
         raise ConflictError(f"migration '{record.id}' is {record.body['status']}; create a new one")
     config = record.body["config"]
+    if config.get("dry_run"):
+        raise ConflictError(f"migration '{record.id}' is a dry run; create one without dry_run")
     inside = tx.within(config["source_namespace_id"])
     verdict = validate(inside, services, config)
     if verdict.errors:

@@ -64,7 +64,7 @@ def remake(services: JobServices, asked: Asked, documents: Sequence[Document], c
     built = [builder.build(source) for source in sources.values()]
     made.failed |= {sources[f.item_id].object_id: f.reason for f in built if isinstance(f, Failure)}
     items = [item for item in built if not isinstance(item, Failure)]
-    extraction = Extraction(services, asked.scope, extractor, config["parameters"], builder.load)
+    extraction = Extraction(services, asked.scope, extractor, config["parameters"])
     for outcome in extraction.results(items):
         check()
         source = sources[outcome.item_id]

@@ -18,13 +18,14 @@ from mediatheca.flows.services import Services
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
 from mediatheca.kernel.ids import new_id
+from mediatheca.kernel.no_effect import CODE, marker
 from mediatheca.kernel.uris import marked, output_name
 from mediatheca.stores.db.tx import ReadTx, Record, Tx
 
-CHANGEABLE = ("embedding_model", "embedding_task", "output_dimensionality", "task_type")
+_TASK = "embedding_task"
+"""It changes vectors of texts by the same weights."""
+CHANGEABLE = ("embedding_model", _TASK)
 """Parameters that decide the vectors of documents and nothing else of them."""
-_TASKS = ("embedding_task", "task_type")
-"""Those that change vectors of the same weights."""
 
 
 class Compare(BaseModel):
@@ -71,7 +72,7 @@ def start(tx: Tx, services: Services, collection: Record, spec: MigrateSpec) -> 
     if held is not None:
         message = f"migration '{held.id}' of this collection is {held.body['status']}; finish or cancel it first"
         raise ConflictError(message, details={"existing_id": held.id})
-    _check_compare(tx, spec.compare)
+    check_compare(tx, spec.compare)
     parameters, pairs = plan(scoped(services, tx.scope), collection, spec.parameters)
     ident = new_id(PREFIX)
     body = {
@@ -103,15 +104,8 @@ def plan(
         ValidationError, BadRequestError, UnavailableError: see `start`.
     """
     config = collection.body["feature_extractor"]
-    for name in wanted:
-        if name not in CHANGEABLE:
-            message = (
-                f"changes more than vectors, so documents cannot stay; clone the collection with it. In place: "
-                f"{', '.join(CHANGEABLE)}"
-            )
-            raise ValidationError.at(("body", "parameters", name), message, "not_in_place")
     extractor = find_extractor(services, config["feature_extractor_name"], config["version"])
-    _need_known(extractor, wanted)
+    _need_changeable(extractor, wanted)
     parameters = check_parameters(extractor, {**config["parameters"], **wanted})
     described = extractor.describe(extractor.params.model_validate(parameters), services.models)
     pairs = _pairs(collection, described, parameters)
@@ -122,12 +116,23 @@ def plan(
     return parameters, pairs
 
 
-def _need_known(extractor: Extractor, wanted: Mapping[str, Any]) -> None:
+def _need_changeable(extractor: Extractor, wanted: Mapping[str, Any]) -> None:
+    fields = extractor.params.model_fields
     for name in wanted:
-        if name not in extractor.params.model_fields:
-            known = ", ".join(field for field in CHANGEABLE if field in extractor.params.model_fields) or "none"
+        place = ("body", "parameters", name)
+        mark = marker(fields[name]) if name in fields else None
+        if mark is not None:
+            raise ValidationError.at(place, f"has no effect: {mark.reason}", CODE)
+        if name not in CHANGEABLE:
+            message = (
+                f"changes more than vectors, so documents cannot stay; clone the collection with it. In place: "
+                f"{', '.join(CHANGEABLE)}"
+            )
+            raise ValidationError.at(place, message, "not_in_place")
+        if name not in fields:
+            known = ", ".join(field for field in CHANGEABLE if field in fields) or "none"
             message = f"'{extractor.name}' has no such parameter; it has: {known}"
-            raise ValidationError.at(("body", "parameters", name), message, "unknown")
+            raise ValidationError.at(place, message, "unknown")
 
 
 def _pairs(collection: Record, described: Description, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -137,10 +142,10 @@ def _pairs(collection: Record, described: Description, parameters: Mapping[str, 
         raise ValidationError.at(("body", "parameters"), f"{message}; clone the collection instead", "not_in_place")
     taken = {index.name for index in all_vectors(collection.body)}
     held = collection.body["feature_extractor"]["parameters"]
-    retasked = any(parameters.get(name) != held.get(name) for name in _TASKS)
+    retasked = parameters.get(_TASK, "document") != (held.get(_TASK) or "document")
     found = []
     for before, after in zip(old, described.vectors, strict=True):
-        if _makes_the_same(before, after) and not retasked:
+        if _makes_the_same(before, after) and not (retasked and output_name(after.feature_uri) in described.texts):
             continue
         plain = not (after.sparse or after.multi)  # other kinds are made by their own extractor only
         text = described.texts.get(output_name(after.feature_uri)) if plain else None
@@ -157,11 +162,11 @@ def _makes_the_same(one: VectorIndex, other: VectorIndex) -> bool:
 
 def _marked(index: VectorIndex, parameters: Mapping[str, Any]) -> VectorIndex:
     """The same model name with other weights stands beside itself under a name of its own."""
-    what = f"{index.weights} {[parameters.get(name) for name in _TASKS]}"
+    what = f"{index.weights} {parameters.get(_TASK)}"
     return replace(index, name=marked(index.name, what), feature_uri=marked(index.feature_uri, what))
 
 
-def _check_compare(tx: ReadTx, compare: Compare) -> None:
+def check_compare(tx: ReadTx, compare: Compare) -> None:
     if compare.evaluation_id is not None and tx.find(EVALUATION, compare.evaluation_id) is None:
         place = ("body", "compare", "evaluation_id")
         raise ValidationError.at(place, f"'{compare.evaluation_id}' is no evaluation of this namespace", "unknown")

@@ -91,7 +91,7 @@ class VectorMaker:
         self, cuts: Sequence[Sequence[tuple[str, str]]], index: VectorIndex, built: Built
     ) -> list[tuple[Sequence[tuple[str, str]], str]]:
         """Embed cuts of (document, text); gives back those that failed, with the reason."""
-        task = "query" if self.parameters.get("embedding_task") == "query" else "document"
+        task = self.parameters.get("embedding_task") or "document"
         parameters = {"embedding_model": index.model, "split_by": "none", "embedding_task": task}
         items = [
             Item(str(n), {"text": [Source(value=text, key=str(n)) for _, text in cut]}) for n, cut in enumerate(cuts)

@@ -1,0 +1,1 @@
+"""Extractors of a third party, installed beside those that are shipped."""

@@ -1,0 +1,74 @@
+"""What lists of batches and their submission accept: narrowing keys, `force`, and options that are not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datapath_shop import Shop, content, ok
+
+
+def listed(shop: Shop, path: str = "/v1/batches/list", **body: Any) -> list[str]:
+    return sorted(row["batch_id"] for row in ok(shop.client.post(path, json=body))["results"])
+
+
+def draft(shop: Shop, bucket: str | None = None, **body: Any) -> str:
+    return str(ok(shop.client.post(f"/v1/buckets/{bucket or shop.bucket}/batches", json=body))["batch_id"])
+
+
+def test_batches_are_listed_by_their_status_their_bucket_and_their_collection(shop: Shop) -> None:
+    shop.create([content(1, 1)])
+    other = shop.add_collection("other")
+    mine = f"/v1/buckets/{shop.bucket}/batches/list"
+    first = shop.ended(shop.trigger(other))["batch_id"]
+    waiting = draft(shop, collection_ids=[shop.collection])
+    schema = {"properties": {"text": {"type": "string"}}}
+    elsewhere = ok(shop.client.post("/v1/buckets", json={"bucket_name": "empty", "bucket_schema": schema}))
+    objects = f"/v1/buckets/{elsewhere['bucket_id']}/objects"
+    ok(shop.client.post(objects, json={"key_prefix": "/a"}))
+    far = draft(shop, elsewhere["bucket_id"])
+    ended = shop.batch(first)["status"]
+    for path in ("/v1/batches/list", mine):
+        assert listed(shop, path, status=ended) == [first]
+        assert listed(shop, path, status="canceled") == []
+        assert listed(shop, path, collection_id=shop.collection, status="DRAFT") == [waiting]
+        assert listed(shop, path, collection_id="no_such_collection") == []
+        assert first in listed(shop, path, collection_id="other")
+    assert listed(shop, status="draft") == sorted([waiting, far])
+    assert listed(shop, bucket_id="empty") == listed(shop, bucket_id=[elsewhere["bucket_id"]]) == [far]
+    assert listed(shop, mine, bucket_id="empty") == []
+    either = {"OR": [{"status": "DRAFT"}, {"status": ended}]}
+    assert listed(shop, bucket_id=shop.bucket, filters=either) == sorted([first, waiting])
+
+
+def test_a_narrowing_key_of_another_type_is_refused(shop: Shop) -> None:
+    for key in ("status", "bucket_id", "collection_id"):
+        response = shop.client.post("/v1/batches/list", json={key: {"eq": "x"}})
+        assert (response.status_code, key in response.text) == (422, True)
+
+
+def test_a_batch_that_has_ended_runs_again_only_when_submitted_with_force(shop: Shop) -> None:
+    shop.create([content(1, 1)])
+    batch_id = draft(shop, dedup_strategy="force")
+    path = f"/v1/buckets/{shop.bucket}/batches/{batch_id}/submit"
+    task = ok(shop.client.post(path, params={"force": True}))["task_id"]
+    first = shop.ended(batch_id)
+    assert ok(shop.client.post(path))["task_id"] == task
+    assert shop.batch(batch_id)["completed_at"] == first["completed_at"]
+    again = ok(shop.client.post(path, params={"force": True}))
+    assert again["task_id"] != task
+    second = shop.ended(batch_id)
+    assert (second["status"], second["documents_written"]) == ("COMPLETED", first["documents_written"])
+    assert second["completed_at"] > first["completed_at"]
+
+
+def test_options_that_are_not_there_are_answered_with_warnings(shop: Shop) -> None:
+    (object_id,) = shop.create([content(1, 1)])
+    path = f"/v1/buckets/{shop.bucket}/batches/{draft(shop)}"
+    body = {"object_ids": [object_id]}
+    added = ok(shop.client.post(f"{path}/objects", params={"skip_validation": True}, json=body))
+    assert "skip_validation" in " ".join(added["warnings"])
+    assert "warnings" not in ok(shop.client.post(f"{path}/objects", json=body))
+    options = {"include_processing_history": True, "webhook_url": "https://example.com/hook", "colection_ids": []}
+    said = " ".join(ok(shop.client.post(f"{path}/submit", json=options))["warnings"])
+    assert all(name in said for name in ("include_processing_history", "webhook_url", "did you mean 'collection_ids'"))
+    assert "warnings" not in ok(shop.client.post(f"{path}/submit", json={"include_processing_history": False}))
