@@ -206,5 +206,5 @@ def test_pieces_without_times_are_no_moments_but_other_fields_are_looked_at():
     body = run(searches, then=[{"stage_id": "moment_group", "parameters": {}}])
     assert body["stage_statistics"]["stages"]["moment_group"]["metadata"]["moments"] == 0
     chunk = run(searches)["documents"][0]["query_chunks"][0]
-    assert set(chunk) == {"chunk", "start", "end", "start_ms", "end_ms", "score"}
-    assert chunk["start_ms"] is None
+    assert set(chunk) == {"chunk", "start", "end", "start_ms", "end_ms", "page", "score"}
+    assert chunk["start_ms"] is chunk["page"] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mediatheca.extractors import EmbedFile, ExtractContext, ItemError, Row, Source
+from mediatheca.extractors import TOTAL, EmbedFile, ExtractContext, ItemError, Row, Source
 from mediatheca.extractors._chunked_text import embed_chunks
 from mediatheca.extractors._container import head_of
 from mediatheca.extractors._multimodal import LOOKS, SEEN_SIDE, Tools, is_picture
@@ -13,7 +13,7 @@ from mediatheca.extractors._pictures import decode_picture
 from mediatheca.extractors._segments import Segment, by_time
 from mediatheca.extractors._video import Clip
 from mediatheca.kernel.documents import Vector
-from mediatheca.kernel.search import Cutting
+from mediatheca.kernel.search import Cutting, evenly
 from mediatheca.kernel.sniff import kind_of
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class _Looks:
             return
         with Clip(source) as clip:
             found = by_time(clip.info.duration, how.seconds or self._params.time_split_interval)
-            count = min(how.most, len(found))
-            chosen = [found[number * len(found) // count] for number in range(count)]
+            chosen = evenly(found, how.most)
             for number, (segment, vector) in enumerate(zip(chosen, self._looked(clip, chosen), strict=False)):
-                yield Row({"start_time": segment.start, "end_time": segment.end}, {self._output: vector})
-                self._context.beat((number + 1) / count)
+                place = {"start_time": segment.start, "end_time": segment.end, TOTAL: len(found)}
+                yield Row(place, {self._output: vector})
+                self._context.beat((number + 1) / len(chosen))
 
     def _looked(self, clip: Clip, segments: Sequence[Segment]) -> Iterator[Vector]:
         """A vector for each segment, in one pass over the file; fewer where it is damaged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -20,10 +20,10 @@ from mediatheca.extractors import (
     Row,
     Source,
 )
-from mediatheca.extractors._outputs import MODEL_NAME, Positions, cleaned, vector_index
-from mediatheca.extractors._pictures import decode_picture, thumbnail
-from mediatheca.extractors._views import INPUTS, Sampling, ViewKind, given, views
-from mediatheca.kernel.documents import Vector
+from mediatheca.extractors._outputs import CDN, MODEL_NAME, Positions, cleaned, vector_index
+from mediatheca.extractors._picture_queries import PictureFile
+from mediatheca.extractors._pictures import thumbnail
+from mediatheca.extractors._views import EXTRAS, INPUTS, Sampling, ViewKind, given, views
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.kernel.models import ModelInfo, Models, PageEmbedder
 
@@ -36,9 +36,7 @@ class Params(BaseModel):
 
     extractor_type: Literal["colqwen_extractor"] = "colqwen_extractor"
     enable_thumbnails: bool = Field(True, description="Store a JPEG of at most 640 pixels a side.")
-    use_cdn: bool = Field(
-        False, description="Accepted for compatibility: thumbnails are always served by signed addresses."
-    )
+    use_cdn: Annotated[bool, CDN] = False
     video_sampling_fps: float = Field(0.5, gt=0, le=10, description="Frames a second that become documents.")
     max_video_length: int = Field(300, ge=1, le=3600, description="Seconds that are looked at.")
     embedding_model: str = Field(
@@ -111,13 +109,10 @@ def open_extractor(params: Params, context: ExtractContext) -> Extract:
 
 
 def open_query(params: Params, output: str, context: ExtractContext) -> EmbedFile:
-    """A picture as a query: the vectors of its patches."""
+    """A picture, or the pages of a PDF, as a query: the vectors of their patches."""
     model = context.models.load(params.embedding_model, PageEmbedder)
-
-    def embed(source: Source) -> Vector:
-        return model.embed_pages([decode_picture(source.read(), "query", SIDE).pixels])[0]
-
-    return embed
+    dpi = Sampling(SIDE).dpi
+    return PictureFile(lambda pixels: model.embed_pages([pixels])[0], output, context, dpi=dpi, side=SIDE)
 
 
 colqwen_extractor = Extractor(
@@ -126,6 +121,7 @@ colqwen_extractor = Extractor(
     description="One document per page, picture or frame with a vector for every patch: text in it is found unread.",
     params=Params,
     inputs=INPUTS,
+    extras=EXTRAS,
     describe=describe,
     open=open_extractor,
     query=open_query,

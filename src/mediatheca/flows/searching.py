@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from mediatheca.extractors import CUTTING, Extractor, Item, Row, Source
+from mediatheca.extractors import CUTTING, TOTAL, Extractor, Item, Row, Source
 from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.outside.readiness import Readiness
+from mediatheca.flows.plugins.realtime import RealtimeTexts
 from mediatheca.flows.recall_guard import RecallGuard
 from mediatheca.flows.retrieve import RetrieveEngine
 from mediatheca.flows.services import JobServices
@@ -23,7 +25,7 @@ from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.filter_values import at_path
 from mediatheca.kernel.filters import Filter, document_view
 from mediatheca.kernel.present import as_hit
-from mediatheca.kernel.search import Cutting, Hit, QueryPiece, TextQuery, VectorQuery
+from mediatheca.kernel.search import Cutting, Hit, QueryPiece, TextQuery, VectorQuery, evenly
 from mediatheca.kernel.uris import output_name, parse_feature_uri
 from mediatheca.stages import Stage
 from mediatheca.stores.blobs.base import BlobStore
@@ -186,14 +188,18 @@ class QueryEmbedder:
 
     async def pieces(self, data: bytes, index: VectorIndex, how: Cutting) -> list[QueryPiece]:
         found = await asyncio.to_thread(self._embed, data, index, how)
-        count = min(how.most, len(found))  # an extractor that is run as it is knows nothing of the limit
-        return [found[number * len(found) // count] for number in range(count)]
+        total = max(len(found), *(piece.total for piece in found))
+        # An extractor that is run as it is knows nothing of the limit.
+        return [replace(piece, total=total if total > how.most else 0) for piece in evenly(found, how.most)]
 
     def _embed(self, data: bytes, index: VectorIndex, how: Cutting | None = None) -> list[QueryPiece]:
         uri, output = parse_feature_uri(index.feature_uri), output_name(index.feature_uri)
         extractor = self._extractors.get(f"{uri.extractor}_{uri.version}")
         if extractor is None:
             raise ValidationError.at("query", f"no installed extractor makes '{index.feature_uri}' from a file")
+        if set(index.modalities) <= {"text"} and not extractor.query_files:
+            message = f"'{index.feature_uri}' takes text and no files; use input_mode text"
+            raise ValidationError.at("searches.query.input_mode", message, "modality")
         item = Item(
             "query",
             {next(iter(extractor.inputs)): [Source(data=data, key="query")]},
@@ -210,8 +216,10 @@ class QueryEmbedder:
 
 
 def _piece(row: Row, output: str) -> QueryPiece:
-    start, end = (round(1000 * row.fields.get(name, 0)) for name in ("start_time", "end_time"))
-    return QueryPiece(row.vectors[output], (start, end))
+    fields = row.fields
+    start, end = fields.get("start_time"), fields.get("end_time")
+    time_ms = None if start is None or end is None else (round(1000 * start), round(1000 * end))
+    return QueryPiece(row.vectors[output], time_ms, fields.get("page_number"), fields.get(TOTAL, 0))
 
 
 def build_engine(
@@ -235,6 +243,7 @@ def build_engine(
         fetch=QueryFiles(services.fetcher, services.blobs, settings.fetch_max_mb << 20),
         decode=files,
         cut=files.pieces,
+        ask=RealtimeTexts(services.plugins),
         sign=sign,
         cursor_key=secret,
         stages=stages,

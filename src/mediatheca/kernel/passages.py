@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 
@@ -16,6 +17,21 @@ _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'»”’)\]]*+\s+|[。！？]+|\n
 """Where a sentence ends: at its mark before white space, at a CJK mark, at an empty line or before a list item.
 In linear time, whatever stands in a row: no run of marks is tried from its middle."""
 _SPACE = re.compile(r"\s")
+
+
+@dataclass(frozen=True, slots=True)
+class TextCutting:
+    """How a text is cut: into sentences, or into passages of whole sentences, of at most `size` characters."""
+
+    method: Literal["sentences", "passages"] = "passages"
+    size: int = 1000
+    overlap: int = 0
+    """Characters of a passage that may be repeated from the one before, at most half of it."""
+
+    def spans(self, text: str) -> list[Span]:
+        if self.method == "sentences":
+            return sentences(text, self.size)
+        return passages(text, self.size, min(self.overlap, self.size // 2))
 
 
 def word_spans(text: str) -> list[Span]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.filters import Filter
+from mediatheca.kernel.passages import TextCutting
 from mediatheca.kernel.sparse import is_sparse
 
 Fuzziness: TypeAlias = Literal["auto", 0, 1, 2]
 """`auto`: a word that stands nowhere is replaced by the nearest ones that do. 1, 2: words that do stand somewhere are
 also looked for with so many typos, after everything that is spelled as asked."""
 
+T = TypeVar("T")
 
 Span: TypeAlias = tuple[int, int]
 
@@ -57,31 +59,51 @@ class VectorQuery:
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """How the file of a query is cut: at most `most` pieces, evenly over it, each of `seconds` (None: as long as the
-    segments of the collection)."""
+    """How the file of a query is cut: at most `most` pieces, evenly over it."""
 
     most: int
     seconds: float | None = None
+    """Of a piece of a recording; None: as long as the segments of the collection."""
+    text: TextCutting | None = None
+    """The text of a PDF; None: as the collection cuts it."""
+    auto: bool = False
+    """Nobody asked for it: films, recordings and PDFs are cut, other files are looked for as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryPiece:
-    """A piece of the file of a query."""
+    """A piece of the file of a query; without a place, the whole of it."""
 
     vector: Vector
-    time_ms: Span
+    time_ms: Span | None = None
+    page: int | None = None
+    total: int = 0
+    """How many pieces the file has, where those are more than were to be taken; else 0."""
+
+    @property
+    def placed(self) -> bool:
+        return self.time_ms is not None or self.page is not None
 
 
-def query_chunk(number: int, score: float, *, text: Span | None = None, time_ms: Span | None = None) -> dict[str, Any]:
+def evenly(found: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly over the whole; the first is always one."""
+    count = min(most, len(found))
+    return [found[number * len(found) // count] for number in range(count)]
+
+
+def query_chunk(
+    number: int, score: float, *, text: Span | None = None, time_ms: Span | None = None, page: int | None = None
+) -> dict[str, Any]:
     """One piece of a query that found a document, as `query_chunks` lists them, the best first.
 
     Args:
         number: of the piece, from 0.
         text: where it stands in the query, in characters; of a text.
         time_ms: where it lies, in milliseconds; of a recording.
+        page: which page it begins on, from 1; of a PDF.
     """
     (start, end), (start_ms, end_ms) = text or (None, None), time_ms or (None, None)
-    place = {"start": start, "end": end, "start_ms": start_ms, "end_ms": end_ms}
+    place = {"start": start, "end": end, "start_ms": start_ms, "end_ms": end_ms, "page": page}
     return {"chunk": number, **place, "score": score}
 
 

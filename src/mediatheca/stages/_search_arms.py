@@ -12,7 +12,7 @@ from mediatheca.kernel.documents import Vector, VectorIndex
 from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.filters import Filter, all_of
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
-from mediatheca.kernel.sparse import from_wire
+from mediatheca.kernel.sparse import from_wire, shown
 from mediatheca.kernel.spelling import corrected, cut_words
 from mediatheca.stages import CollectionView, StageContext
 from mediatheca.stages._search_concurrently import together
@@ -264,6 +264,6 @@ def with_query(search: Search, value: str | Vector) -> Search:
     """The same search for another text, or for a vector."""
     asked = {"input_mode": "text", "value": value}
     if not isinstance(value, str):
-        asked = {"input_mode": "vector", "value": value.tolist() if isinstance(value, np.ndarray) else value}
+        asked = {"input_mode": "vector", "value": shown(value)}
     query = search.query.model_copy(update=asked)
     return search.model_copy(update={"query": query, "query_preprocessing": None})

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import unquote_to_bytes
 
 from mediatheca.kernel.documents import Vector
 from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.fusion import fuse
 from mediatheca.kernel.hits import value_key
 from mediatheca.kernel.ordering import read_field
-from mediatheca.kernel.passages import Span, passages, sentences
-from mediatheca.kernel.search import Cutting, Hit, query_chunk
+from mediatheca.kernel.passages import Span
+from mediatheca.kernel.query_files import LONG, decode_inline, told_kind
+from mediatheca.kernel.search import Hit, QueryPiece, evenly, query_chunk
 from mediatheca.stages import StageContext
 from mediatheca.stages._search_arms import Arm, is_empty, label_of, run_arm, targets_of, with_query
 from mediatheca.stages._search_concurrently import together
@@ -31,31 +31,46 @@ class _Piece:
     """What is looked for in its place, and where it stands: the arguments of `query_chunk`."""
 
     value: str | Vector
-    place: Mapping[str, Span]
+    place: Mapping[str, Any]
 
 
 async def run_search(search: Search, depth: int, params: Params, ctx: StageContext) -> Arm:
-    """The search, chunk by chunk where its query is to be cut."""
-    how = search.query_preprocessing or params.query_preprocessing
-    if how is None or search.lexical:
+    """The search, chunk by chunk where its query is cut."""
+    if search.lexical or not params.cuts(search):
         return await run_arm(search, depth, params, ctx)
+    said = search.query_preprocessing or params.query_preprocessing
+    how = said or Preprocessing()
     text = _text_of(search.query)
-    if text is not None:
-        pieces = [_Piece(text[start:end], {"text": (start, end)}) for start, end in _chunks(text, how, ctx)]
+    if text is None:
+        pieces = await _pieces_of_file(search, how, params, ctx, auto=said is None)
     else:
-        pieces = await _pieces_of_file(search, how, params, ctx)
-    if len(pieces) < 2:
-        known = text is None and bool(pieces)  # it is not embedded again
-        return await run_arm(with_query(search, pieces[0].value) if known else search, depth, params, ctx)
-    arms: list[Arm | Exception] = []
-    for start in range(0, len(pieces), AT_ONCE):
-        part = pieces[start : start + AT_ONCE]
-        arms += await together([_chunk(with_query(search, piece.value), depth, params, ctx) for piece in part])
-    return _merged(search, depth, pieces, arms, how, ctx)
+        pieces = [_Piece(text[start:end], {"text": (start, end)}) for start, end in _chunks(text, how, ctx)]
+    if len(pieces) > 1:
+        arms: list[Arm | Exception] = []
+        for start in range(0, len(pieces), AT_ONCE):
+            part = pieces[start : start + AT_ONCE]
+            arms += await together([_chunk(with_query(search, piece.value), depth, params, ctx) for piece in part])
+        return _merged(search, depth, pieces, arms, how, ctx)
+    if pieces and text is None:
+        return await _only(search, pieces[0], depth, params, ctx)
+    return await run_arm(search, depth, params, ctx)
 
 
-async def _pieces_of_file(search: Search, how: Preprocessing, params: Params, ctx: StageContext) -> list[_Piece]:
-    """Those of a recording; none, with a word on it, where a file is searched for as a whole."""
+async def _only(search: Search, piece: _Piece, depth: int, params: Params, ctx: StageContext) -> Arm:
+    """A file of one piece: it is not embedded again, and scores stay what they are."""
+    arm = await run_arm(with_query(search, piece.value), depth, params, ctx)
+    arm.search = search
+    if piece.place:
+        for hit in arm.hits:
+            hit.scores["query_chunks"] = [query_chunk(0, hit.score, **piece.place)]
+    return arm
+
+
+async def _pieces_of_file(
+    search: Search, how: Preprocessing, params: Params, ctx: StageContext, *, auto: bool
+) -> list[_Piece]:
+    """Those of a recording or PDF; one without a place, or none, where a file is searched for as a whole. Whoever asked
+    for pieces is told; `auto`: nobody did."""
     value = search.query.value
     if search.query.input_mode != "content" or not isinstance(value, str) or is_empty(search.query):
         return []
@@ -63,12 +78,20 @@ async def _pieces_of_file(search: Search, how: Preprocessing, params: Params, ct
     if not indexes:
         return []
     if len({(index.weights, index.model) for index in indexes}) > 1:
-        ctx.warn("the file was searched for as a whole: the collections have vectors of different models")
+        if not auto or told_kind(value) in LONG:
+            ctx.warn("the file was searched for as a whole: the collections have vectors of different models")
         return []
-    found = await ctx.pieces(indexes[0], value, Cutting(how.max_chunks, how.time_split_interval))
-    if len(found) < 2:
-        ctx.warn("only texts and recordings are cut into chunks; the file was searched for as a whole")
-    return [_Piece(piece.vector, {"time_ms": piece.time_ms}) for piece in found]
+    found = await ctx.pieces(indexes[0], value, how.of_file(auto=auto))
+    if not auto and not any(piece.placed for piece in found):
+        ctx.warn("only texts, recordings and PDFs are cut into chunks; the file was searched for as a whole")
+    if found and found[0].total:
+        ctx.limit("query_chunks", found[0].total, len(found))
+    return [_Piece(piece.vector, _place(piece)) for piece in found]
+
+
+def _place(piece: QueryPiece) -> dict[str, Any]:
+    place = {"time_ms": piece.time_ms, "page": piece.page}
+    return {name: value for name, value in place.items() if value is not None}
 
 
 def _merged(
@@ -116,23 +139,16 @@ def _text_of(query: Query) -> str | None:
     if query.input_mode == "text":
         return value[:MAX_TEXT]
     if query.input_mode == "content" and value.startswith("data:text/"):
-        head, _, body = value.partition(",")
-        if not head.endswith(";base64"):
-            return unquote_to_bytes(body).decode(errors="replace")[:MAX_TEXT]
+        return decode_inline(value)[1].decode("utf-8-sig", errors="replace")[:MAX_TEXT]
     return None
 
 
 def _chunks(text: str, how: Preprocessing, ctx: StageContext) -> list[Span]:
     """The pieces; of too many, an even selection over the whole text."""
-    if how.split_method == "sentences":
-        found = sentences(text, how.chunk_size)
-    else:
-        found = passages(text, how.chunk_size, min(how.chunk_overlap, how.chunk_size // 2))
-    if len(found) <= how.max_chunks:
-        return found
-    ctx.limit("query_chunks", len(found), how.max_chunks)
-    step = (len(found) - 1) / max(how.max_chunks - 1, 1)
-    return [found[round(number * step)] for number in range(how.max_chunks)]
+    found = how.of_text.spans(text)
+    if len(found) > how.max_chunks:
+        ctx.limit("query_chunks", len(found), how.max_chunks)
+    return evenly(found, how.max_chunks)
 
 
 def _joined(ran: Mapping[int, Arm], pieces: Sequence[_Piece], how: Preprocessing) -> list[Hit]:

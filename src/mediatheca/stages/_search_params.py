@@ -8,6 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, StrictBool, field_validator, model_validator
 
 from mediatheca.kernel.models import EmbeddingTask
+from mediatheca.kernel.passages import TextCutting
+from mediatheca.kernel.query_files import may_be_long
+from mediatheca.kernel.search import Cutting
 from mediatheca.stages import CacheParams, FilterParam
 from mediatheca.stages._search_language import HARD_TIMEOUT_MS
 
@@ -38,12 +41,26 @@ class Preprocessing(BaseModel):
     split_method: Literal["sentences", "passages"] = "passages"
     chunk_size: int = Field(1000, ge=20, le=10_000, description="Characters of a passage at most.")
     time_split_interval: float | None = Field(
-        None, ge=1, le=3600, description="Seconds of a piece of a recording; else as in the collection."
+        None,
+        ge=1,
+        le=3600,
+        description="Seconds of a piece of a recording; else as in the collection. PDFs are cut by "
+        "split_method and chunk_size where these are given; else as in the collection, or page by page.",
     )
     chunk_overlap: int = Field(0, ge=0, le=5000, description="Characters repeated from the passage before.")
     max_chunks: int = Field(20, ge=1, le=500, description="Of more, so many are taken evenly over the whole query.")
     aggregation: Literal["rrf", "max", "avg"] = Field("rrf", description="max: this very moment; avg: all in all.")
     dedup_field: str | None = Field(None, description="Keep the best document of each value of this field.")
+
+    @property
+    def of_text(self) -> TextCutting:
+        """How a text is cut."""
+        return TextCutting(self.split_method, self.chunk_size, self.chunk_overlap)
+
+    def of_file(self, *, auto: bool) -> Cutting:
+        """How a file is cut: what was not said is the collection's affair."""
+        said = {"split_method", "chunk_size", "chunk_overlap"} & self.model_fields_set
+        return Cutting(self.max_chunks, self.time_split_interval, self.of_text if said else None, auto)
 
 
 class Search(BaseModel):
@@ -154,7 +171,11 @@ class Params(CacheParams):
     hard_timeout_ms: int = Field(5000, ge=1, description="Time after which the stage gives up.")
     interactive: StrictBool = Field(False, description="Do not try again after a timeout.")
     degrade_retry: StrictBool = True
-    auto_preprocess: bool = True
+    auto_preprocess: bool = Field(
+        True,
+        description="Films, recordings and PDFs (input_mode content) are looked for piece by piece where the query "
+        "says nothing about it. False: as a whole.",
+    )
 
     @property
     def chooses_first(self) -> bool:
@@ -164,13 +185,16 @@ class Params(CacheParams):
         said = [self.query_preprocessing, *(search.query_preprocessing for search in self.searches)]
         return all(how is None or how.dedup_field is None for how in said)
 
+    def cuts(self, search: Search) -> bool:
+        """Whether a query may be searched for piece by piece: it is asked for, or it is a file that may be long."""
+        if search.query_preprocessing is not None or self.query_preprocessing is not None:
+            return True
+        return self.auto_preprocess and search.query.input_mode == "content" and may_be_long(search.query.value)
+
     @model_validator(mode="after")
     def _patient(self) -> Params:
-        """A language model takes longer than a search, and so do the pieces of a recording."""
-        cut = any(
-            search.query.input_mode == "content" and (search.query_preprocessing or self.query_preprocessing)
-            for search in self.searches
-        )
+        """A language model takes longer than a search, and so do the pieces of a file."""
+        cut = any(search.query.input_mode == "content" and self.cuts(search) for search in self.searches)
         if (self.natural_language or cut) and "hard_timeout_ms" not in self.model_fields_set:
             self.hard_timeout_ms = HARD_TIMEOUT_MS
         return self

@@ -8,6 +8,7 @@ from typing import Any
 
 from mediatheca.kernel.documents import VectorIndex
 from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.query_files import told_kind
 from mediatheca.kernel.templates import is_template
 from mediatheca.kernel.uris import resolve_output, spellings
 from mediatheca.stages import CollectionView
@@ -17,9 +18,10 @@ _URI = ("feature_uri", "uri", "feature_address", "vector_name", "vector_index", 
 _QUERY = ("query", "query_input", "input", "input_mapping", "inputs")
 _COLLECTIONS = ("collection_identifiers", "collections", "collection_ids", "collection_names", "collection_id")
 _FILTERS = ("filters", "filter", "pre_filters")
-_UNITS = ("characters", "words", "paragraphs", "paragraph", "tokens", "markdown", "none", "time")
-"""Units of the extractors, for which passages of `chunk_size` characters are the nearest there is. Recordings are
-always cut by time."""
+_UNITS = ("characters", "words", "paragraphs", "paragraph", "tokens", "markdown", "none")
+"""Units of the extractors, for which passages of `chunk_size` characters are the nearest there is."""
+_READ = ("", "text", "captions", "pdf")
+"""Kinds of files that a feature of texts may be searched with; empty: only the file will tell."""
 _VALUE = ("value", "text", "query", "vector", "values", "content", "image", "url", "base64")
 _CONTENT = ("content", "image", "url", "base64", "audio", "video")
 _MODES = {
@@ -125,6 +127,8 @@ def _preprocessing(raw: Any, uris: Sequence[Any], path: str) -> Any:
         message = f"is '{uri}', but a query is cut for the feature that is searched; leave it out"
         raise ValidationError.at(f"{path}.feature_uri", message, "not_enabled")
     units = {"sentence": "sentences", **dict.fromkeys(_UNITS, "passages")}
+    if made.get("split_method") == "time":
+        del made["split_method"]  # recordings are always cut by time
     if isinstance(made.get("split_method"), str):
         made["split_method"] = units.get(made["split_method"], made["split_method"])
     return made
@@ -275,9 +279,8 @@ def _check_feature(search: dict[str, Any], path: str, views: Sequence[Collection
 
 
 def _check_has_model(index: VectorIndex, path: str) -> None:
-    if not index.model:
-        message = f"the vectors of '{index.name}' were written directly, no model makes them; use input_mode vector"
-        raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
+    if not index.is_answered:
+        raise ValidationError.at(f"{path}.query.input_mode", index.why_unanswered, "modality")
 
 
 def _check_takes_text(indexes: Sequence[VectorIndex], path: str) -> None:
@@ -290,16 +293,18 @@ def _check_takes_text(indexes: Sequence[VectorIndex], path: str) -> None:
 
 
 def _check_takes_content(indexes: Sequence[VectorIndex], search: dict[str, Any], path: str) -> None:
-    """A text that comes as a file is read as text; any other file needs an index that takes such files."""
+    """Features of texts read text files and PDFs; any other file needs an index that takes such files."""
     value = search["query"].get("value")
     if value is None:
         return
-    long_text = is_template(value) and bool(search.get("query_preprocessing"))
-    readable = long_text or (isinstance(value, str) and value.startswith("data:text/"))
+    kind = told_kind(value)
     for index in indexes:
         _check_has_model(index, path)
-        if set(index.modalities) <= {"text"} and not readable:
-            message = f"'{index.feature_uri}' takes text and no files; use input_mode text, or a feature of pictures"
+        if set(index.modalities) <= {"text"} and kind not in _READ:
+            message = (
+                f"'{index.feature_uri}' takes text and no files but texts and PDFs, and this one is of the kind "
+                f"{kind}; use input_mode text, or a feature of pictures"
+            )
             raise ValidationError.at(f"{path}.query.input_mode", message, "modality")
 
 

@@ -9,6 +9,9 @@ import pytest
 from alert_world import DIMENSIONS, AlertWorld, search, stage, step, words
 
 from mediatheca.flows.alerts.standing import way_of
+from mediatheca.kernel.documents import VectorIndex
+from mediatheca.stages import CollectionView
+from mediatheca.testing.stages import MemorySearcher, engine_for_tests
 
 VECTOR = [1.0] + [0.0] * (DIMENSIONS - 1)
 NEAR = search(VECTOR, min_score=0.9)
@@ -41,6 +44,30 @@ def test_the_mode_of_each_family_of_stages(
     plan = world.services.plans.get(world.scope, world.retriever("r", *stages)).plan
     way = way_of(plan)
     assert (way.mode, word in way.reason) == (mode, True), way
+
+
+SEEN = VectorIndex("seen", "mixpeek://image_extractor@v1/seen", 8, model="seen", modalities=("image",))
+
+
+@pytest.mark.parametrize(
+    ("value", "more", "mode"),
+    [
+        ("https://example.com/report.pdf", {}, "direct"),
+        ("{{INPUT.file}}", {}, "direct"),
+        ("upl_0123456789", {}, "direct"),
+        ("{{INPUT.file}}", {"auto_preprocess": False}, "inverted"),
+        ("https://example.com/photo.jpg", {}, "inverted"),
+        ("data:image/png;base64,iVBORw0KGgo=", {}, "inverted"),
+        ("data:image/png;base64,iVBORw0KGgo=", {"query_preprocessing": {}}, "direct"),
+    ],
+)
+def test_a_file_that_may_be_cut_into_pieces_is_not_turned_round(value: str, more: dict[str, Any], mode: str) -> None:
+    view = CollectionView("col_p", "pictures", (SEEN,), {})
+    asked = {"feature_uri": SEEN.feature_uri, "query": {"input_mode": "content", "value": value}, "min_score": 0.5}
+    plan = engine_for_tests(MemorySearcher()).compile([stage(asked, **more)], [view])
+    way = way_of(plan)
+    assert way.mode == mode, way
+    assert ("pieces" in way.reason) == (mode == "direct")
 
 
 def test_empty_answers_and_mapped_inputs_have_ways_of_their_own(world: AlertWorld) -> None:

@@ -143,7 +143,6 @@ def test_nothing_is_computed_twice(film: Film) -> None:
         ({"segment_duration": 3, "hop_duration": 4}, "segment_hop_sec"),
         ({"segment_duration_sec": 31}, "segment_duration"),
         ({"max_audio_length_sec": 9000}, "max_audio_length"),
-        ({"normalize_embeddings": False}, "normalize_embeddings"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(params: dict[str, Any], place: str) -> None:

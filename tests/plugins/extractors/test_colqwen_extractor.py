@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mediatheca.extractors import ExtractContext, Extractor, Item, ItemError, Source
+from mediatheca.extractors import CutFile, ExtractContext, Extractor, Item, ItemError, Source
 from mediatheca.extractors.colqwen_extractor import Params, colqwen_extractor
 from mediatheca.kernel.errors import UnavailableError, ValidationError
+from mediatheca.kernel.search import Cutting
 from mediatheca.providers import ModelSettings
 from mediatheca.providers._catalog import ModelCatalog, build_catalog
 from mediatheca.testing.extractors import ExtractorContract, dropped_of, rows_of
@@ -93,6 +94,21 @@ def test_a_picture_as_query_gives_its_patches(models: ModelCatalog, tmp_path: Pa
     np.testing.assert_allclose(embed(Source(data=picture())), row.vectors[NAME], atol=1e-6)
     with pytest.raises(ItemError, match="not a picture"):
         embed(Source(data=b"hello"))
+
+
+def test_the_pages_of_a_pdf_are_queries_like_the_pages_that_are_stored(
+    models: ModelCatalog, tmp_path: Path, run: Any
+) -> None:
+    assert colqwen_extractor.query is not None
+    embed = colqwen_extractor.query(Params(), NAME, ExtractContext(models, tmp_path))
+    assert isinstance(embed, CutFile)
+    report = pdf(["One.", photo("coffee.png"), "Three."])
+    stored = rows_of(run("pdf", report))
+    found = list(embed.pieces(Source(data=report, key="query"), Cutting(20)))
+    assert [row.fields["page_number"] for row in found] == [1, 2, 3]
+    for query, row in zip(found, stored, strict=True):
+        np.testing.assert_allclose(query.vectors[NAME], row.vectors[NAME], atol=1e-6)
+    np.testing.assert_array_equal(embed(Source(data=report, key="query")), found[0].vectors[NAME])
 
 
 def test_the_index_holds_several_vectors_and_takes_what_the_model_takes(models: ModelCatalog) -> None:

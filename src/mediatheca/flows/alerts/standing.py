@@ -19,6 +19,7 @@ from mediatheca.flows.retrieve.plan import PlannedStage
 from mediatheca.flows.retrieve.request import MAX_PAGE
 from mediatheca.kernel.errors import BadRequestError
 from mediatheca.kernel.filters import Filter
+from mediatheca.kernel.query_files import may_be_long
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.kernel.templates import is_template
 from mediatheca.stages import CollectionView
@@ -112,8 +113,10 @@ def _search_cannot(plan: Plan, raw: Mapping[str, Any]) -> str:
     searches = raw.get("searches") or []
     if not isinstance(searches, list) or any(not isinstance(search, Mapping) for search in searches):
         return "a template decides what is searched"
-    if raw.get("query_preprocessing") or any(search.get("query_preprocessing") for search in searches):
+    if any(each.get("query_preprocessing") is not None for each in (raw, *searches)):
         return "its query is cut into pieces"
+    if raw.get("auto_preprocess") is not False and any(_may_be_cut(search.get("query")) for search in searches):
+        return "the file of its query may be cut into pieces (not with auto_preprocess: false)"
     if any(search.get("on_empty") == "random" for search in searches):
         return "an empty query picks documents at random"
     for search in searches:
@@ -122,6 +125,11 @@ def _search_cannot(plan: Plan, raw: Mapping[str, Any]) -> str:
         if not search.get("lexical") and any(index.sparse or index.multi for index in _indexes(plan, search)):
             return "vectors of this kind (sparse, or several a document) are not turned round"
     return ""
+
+
+def _may_be_cut(query: Any) -> bool:
+    content = isinstance(query, Mapping) and query.get("input_mode") == "content"
+    return content and may_be_long(query.get("value"))
 
 
 def _indexes(plan: Plan, search: Mapping[str, Any]) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from mediatheca.flows.retrieve.embedding import MAX_TEXT, QueryEmbedder, is_upload
+from mediatheca.flows.retrieve.embedding import MAX_TEXT, QueryEmbedder
 from mediatheca.flows.retrieve.seams import ExecutionContext, Searcher
 from mediatheca.flows.retrieve.views import named
 from mediatheca.kernel.documents import Vector, VectorIndex
@@ -14,6 +14,7 @@ from mediatheca.kernel.errors import ForbiddenError
 from mediatheca.kernel.filters import Filter, all_of, document_view
 from mediatheca.kernel.models import EmbeddingTask, Reranker
 from mediatheca.kernel.outside import Outside
+from mediatheca.kernel.query_files import is_upload
 from mediatheca.kernel.relaxation import Absent
 from mediatheca.kernel.search import FINDINGS, Cutting, Hit, QueryPiece, TextQuery, VectorQuery, arm_of
 from mediatheca.kernel.taxonomies import TaxonomyView
@@ -210,6 +211,8 @@ class Context:
 
     async def pieces(self, index: VectorIndex, content: str, how: Cutting) -> list[QueryPiece]:
         key = await self._caller.neighbours.upload(content) if is_upload(content) else ""
+        if self._caller.max_chunks is not None:
+            how = replace(how, most=min(how.most, self._caller.max_chunks))
         return await self._embedder.pieces(index, content, how, key)
 
     def words(self, text: str, language: str = "") -> Mapping[int, int]:

@@ -16,7 +16,15 @@ from mediatheca.flows.retrieve.outcome import Outcome
 from mediatheca.flows.retrieve.paging import Snapshots
 from mediatheca.flows.retrieve.plan import Compiler, Plan
 from mediatheca.flows.retrieve.request import ExecuteRequest
-from mediatheca.flows.retrieve.seams import ContentCutter, ContentEmbedder, ExecutionContext, Fetch, Searcher, Sign
+from mediatheca.flows.retrieve.seams import (
+    ContentCutter,
+    ContentEmbedder,
+    ExecutionContext,
+    Fetch,
+    Searcher,
+    Sign,
+    TextAsker,
+)
 from mediatheca.flows.retrieve.streaming import Streams
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import MediathecaError
@@ -38,6 +46,7 @@ class RetrieveEngine:
         fetch: Fetch,
         decode: ContentEmbedder,
         cut: ContentCutter | None = None,
+        ask: TextAsker | None = None,
         sign: Sign,
         cursor_key: bytes,
         stages: Iterable[Stage] | None = None,
@@ -46,7 +55,7 @@ class RetrieveEngine:
     ) -> None:
         found = discover("mediatheca.stages", Stage, ENTRY_POINTS) if stages is None else stages
         self.stages = Registry(found)
-        self._parts = Parts(searcher, QueryEmbedder(models, fetch, decode, cut), self.compile)
+        self._parts = Parts(searcher, QueryEmbedder(models, fetch, decode, cut, ask), self.compile)
         self._sign = sign
         self._snapshots = Snapshots(cursor_key)
         self._cache: ResultCache[Outcome] = ResultCache()

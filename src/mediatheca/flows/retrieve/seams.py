@@ -77,8 +77,19 @@ class ContentEmbedder(Protocol):
     async def __call__(self, data: bytes, index: VectorIndex) -> Vector: ...
 
 
+class TextAsker(Protocol):
+    """The vector of a text of a query for an index that no model fills, but somebody's code (`VectorIndex.asks`).
+
+    Raises:
+        BadRequestError: the code fails, or gives no vector of this index.
+        UnavailableError: it is not there any more, or cannot run now.
+    """
+
+    async def __call__(self, index: VectorIndex, text: str) -> Vector: ...
+
+
 class ContentCutter(Protocol):
-    """The same for the pieces of a long file; one with the time (0, 0) where the file is not cut. Raises as
+    """The same for the pieces of a long file; one without a place where the file is not cut. Raises as
     `ContentEmbedder` does."""
 
     async def __call__(self, data: bytes, index: VectorIndex, how: Cutting) -> list[QueryPiece]: ...
