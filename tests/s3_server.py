@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sysconfig
 import time
@@ -16,16 +15,10 @@ import pytest
 
 from mediatheca.kernel.errors import UnavailableError
 from mediatheca.stores.blobs.obstore import ObstoreBlobs
+from ports import free_ports
 
 KEY, SECRET = "test-key", "test-secret"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+TRIES = 4
 
 
 def command(state: Path, ports: list[int]) -> list[str]:
@@ -53,32 +46,38 @@ def command(state: Path, ports: list[int]) -> list[str]:
 @contextmanager
 def s3_server(state: Path) -> Iterator[str]:
     """Its address, while it runs; it keeps everything in `state`."""
-    ports = free_ports(8)
-    with (state / "log").open("w") as log:
-        process = subprocess.Popen(command(state, ports), stdout=log, stderr=log, cwd=state)
-    try:
-        url = f"http://127.0.0.1:{ports[3]}"
-        wait_for(url, process, state / "log")
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()[-2000:]
+    for number in range(TRIES):
+        place, ports = state / str(number), free_ports(8)
+        place.mkdir()
+        with (place / "log").open("w") as log:
+            process = subprocess.Popen(command(place, ports), stdout=log, stderr=log, cwd=place)
         try:
-            httpx.get(f"{url}/healthz", timeout=1, trust_env=False).raise_for_status()
+            url = f"http://127.0.0.1:{ports[3]}"
+            if wait_for(url, process, place / "log"):
+                yield url
+                return
+        finally:
+            process.kill()
+            process.wait()
+    pytest.fail(f"the S3 server ended {TRIES} times:\n{(place / 'log').read_text()[-2000:]}")
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
+    """Whether it is up; False: it has ended, since somebody else has one of its ports."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            return False
+        try:
+            httpx.get(f"{url}/healthz", timeout=10, trust_env=False).raise_for_status()
             # The first write waits until a volume is there.
             probe = ObstoreBlobs("s3://tests/start", options(url))
             probe.check()
         except (httpx.HTTPError, UnavailableError):
             time.sleep(0.1)
         else:
-            return
-    pytest.fail(f"no S3 server within 60 s:\n{log.read_text()[-2000:]}")
+            return True
+    pytest.fail(f"no S3 server within 240 s:\n{log.read_text()[-2000:]}")
 
 
 def options(endpoint: str, **changes: object) -> dict[str, object]:

@@ -1,26 +1,36 @@
-"""The composition root: settings in, a running application out. The only place that picks implementations."""
+"""The composition root: settings in, a running application out. What it is made of is picked in `backends`."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mediatheca.api.auth import Auth
-from mediatheca.channels import ENTRY_POINTS as CHANNELS
-from mediatheca.channels import Channel
+from mediatheca.backends import (
+    find_plugins,
+    local_runner,
+    make_blobs,
+    make_deliverer,
+    make_documents,
+    make_index,
+    make_models,
+    make_runner,
+    make_vault,
+    model_settings,
+    server_secret,
+)
 from mediatheca.clusterers import ENTRY_POINTS as CLUSTERERS
 from mediatheca.clusterers import Clusterer
+from mediatheca.connectors import ENTRY_POINTS as CONNECTORS
+from mediatheca.connectors import Connector
 from mediatheca.extractors import ENTRY_POINTS as EXTRACTORS
 from mediatheca.extractors import Extractor
 from mediatheca.flows.alerts.jobs import alert_died, alert_jobs
 from mediatheca.flows.alerts.percolator import Percolator
 from mediatheca.flows.alerts.watch import EVERY_S, watch_system
+from mediatheca.flows.clip_room import ClipRoom
 from mediatheca.flows.clips import sweep_clips
-from mediatheca.flows.delivery.deliverer import Deliverer
-from mediatheca.flows.delivery.setup import NotifySetup
 from mediatheca.flows.documents import DocumentWriter
 from mediatheca.flows.evaluation import evaluation_died, evaluation_jobs
 from mediatheca.flows.events.live import LiveFeed
@@ -50,149 +60,34 @@ from mediatheca.flows.replay import Replayer
 from mediatheca.flows.retrievers import RetrieverPlans
 from mediatheca.flows.searching import build_engine
 from mediatheca.flows.services import JobServices, Services
+from mediatheca.flows.syncs.jobs import sync_died, sync_jobs
 from mediatheca.flows.tables import TableLeases
 from mediatheca.flows.taxonomies.jobs import taxonomy_died, taxonomy_jobs
 from mediatheca.flows.taxonomies.labels import LabelTables
 from mediatheca.flows.triggers.events import EventTriggers
 from mediatheca.flows.triggers.jobs import canary_jobs, trigger_jobs
 from mediatheca.flows.triggers.runs import triggers_died
-from mediatheca.flows.vault import Vault
+from mediatheca.flows.upload_upkeep import upload_chores
 from mediatheca.flows.webhooks import WebhookFanout, expansion_died, note_results, webhook_jobs
 from mediatheca.jobs.dispatch import Consumer, Dispatcher
 from mediatheca.jobs.queue import Job, JobQueue
-from mediatheca.jobs.runner import LocalRunner, Runner
+from mediatheca.jobs.runner import Runner
 from mediatheca.jobs.schedule import Scheduler
 from mediatheca.jobs.worker import Handler, Run, WorkerPool
 from mediatheca.kernel import clock
-from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.errors import UnavailableError
-from mediatheca.providers import ENTRY_POINTS as PROVIDERS
-from mediatheca.providers import ModelSettings, Provider
-from mediatheca.providers._catalog import ModelCatalog
 from mediatheca.settings import Settings
 from mediatheca.stages import ENTRY_POINTS as STAGES
 from mediatheca.stages import Stage
-from mediatheca.stores.blobs.base import BlobStore
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.event_feed import EventFeed
-from mediatheca.stores.documents.base import DocumentStore
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.index.base import SearchIndex
-from mediatheca.stores.keyring import load_keyring
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
 LONG_THREADS = 2
-
-
-def _is_remote(url: str) -> bool:
-    return "://" in url and not url.startswith("file://")
-
-
-def _local(url: str) -> Path:
-    return Path(url.removeprefix("file://")).absolute()
-
-
-def make_documents(settings: Settings) -> DocumentStore:
-    from mediatheca.stores.documents.lance import LanceDocuments
-
-    return LanceDocuments(settings.documents if _is_remote(settings.documents) else str(_local(settings.documents)))
-
-
-def make_index(settings: Settings) -> SearchIndex:
-    if settings.index.startswith(("http://", "https://")):
-        from mediatheca.stores.index.qdrant import QdrantIndex
-
-        return QdrantIndex(settings.index, settings.index_key.get_secret_value() or None)
-    if _is_remote(settings.index):
-        raise UnavailableError(f"MEDIATHECA_INDEX_URL: '{settings.index}' is neither a directory nor an http(s) URL")
-    from mediatheca.stores.index.edge import EdgeIndex
-
-    return EdgeIndex(_local(settings.index), max_open=settings.open_shards)
-
-
-def make_blobs(settings: Settings, secret: bytes) -> BlobStore:
-    if _is_remote(settings.blobs):
-        from mediatheca.stores.blobs.obstore import ObstoreBlobs
-
-        return ObstoreBlobs(settings.blobs)
-    from mediatheca.stores.blobs.local import LocalBlobs
-
-    return LocalBlobs(_local(settings.blobs), secret)
-
-
-def model_settings(settings: Settings) -> ModelSettings:
-    return ModelSettings(
-        models_dir=settings.models.absolute(),
-        hub=settings.models_hub,
-        remote_url=settings.models_url,
-        remote_key=settings.models_key.get_secret_value(),
-    )
-
-
-def find_plugins(settings: Settings, family: str, kind: type[Any], group: str) -> list[Any]:
-    """Plug-ins of a family: ours, those of entry points, and those of the packages in `MEDIATHECA_PLUGINS`."""
-    found = list(discover(f"mediatheca.{family}", kind, group))
-    for package in settings.plugin_packages:
-        found += discover(package, kind)
-    return found
-
-
-def make_models(settings: Settings) -> ModelCatalog:
-    return ModelCatalog(model_settings(settings), find_plugins(settings, "providers", Provider, PROVIDERS))
-
-
-def make_vault(settings: Settings, database: Database) -> Vault:
-    """The key file is made with the first secret, not before."""
-    path, given = settings.data_dir / "secret.key", settings.secret_key.get_secret_value()
-    return Vault(database, lambda: load_keyring(given, path))
-
-
-def make_deliverer(settings: Settings, common: JobServices, vault: Vault) -> Deliverer:
-    channels = find_plugins(settings, "channels", Channel, CHANNELS)
-    return Deliverer(common.db, common.fetcher, vault, channels, NotifySetup.parse(settings.notify.get_secret_value()))
-
-
-def server_secret(database: Database) -> bytes:
-    """The key that signs blob URLs and cursors; made once and kept in the database, shared by all processes."""
-    from sqlalchemy import text
-
-    with database.system() as connection:
-        statement = text("INSERT INTO server_state (key, value) VALUES ('secret', :value) ON CONFLICT (key) DO NOTHING")
-        connection.execute(statement, {"value": f'"{secrets.token_hex(32)}"'})
-        value = connection.execute(text("SELECT value FROM server_state WHERE key = 'secret'")).scalar_one()
-    return bytes.fromhex(str(value).strip('"'))
-
-
-def make_runner(settings: Settings) -> Runner:
-    """What extracts the objects of batches."""
-    if settings.runner_url in ("", "local"):
-        return local_runner(settings, max(1, settings.workers))
-    if not settings.runner_url.startswith("ray://"):
-        raise UnavailableError(
-            f"MEDIATHECA_RUNNER_URL: '{settings.runner_url}' is neither empty (this machine's processes) nor "
-            "ray://host:port, ray://auto or ray://local (a Ray cluster)"
-        )
-    from mediatheca.jobs.ray_runner import RayRunner
-
-    return RayRunner(settings.runner_url, max(1, settings.workers), **_limits(settings))
-
-
-def local_runner(settings: Settings, processes: int) -> LocalRunner:
-    """Processes of this machine: also for the files of queries, which wait for no cluster."""
-    return LocalRunner(processes, **_limits(settings))
-
-
-def _limits(settings: Settings) -> dict[str, Any]:
-    return {
-        "memory_limit_mb": settings.worker_memory_mb,
-        "item_timeout_s": settings.item_timeout_s,
-        "model_settings": model_settings(settings),
-        "plugins": settings.plugin_packages,
-        "scratch": settings.data_dir / "scratch",
-    }
 
 
 @dataclass
@@ -264,6 +159,7 @@ class App:
         self.services.runner.close()
         self.services.desks.close()
         self.services.plugins.close()
+        self.services.clips.close()
         self.query_runner.close()
         self.services.indexer.close()
         self.services.indexer.index.close()
@@ -328,6 +224,7 @@ def build(settings: Settings) -> App:
         (5.0, auth.flush_usage), (60.0, lambda: evict(common)), (600.0, prune), (3600.0, common.queue.clean),
         (60.0, lambda: reap_drafts(common)), (3600.0, lambda: sweep_artifacts(common)),
         (3600.0, lambda: sweep_clips(common)), (3600.0, lambda: forget(services)),
+        *upload_chores(services),
         (EVERY_S, lambda: watch_system(services, watched)),
     )  # fmt: skip
     scheduler = Scheduler(common.db, clock.now, chores)
@@ -343,7 +240,7 @@ def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
     """Jobs that need the index and take minutes, on threads of their own."""
     handlers: dict[str, Handler] = {FOLLOW_UP: lambda run: run_follow_ups(services, phases, run)}
     # Due times wait for no evaluation or ingest.
-    handlers |= {**canary_jobs(services), **plugin_jobs(services), **trigger_jobs(services)}
+    handlers |= {**canary_jobs(services), **plugin_jobs(services), **trigger_jobs(services), **sync_jobs(services)}
     long = {**taxonomy_jobs(services), **cluster_jobs(services)}
     long |= {**migration_jobs(services), **reembed_jobs(services)}
     handlers |= {**long, **alert_jobs(services)}
@@ -357,6 +254,7 @@ def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
         migration_died(services, job, message)
         reembed_died(services, job, message)
         plugin_died(services, job, message)
+        sync_died(services, job, message)
 
     pool = WorkerPool(services.queue, handlers, LONG_THREADS, on_dead=died, long=long)
     services.db.listen(pool.wake)
@@ -380,6 +278,7 @@ def _services(common: JobServices, secret: bytes, query_runner: Runner) -> Servi
         indexer=indexer,
         retrieve=retrieve,
         query_runner=query_runner,
+        clips=ClipRoom(local_runner(settings, 1)),
         plans=plans,
         executions=ExecutionLog(common.db),
         recall=recall,
@@ -395,6 +294,7 @@ def _services(common: JobServices, secret: bytes, query_runner: Runner) -> Servi
         deliverer=make_deliverer(settings, common, vault),
         labels=LabelTables(indexer),
         clusterers={c.name: c for c in find_plugins(settings, "clusterers", Clusterer, CLUSTERERS)},
+        connectors={c.name: c for c in find_plugins(settings, "connectors", Connector, CONNECTORS)},
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mediatheca import app
+from mediatheca import backends
 from mediatheca.flows.delivery.probe import probe_notices
 from mediatheca.flows.outside.probe import Probe, probe
 from mediatheca.jobs.confine import confinable
@@ -31,15 +31,15 @@ def report(settings: Settings) -> int:
     console = Console()
     rows = [
         ("database", settings.database, lambda: _database(settings)),
-        ("documents", settings.documents, lambda: app.make_documents(settings).check()),
+        ("documents", settings.documents, lambda: backends.make_documents(settings).check()),
         ("index", settings.index, lambda: _index(settings)),
-        ("blobs", settings.blobs, lambda: app.make_blobs(settings, secrets.token_bytes(32)).check()),
+        ("blobs", settings.blobs, lambda: backends.make_blobs(settings, secrets.token_bytes(32)).check()),
         ("disk", str(settings.data_dir.absolute()), lambda: _disk(settings)),
     ]
     table = Table("backend", "where", "state", title="Backends", title_justify="left")
     well = False not in [_examine(table, name, where, check) for name, where, check in rows]
     console.print(table)
-    models = app.make_models(settings)
+    models = backends.make_models(settings)
     reports = models.doctor()
     console.print(_models(reports))
     silent = [entry for entry in reports if entry.info is None]
@@ -113,10 +113,10 @@ def _database(settings: Settings) -> None:
 def _index(settings: Settings) -> None:
     """A running server owns the embedded index; then a directory beside it shows that the engine works."""
     if settings.index.startswith("http"):
-        app.make_index(settings).check()
+        backends.make_index(settings).check()
         return
     with tempfile.TemporaryDirectory(prefix="mediatheca-doctor-") as folder:
-        index = app.make_index(settings.model_copy(update={"index_url": str(Path(folder) / "index")}))
+        index = backends.make_index(settings.model_copy(update={"index_url": str(Path(folder) / "index")}))
         try:
             index.check()
         finally:

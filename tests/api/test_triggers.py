@@ -76,7 +76,7 @@ class Automation:
             tx.update("schedules", {"schedule_id": made["trigger_id"]}, {"next_at": at})
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+def until(holds: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"
@@ -144,7 +144,8 @@ def test_a_schedule_that_cannot_work_is_refused_naming_the_field(
         ("retriever_execution", {"retriever_id": "by text", "acceptance": {"judge_field": "ok"}}, 422),
         ("retriever_execution", {"retriever_id": "by text", "skip_cache": False}, 422),
         ("retriever_execution", {}, 422),
-        ("sync", {}, 403),
+        ("sync", {}, 422),
+        ("sync", {"sync_config_id": "sync_none"}, 404),
         ("explode", {}, 422),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mediatheca.app import make_models
+from mediatheca.backends import make_models
 from mediatheca.flows.outside.probe import Probe, probe
 from mediatheca.settings import Settings
 from outside_site import Reply, Site, a_site

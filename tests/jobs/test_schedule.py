@@ -236,8 +236,8 @@ def test_a_date_that_never_comes_is_refused_as_such() -> None:
     assert (leap_monday.year, leap_monday.month, leap_monday.day) == (2028, 2, 29)
 
 
-@pytest.mark.parametrize("seconds", [0, -5, 59, 10**12])
-def test_an_interval_below_a_minute_or_over_a_year_is_refused(seconds: int) -> None:
+@pytest.mark.parametrize("seconds", [0, -5, 29, 10**12])
+def test_an_interval_below_half_a_minute_or_over_a_year_is_refused(seconds: int) -> None:
     with pytest.raises(ValidationError, match="interval_seconds"):
         next_time(START, None, "UTC", seconds)
 

@@ -21,7 +21,7 @@ _numbers = itertools.count(1)
 
 
 def settings(folder: Path, **changed: Any) -> Settings:
-    values = {"workers": 1, "chunk_size": 10, "item_timeout_s": 5, "log_level": "error", **changed}
+    values = {"workers": 1, "chunk_size": 10, "item_timeout_s": 60, "log_level": "error", **changed}
     return Settings(data_dir=folder, plugins="datapath_plugins", **values)
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from helpers import failed, ok
-from mediatheca.app import make_vault
+from mediatheca.backends import make_vault
 from mediatheca.kernel.errors import BadRequestError, UnavailableError
 from mediatheca.kernel.redaction import Redactor, SecretValues
 from mediatheca.kernel.scope import Scope
@@ -173,7 +173,7 @@ def test_a_connection_is_tried_stored_shown_without_credentials_changed_and_dele
         ("postgresql", {"host": "127.0.0.1", "port": 5432, "database": "d", "credentials": LOGIN}, 422),
         ("sqlite", {"database": "../mediatheca.db"}, 422),
         ("sqlite", VALUE, 422),
-        ("s3", {"bucket": "b", "credentials": {"secret_access_key": VALUE}}, 403),
+        ("google_drive", {"bucket": "b", "credentials": {"secret_access_key": VALUE}}, 403),
     ],
     ids=range(8),
 )  # fmt: skip

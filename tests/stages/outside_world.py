@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mediatheca.app import make_vault
+from mediatheca.backends import make_vault
 from mediatheca.flows.outside.connections import checked_config, new_connection_id, stored_body
 from mediatheca.flows.outside.language import LanguageProviders
 from mediatheca.flows.outside.reach import Reach

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mediatheca.clusterers import Clusterer
+from mediatheca.connectors import Connector
 from mediatheca.extractors import Extractor
 from mediatheca.flows.alerts.percolator import Percolator
+from mediatheca.flows.clip_room import ClipRoom
 from mediatheca.flows.delivery.deliverer import Deliverer
 from mediatheca.flows.documents import DocumentWriter
 from mediatheca.flows.events.live import LiveFeed
@@ -63,7 +65,9 @@ class Services(JobServices):
     indexer: Indexer
     retrieve: RetrieveEngine
     query_runner: Runner
-    """Extracts for requests: the files of queries, and clips. They wait behind no batch."""
+    """Extracts for requests: the files of queries. They wait behind no batch."""
+    clips: ClipRoom
+    """Where clips are cut."""
     plans: RetrieverPlans
     executions: ExecutionLog
     recall: RecallGuard
@@ -87,5 +91,7 @@ class Services(JobServices):
     """The labels of taxonomies that were compared with last."""
     clusterers: Mapping[str, Clusterer]
     """Clustering algorithms, by name."""
+    connectors: Mapping[str, Connector]
+    """Kinds of stores that syncs read, by name."""
     percolator: Percolator
     """New documents against the alerts of their collection."""

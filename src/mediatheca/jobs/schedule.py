@@ -36,7 +36,7 @@ MAX_MISSED = 100
 """Due times that `all` runs after a pause, the latest; earlier ones are told as missed."""
 PRIORITY = 10
 """Of jobs that are due at a time: they go before the thousands of an ingest."""
-MIN_INTERVAL_S = 60
+MIN_INTERVAL_S = 30
 MAX_INTERVAL_S = 366 * 86_400
 MAX_CRON = 128
 MAX_ZONE = 64

@@ -11,6 +11,7 @@ from mediatheca.flows.ingest.plan import OPEN, cancel_batch
 from mediatheca.flows.objects.content import some_names
 from mediatheca.flows.objects.limits import json_size, need_metadata
 from mediatheca.flows.removal import delete_objects, fed_by, release_files
+from mediatheca.flows.syncs.state import remove_of_bucket
 from mediatheca.kernel.errors import ConflictError, NotEnabledError, ValidationError
 from mediatheca.kernel.schema import JSON_TYPES, Property, normal_schema, parse_schema, present_schema
 from mediatheca.resources.base import Context, Resource, Spec, is_true
@@ -153,6 +154,7 @@ def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -
             f"bucket '{record.name}' feeds {len(feeding)} collections; delete them first, or add ?force=true",
             details={"collection_ids": feeding},
         )
+    remove_of_bucket(tx, record.id)
     where = {"bucket_id": record.id}
     batches = tx.rows("batches", where)
     for batch in batches:

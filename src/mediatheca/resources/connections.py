@@ -9,12 +9,29 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from mediatheca.api.deps import Admin, AdminWrite, Caller, Listed, OrgRead, answer, in_slow_thread, listed
-from mediatheca.flows.outside.connections import Connection, checked_config, new_connection_id, opened, stored_body
+from mediatheca.flows.outside.connections import (
+    SQL_PROVIDERS,
+    Connection,
+    checked_config,
+    new_connection_id,
+    opened,
+    stored_body,
+)
+from mediatheca.flows.services import Services
+from mediatheca.flows.syncs.connections import (
+    check_addresses,
+    check_storage,
+    check_templates,
+    checked_storage,
+    need_connector,
+    sealed_storage,
+)
+from mediatheca.flows.syncs.state import syncs_using
 from mediatheca.flows.vault import CONNECTION
 from mediatheca.kernel import clock
-from mediatheca.kernel.errors import MediathecaError, NotEnabledError
+from mediatheca.kernel.errors import ConflictError, MediathecaError, NotEnabledError
 from mediatheca.kernel.filters import all_of, parse_filter
-from mediatheca.resources.base import Spec, notes_on
+from mediatheca.resources.base import Spec, is_true, notes_on
 from mediatheca.stores.db.tx import Record, record
 
 router = APIRouter(tags=["connections"])
@@ -51,13 +68,15 @@ def present(found: Record, organization_id: str) -> dict[str, Any]:
         "internal_id": organization_id,
         "name": found.name,
         "provider_type": body["provider_type"],
-        "provider_config": {**body["config"], "credentials": body["credentials"]},
+        "provider_config": {**body["config"], **({"credentials": body["credentials"]} if body["credentials"] else {})},
         "description": body.get("description"),
         "metadata": body.get("metadata") or {},
         "write_enabled": False,
         "is_active": body.get("is_active", True),
         "status": "ACTIVE" if body.get("is_active", True) else "SUSPENDED",
         "last_error": body.get("last_error"),
+        "last_used_at": body.get("last_used_at"),
+        "consecutive_failures": body.get("consecutive_failures", 0),
         "created_by_user_id": body["created_by"],
         "created_at": found.created_at,
         "updated_at": found.updated_at,
@@ -79,24 +98,51 @@ async def create(spec: ConnectionSpec, caller: Admin) -> Response:
 
 
 def _create(spec: ConnectionSpec, caller: Caller) -> Record:
-    config, credentials = checked_config(spec.provider_type, spec.provider_config)
     ident, scope, services = new_connection_id(), caller.organization, caller.services
+    name, config, sent = _configured(services, spec.provider_type, spec.provider_config)
+    made = Connection(scope.organization_id, ident, spec.name, name, config, sent or {})
     if spec.test_before_save is not False:
-        services.around.reach.sql.check(
-            Connection(scope.organization_id, ident, spec.name, spec.provider_type, config, credentials)
-        )
+        _check(services, made)
+    declared = {"declared_provider": spec.provider_type} if spec.provider_type != name else {}
     body = {
-        **stored_body(services.vault, scope, ident, config, credentials),
-        "provider_type": spec.provider_type,
+        **_stored(services, caller, made),
+        "provider_type": name,
         "description": spec.description,
-        "metadata": spec.metadata,
+        "metadata": {**(spec.metadata or {}), **declared} if declared else spec.metadata,
         "is_active": True,
         "created_by": caller.actor.user_id,
     }
     with services.db.begin(scope, caller.actor.key_id) as tx:
-        made = tx.put(CONNECTION, "conn", spec.name, body, ident=ident)
-        tx.emit("storage_connection.created", made.id, {"name": made.name, "provider_type": spec.provider_type})
-    return made
+        kept = tx.put(CONNECTION, "conn", spec.name, body, ident=ident)
+        tx.emit("storage_connection.created", kept.id, {"name": kept.name, "provider_type": name})
+    return kept
+
+
+def _configured(services: Services, kind: str, raw: Any) -> tuple[str, dict[str, Any], dict[str, str] | None]:
+    """(provider, what is shown, credentials), checked. None: a store, and no credentials were sent."""
+    if kind in SQL_PROVIDERS:
+        return kind, *checked_config(kind, raw)
+    try:
+        connector = need_connector(services, kind, ("body", "provider_type"))
+    except NotEnabledError as error:
+        raise NotEnabledError(f"{error.message}; for SQL {', '.join(SQL_PROVIDERS)}") from None
+    config, credentials = checked_storage(connector, raw)
+    check_templates(credentials or {})
+    check_addresses(services, connector, config)
+    return connector.name, config, credentials
+
+
+def _check(services: Services, connection: Connection) -> None:
+    """Use it. Raises MediathecaError, repeating no credentials."""
+    if connection.provider_type in SQL_PROVIDERS:
+        services.around.reach.sql.check(connection)
+    else:
+        check_storage(services, connection)
+
+
+def _stored(services: Services, caller: Caller, made: Connection) -> dict[str, Any]:
+    seal = stored_body if made.provider_type in SQL_PROVIDERS else sealed_storage
+    return seal(services.vault, caller.organization, made.connection_id, made.config, made.credentials)
 
 
 @router.post(f"{_PATH}/list", operation_id="list_storage_connections_organizations", response_model=None)
@@ -117,7 +163,8 @@ def get(connection_identifier: str, tx: OrgRead, caller: Admin) -> Response:
 
 @router.patch(_ONE, operation_id="update_storage_connection_organizations", response_model=None)
 async def patch(connection_identifier: str, spec: ConnectionPatch, caller: Admin) -> Response:
-    """Change a connection. `provider_config` replaces the whole of it, credentials too."""
+    """Change a connection. `provider_config` replaces the whole of it, credentials too; those of a store stay as they
+    are where none are sent."""
     notes = notes_on(caller, spec)
     _refuse_writing(spec.write_enabled)
     changed = await in_slow_thread(lambda: _patch(connection_identifier, spec, caller))
@@ -130,14 +177,16 @@ def _patch(identifier: str, spec: ConnectionPatch, caller: Caller) -> Record:
         current = reading.get(CONNECTION, identifier)
     body = dict(current.body)
     if spec.provider_config is not None:
-        config, credentials = checked_config(body["provider_type"], spec.provider_config)
+        name, config, fresh = _configured(services, body["provider_type"], spec.provider_config)
+        credentials = opened(services.vault, scope, current).credentials if fresh is None else fresh
+        made = Connection(scope.organization_id, current.id, current.name, name, config, credentials)
         if spec.test_before_save is not False:
-            services.around.reach.sql.check(
-                Connection(scope.organization_id, current.id, current.name, body["provider_type"], config, credentials)
-            )
-        body |= stored_body(services.vault, scope, current.id, config, credentials)
+            _check(services, made)
+        body |= _stored(services, caller, made)
     sent = spec.model_dump(mode="json", exclude_unset=True, include={"description", "metadata", "is_active"})
     body |= {name: value for name, value in sent.items() if name != "is_active" or value is not None}
+    if sent.get("is_active"):
+        body |= {"consecutive_failures": 0, "last_error": None}
     with services.db.begin(scope, caller.actor.key_id) as tx:
         changed = tx.change(current, body, spec.name)
         tx.emit("storage_connection.updated", changed.id, {"fields": sorted(spec.model_fields_set)})
@@ -145,9 +194,14 @@ def _patch(identifier: str, spec: ConnectionPatch, caller: Caller) -> Record:
 
 
 @router.delete(_ONE, operation_id="delete_storage_connection_organizations", response_model=None)
-def delete(connection_identifier: str, tx: AdminWrite, caller: Admin) -> Response:
-    """Remove a connection at once. Retrievers that use it fail at their next execution."""
+def delete(connection_identifier: str, tx: AdminWrite, caller: Admin, force: str | None = None) -> Response:
+    """Remove a connection at once. Retrievers that use it fail at their next execution. One that syncs use is kept,
+    unless `force` says that they shall fail."""
     current = tx.get(CONNECTION, connection_identifier)
+    using = [sync.id for sync in syncs_using(tx, current.id)]
+    if using and not is_true(force):
+        message = f"connection '{current.name}' is used by {len(using)} syncs; delete them first, or add ?force=true"
+        raise ConflictError(message, details={"sync_config_ids": using[:100]})
     tx.remove(current)
     tx.emit("storage_connection.deleted", current.id, {"name": current.name})
     return answer({"connection_id": current.id, "message": f"connection '{current.name}' deleted"})
@@ -163,7 +217,7 @@ async def test(connection_identifier: str, caller: Admin) -> Response:
             current = tx.get(CONNECTION, connection_identifier)
         outcome = {"success": True, "message": "the connection works", "tested_at": clock.now()}
         try:
-            services.around.reach.sql.check(opened(services.vault, scope, current))
+            _check(services, opened(services.vault, scope, current))
         except MediathecaError as error:
             outcome |= {"success": False, "message": error.message, "error": error.message}
         kind = "storage_connection.tested" if outcome["success"] else "storage_connection.failed"

@@ -84,12 +84,12 @@ class RowWriter:
             "object_id": new_id("obj"), "bucket_id": self._bucket.id, "key_prefix": draft.key_prefix,
             "fields": draft.fields, "metadata": draft.metadata, "unique_key": draft.unique_key,
             "idempotency_key": draft.idempotency_key, "content_hash": draft.content_hash,
-            **_state(draft.contents), "document_count": 0, "version": 1,
+            **state_of(draft.contents), "document_count": 0, "version": 1,
             "size_bytes": sum(content.size for content in draft.contents),
             "created_at": self._moment, "updated_at": self._moment,
         }  # fmt: skip
         outcome.row = row
-        outcome.blobs = [_blob_row(row, number, content) for number, content in enumerate(draft.contents)]
+        outcome.blobs = [blob_row(row, number, content) for number, content in enumerate(draft.contents)]
         self._objects.append(row)
         self._blobs += outcome.blobs
         for column, found in self._by.items():
@@ -104,7 +104,7 @@ class RowWriter:
                 details={"existing_id": row["object_id"], "existing_object_id": row["object_id"]},
             )
         pending = any(row is other for other in self._objects)
-        new = [_blob_row(row, number, content) for number, content in enumerate(draft.contents)]
+        new = [blob_row(row, number, content) for number, content in enumerate(draft.contents)]
         given = {blob["property"] for blob in new}
         kept = [blob for blob in blobs if blob["property"] not in given]
         gone = [blob for blob in blobs if blob["property"] in given]
@@ -113,7 +113,7 @@ class RowWriter:
         blobs[:] = [*kept, *new]
         changed = {
             "fields": {**row["fields"], **draft.fields}, "metadata": {**row["metadata"], **draft.metadata},
-            "key_prefix": draft.key_prefix or row["key_prefix"], **(_state(draft.contents) if new else {}),
+            "key_prefix": draft.key_prefix or row["key_prefix"], **(state_of(draft.contents) if new else {}),
             "size_bytes": sum(blob["size_bytes"] for blob in blobs), "version": row["version"] + 1,
             "content_hash": draft.content_hash if not kept else None, "updated_at": self._moment,
         }  # fmt: skip
@@ -134,12 +134,14 @@ class RowWriter:
             submit_batch(tx, batch, self._author.services.settings.chunk_size)
 
 
-def _state(contents: Sequence[Content]) -> Row:
+def state_of(contents: Sequence[Content]) -> Row:
+    """The status of an object of these contents, with the reason where it has failed."""
     reasons = [f"{content.property}: {content.failure}" for content in contents if content.failure]
     return {"status": "FAILED" if reasons else "PENDING", "error": "; ".join(reasons) or None}
 
 
-def _blob_row(row: Row, position: int, content: Content) -> Row:
+def blob_row(row: Row, position: int, content: Content) -> Row:
+    """The row of a content as a blob of an object."""
     return {
         "blob_id": new_id("blob"), "object_id": row["object_id"], "bucket_id": row["bucket_id"], "position": position,
         "property": content.property, "type": content.type, "store_key": content.store_key, "inline": content.inline,

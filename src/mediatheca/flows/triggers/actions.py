@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from mediatheca.flows.alerts.jobs import start_evaluation
 from mediatheca.flows.bodies import checked
@@ -20,9 +20,12 @@ from mediatheca.flows.ingest.rerun import submit_in_bulk
 from mediatheca.flows.ingest.retry import Wanted as Failed
 from mediatheca.flows.ingest.retry import retry_failed
 from mediatheca.flows.services import Services
+from mediatheca.flows.syncs.state import KIND as SYNC
+from mediatheca.flows.syncs.state import TASK as SYNC_TASK
+from mediatheca.flows.syncs.state import begin, going, require
 from mediatheca.flows.taxonomies.apply import TASK as TAXONOMY_TASK
 from mediatheca.flows.taxonomies.apply import ApplyOptions, start_apply
-from mediatheca.kernel.errors import ConflictError, NotEnabledError, ValidationError
+from mediatheca.kernel.errors import ConflictError, ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
@@ -135,6 +138,16 @@ class CanaryConfig(_Config):
     notification: Notification = Field(default_factory=Notification)
 
 
+class SyncConfig(_Config):
+    """A run of a sync; `bucket_id` may be left out."""
+
+    sync_config_id: str = Field(
+        min_length=1, max_length=200, validation_alias=AliasChoices("sync_config_id", "sync_id")
+    )
+    bucket_id: str | None = Field(None, max_length=200)
+    full_sync: bool = False
+
+
 class AlertConfig(_Config):
     alert_id: str = Field(min_length=1, max_length=200)
     inputs: dict[str, Any] | None = None
@@ -172,6 +185,12 @@ def _check_collection(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
     if found.get("include_buckets"):
         found["include_buckets"] = [tx.get("bucket", ident).id for ident in found["include_buckets"]]
     return found
+
+
+def _check_sync(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
+    bucket = tx.get("bucket", config["bucket_id"]).id if config.get("bucket_id") else None
+    sync = tx.get(SYNC, config["sync_config_id"], bucket)
+    return {**config, "sync_config_id": sync.id, "bucket_id": sync.parent}
 
 
 def _check_alert(tx: ReadTx, config: dict[str, Any]) -> dict[str, Any]:
@@ -244,6 +263,18 @@ def _canary(start: Start) -> Sequence[str]:
     return [task]
 
 
+def _sync(start: Start) -> Sequence[str]:
+    """A run of its own; while one goes on, that one, and a full one after it."""
+    sync = require(start.tx, start.config["bucket_id"], start.config["sync_config_id"])
+    if sync.body["paused"]:
+        raise ConflictError(f"sync '{sync.id}' is paused; resume it, or pause this trigger")
+    open_run = going(start.tx, sync)
+    if open_run is not None and not start.config["full_sync"]:
+        return _tasks([open_run])
+    made = begin(start.tx, sync, "scheduled", full=start.config["full_sync"])
+    return _tasks([open_run or made])
+
+
 def _alert(start: Start) -> Sequence[str]:
     alert = start.tx.get("alert", start.config["alert_id"])
     if alert.body.get("enabled") is False:
@@ -258,6 +289,7 @@ ACTIONS: Mapping[str, Action] = {
     "batch_rerun": Action(BATCH_TASK, BatchConfig, _check_batch, _batch),
     "collection_trigger": Action(BATCH_TASK, CollectionConfig, _check_collection, _collection),
     "retriever_execution": Action(CANARY_TASK, CanaryConfig, _with_ids({"retriever_id": "retriever"}), _canary),
+    "sync": Action(SYNC_TASK, SyncConfig, _check_sync, _sync),
     "alert_evaluation": Action(CANARY_TASK, AlertConfig, _check_alert, _alert),
 }
 
@@ -268,10 +300,7 @@ def parse_action(tx: ReadTx, action_type: str, raw: Any) -> dict[str, Any]:
     Raises:
         ValidationError: the type or a field is wrong.
         NotFoundError: something named does not exist in this namespace.
-        NotEnabledError: the action is of a feature that is not here.
     """
-    if action_type == "sync":
-        raise NotEnabledError("action_type 'sync': syncs are not built in; trigger a collection instead")
     action = ACTIONS.get(action_type)
     if action is None:
         message = f"'{action_type[:50]}' is no action; known: {', '.join(ACTIONS)}"

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeAlias
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from mediatheca.flows.bodies import checked
-from mediatheca.jobs.schedule import MAX_INTERVAL_S, MIN_INTERVAL_S, Misfire, Timing
+from mediatheca.jobs.schedule import MAX_INTERVAL_S, Misfire, Timing
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.event_catalogue import EVENTS
 
 TriggerType: TypeAlias = Literal["cron", "interval", "event", "conditional"]
 WHERE = ("body", "schedule_config")
+MIN_INTERVAL_S = 60
 MAX_THRESHOLD = 1_000_000
 MAX_COOLDOWN_S = 30 * 86_400
 MIN_COOLDOWN_S = 60

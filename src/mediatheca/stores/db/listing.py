@@ -67,6 +67,8 @@ LISTINGS = {
     "cluster_runs": Listing(tables.cluster_runs, "run_id", "body", ("run_id",)),
     "trigger_runs": Listing(tables.trigger_runs, "run_id", "body", ("run_id", "task_id")),
     "alert_runs": Listing(tables.alert_runs, "execution_id", "body", ("execution_id",)),
+    "sync_jobs": Listing(tables.sync_jobs, "sync_job_id", "body", ("sync_job_id", "task_id")),
+    "sync_failures": Listing(tables.sync_failures, "dlq_id", None, ("source_key", "error_message")),
     "failed_items": Listing(tables.failed_items, "item_id", None, ("object_id", "reason", "source_document_id")),
 }
 

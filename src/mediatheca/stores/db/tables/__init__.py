@@ -33,6 +33,7 @@ from mediatheca.stores.db.tables.ingestion import (
     failed_items,
 )
 from mediatheca.stores.db.tables.retrieval import executions, fusion_arms, fusion_users, interactions, shown_results
+from mediatheca.stores.db.tables.syncs import sync_failures, sync_items, sync_jobs
 from mediatheca.stores.db.tables.work import events, jobs, schedules, tasks
 
 __all__ = [
@@ -72,6 +73,9 @@ __all__ = [
     "schedules",
     "server_state",
     "shown_results",
+    "sync_failures",
+    "sync_items",
+    "sync_jobs",
     "tasks",
     "taxonomy_runs",
     "taxonomy_stats",
