@@ -262,7 +262,9 @@ def _is_permanent(error: BaseException) -> bool:
         return error.permanent
     if isinstance(error, MediathecaError):
         return not error.retryable and error.status < 500
-    return not isinstance(error, OSError)
+    if isinstance(error, TimeoutError | ConnectionError):
+        return False
+    return not isinstance(error, OSError) or error.errno is None  # decoders raise OSErrors of their own for bad bytes
 
 
 def _open_problem(error: BaseException) -> tuple[str, str]:
