@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import re
+from typing import Self
 from urllib.parse import urlsplit
 
+from pydantic import AliasChoices, Field, field_validator, model_validator
+
+from mediatheca.connectors import ConnectorConfig
 from mediatheca.kernel.errors import ValidationError
 
 MAX_PATH = 1024
 _SCHEME = re.compile(r"[a-z0-9]{2,8}://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class FolderConfig(ConnectorConfig):
+    """A folder of a store. `endpoint_url` is the address of the service where it is not the one that everybody uses."""
+
+    prefix: str = Field("", max_length=1024)
+    endpoint_url: str | None = Field(None, max_length=500, validation_alias=AliasChoices("endpoint_url", "endpoint"))
+
+    @property
+    def secure(self) -> bool:
+        """Whether an address without a scheme means https."""
+        return True
+
+    @field_validator("prefix", mode="before")
+    @classmethod
+    def _no_prefix(cls, value: object) -> object:
+        return "" if value is None else value
+
+    @model_validator(mode="after")
+    def _an_address(self) -> Self:
+        if self.endpoint_url is not None:
+            self.endpoint_url = service_address(self.endpoint_url, secure=self.secure)
+        return self
 
 
 def folder(*parts: str) -> str:

@@ -18,11 +18,10 @@ from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.etree import ElementTree as ET
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from mediatheca.connectors import (
     Connector,
-    ConnectorConfig,
     ConnectorCredentials,
     Content,
     Entry,
@@ -32,7 +31,7 @@ from mediatheca.connectors import (
     Source,
 )
 from mediatheca.connectors._answers import children, elements, moment, refusal, text, whole
-from mediatheca.connectors._paths import placed, service_address
+from mediatheca.connectors._paths import FolderConfig, placed
 from mediatheca.connectors._s3_client import query_of
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import ValidationError
@@ -42,19 +41,12 @@ _META = "x-ms-meta-"
 _NAME = re.compile(r"\$?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
-class AzureConfig(ConnectorConfig):
+class AzureConfig(FolderConfig):
     """Where it is. `endpoint_url` is for other clouds and emulators: the address of the account."""
 
     provider_type: Literal["azure_blob"] = "azure_blob"
     account_name: str | None = Field(None, pattern=r"^[a-z0-9]{3,24}$")
     container: str | None = Field(None, validation_alias=AliasChoices("container", "container_name", "bucket"))
-    prefix: str = Field("", max_length=1024)
-    endpoint_url: str | None = Field(None, max_length=500)
-
-    @field_validator("prefix", mode="before")
-    @classmethod
-    def _no_prefix(cls, value: object) -> object:
-        return "" if value is None else value
 
     @field_validator("container")
     @classmethod
@@ -62,12 +54,6 @@ class AzureConfig(ConnectorConfig):
         if value is not None and not _NAME.fullmatch(value):
             raise ValueError("is not the name of a container")
         return value
-
-    @model_validator(mode="after")
-    def _an_address(self) -> AzureConfig:
-        if self.endpoint_url is not None:
-            self.endpoint_url = service_address(self.endpoint_url, secure=True)
-        return self
 
 
 class AzureCredentials(ConnectorCredentials):

@@ -15,11 +15,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import orjson
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from mediatheca.connectors import (
     Connector,
-    ConnectorConfig,
     ConnectorCredentials,
     Content,
     Entry,
@@ -30,7 +29,7 @@ from mediatheca.connectors import (
     SourceError,
 )
 from mediatheca.connectors._answers import moment, refusal, whole
-from mediatheca.connectors._paths import placed, service_address
+from mediatheca.connectors._paths import FolderConfig, placed
 from mediatheca.connectors._s3_client import BUCKET, query_of
 
 _ADDRESS = "https://storage.googleapis.com"
@@ -40,18 +39,11 @@ _FIELDS = "nextPageToken,items(name,size,generation,updated,contentType)"
 _TOKEN_S = 3600
 
 
-class GcsConfig(ConnectorConfig):
+class GcsConfig(FolderConfig):
     """Where it is. `endpoint_url` is for stores that speak the same, such as emulators."""
 
     provider_type: Literal["gcs"] = "gcs"
     bucket: str | None = Field(None, validation_alias=AliasChoices("bucket", "bucket_name"))
-    prefix: str = Field("", max_length=1024)
-    endpoint_url: str | None = Field(None, max_length=500)
-
-    @field_validator("prefix", mode="before")
-    @classmethod
-    def _no_prefix(cls, value: object) -> object:
-        return "" if value is None else value
 
     @field_validator("bucket")
     @classmethod
@@ -59,12 +51,6 @@ class GcsConfig(ConnectorConfig):
         if value is not None and not BUCKET.fullmatch(value):
             raise ValueError("is not the name of a bucket")
         return value
-
-    @model_validator(mode="after")
-    def _an_address(self) -> GcsConfig:
-        if self.endpoint_url is not None:
-            self.endpoint_url = service_address(self.endpoint_url, secure=True)
-        return self
 
 
 class GcsCredentials(ConnectorCredentials):

@@ -6,30 +6,23 @@ from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator
 
-from mediatheca.connectors import Connector, ConnectorConfig, ConnectorCredentials, Http, Source
-from mediatheca.connectors._paths import placed, service_address
+from mediatheca.connectors import Connector, ConnectorCredentials, Http, Source
+from mediatheca.connectors._paths import FolderConfig, placed
 from mediatheca.connectors._s3_client import BUCKET, Keys, S3Account, S3Folder
 from mediatheca.kernel.errors import ValidationError
 
 
-class S3Config(ConnectorConfig):
+class S3Config(FolderConfig):
     """Where it is. `endpoint_url` is left out for Amazon, and needed for every other service."""
 
     provider_type: Literal["s3"] = "s3"
     bucket: str | None = Field(None, validation_alias=AliasChoices("bucket", "bucket_name"))
-    prefix: str = Field("", max_length=1024)
     region: str = Field("us-east-1", pattern=r"^[a-z0-9-]{1,40}$")
-    endpoint_url: str | None = Field(None, max_length=500, validation_alias=AliasChoices("endpoint_url", "endpoint"))
     path_style: bool | None = None
     use_ssl: bool = True
     verify_ssl: Literal[True] = True
-
-    @field_validator("prefix", mode="before")
-    @classmethod
-    def _no_prefix(cls, value: object) -> object:
-        return "" if value is None else value
 
     @field_validator("bucket")
     @classmethod
@@ -38,11 +31,9 @@ class S3Config(ConnectorConfig):
             raise ValueError("is not the name of a bucket; its path goes into prefix, its address into endpoint_url")
         return value
 
-    @model_validator(mode="after")
-    def _an_address(self) -> S3Config:
-        if self.endpoint_url is not None:
-            self.endpoint_url = service_address(self.endpoint_url, secure=self.use_ssl)
-        return self
+    @property
+    def secure(self) -> bool:
+        return self.use_ssl
 
 
 class S3Credentials(ConnectorCredentials):
