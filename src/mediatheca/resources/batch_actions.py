@@ -16,8 +16,8 @@ from mediatheca.flows.services import Services
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, NotFoundError
 from mediatheca.kernel.filters import parse_filter
+from mediatheca.resources._batch_view import batch_view
 from mediatheca.resources.base import Spec, notes_on
-from mediatheca.resources.batches import batch_view
 from mediatheca.stores.db.listing import ListQuery
 from mediatheca.stores.db.tx import ReadTx, Row
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +14,7 @@ from mediatheca.channels import Channel
 from mediatheca.kernel.discovery import discover
 from mediatheca.kernel.notices import Sent
 from mediatheca.testing.channels import ChannelContract
+from page_package import page_package
 from webhook_receiver import Receiver, a_receiver
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -24,16 +24,8 @@ PAGE = (DOCS / "adding-a-channel.md").read_text()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A package with the page's channel as its only file."""
-    root = tmp_path_factory.mktemp("page")
-    package = root / "channel_of_the_page"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "matrix.py").write_text(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0])
-    sys.path.insert(0, str(root))
-    yield package.name
-    sys.path.remove(str(root))
-    for name in [name for name in sys.modules if name.startswith(package.name)]:
-        del sys.modules[name]
+    with page_package(tmp_path_factory.mktemp("page"), "channel_of_the_page", "matrix", PAGE) as made:
+        yield made
 
 
 class TestTheChannelOfThePage(ChannelContract):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +15,7 @@ from mediatheca.connectors import Connector
 from mediatheca.kernel.discovery import discover
 from mediatheca.testing.connectors import ConnectorContract
 from outside_site import Asked, Reply, Site, a_site
+from page_package import page_package
 
 PAGE = (Path(__file__).parents[3] / "docs" / "adding-a-connector.md").read_text()
 
@@ -59,16 +58,8 @@ class Shelf:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A package with the page's connector as its only file."""
-    root = tmp_path_factory.mktemp("page")
-    package = root / "connector_of_the_page"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "shelf.py").write_text(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0])
-    sys.path.insert(0, str(root))
-    yield package.name
-    sys.path.remove(str(root))
-    for name in [name for name in sys.modules if name.startswith(package.name)]:
-        del sys.modules[name]
+    with page_package(tmp_path_factory.mktemp("page"), "connector_of_the_page", "shelf", PAGE) as made:
+        yield made
 
 
 class TestTheConnectorOfThePage(ConnectorContract):

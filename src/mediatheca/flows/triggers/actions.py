@@ -15,7 +15,7 @@ from mediatheca.flows.grouping.config import ExecuteRequest
 from mediatheca.flows.grouping.runs import TASK as CLUSTER_TASK
 from mediatheca.flows.grouping.runs import start_execution
 from mediatheca.flows.ingest.backfill import Wanted, find_units, objects_of, trigger_collection
-from mediatheca.flows.ingest.plan import MAX_OBJECTS, add_task
+from mediatheca.flows.ingest.plan import BATCH_TASK, MAX_OBJECTS, add_task
 from mediatheca.flows.ingest.rerun import submit_in_bulk
 from mediatheca.flows.ingest.retry import Wanted as Failed
 from mediatheca.flows.ingest.retry import retry_failed
@@ -33,7 +33,6 @@ WHERE = ("body", "action_config")
 ACT = "trigger.act"
 """Job of actions that take long and are no work of others: `{run_id, task_id}`."""
 CANARY_TASK = "api_retrievers_execute"
-BATCH_TASK = "api_buckets_batches_process"
 MAX_BATCHES = 200
 """Batches of a bucket whose failures are retried by one run, the newest."""
 
