@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 
 import pyarrow.parquet as pq
@@ -11,7 +12,6 @@ from cluster_shop import TOPICS, ClusterShop, planted
 from documents_world import URI
 
 from mediatheca.flows.grouping import artifacts
-from mediatheca.flows.grouping.run import run_artifact
 
 
 @pytest.fixture
@@ -104,9 +104,9 @@ def test_files_of_a_run_are_parquet_and_go_with_the_cluster(cluster_shop):
     ident = cluster_shop.create(enrich_source_collection=True)
     run = cluster_shop.execute(ident)
     services, scope = cluster_shop.home.world.services, cluster_shop.home.scope
-    centroids = run_artifact(services, scope, run["run_id"], "centroids")
-    members = run_artifact(services, scope, run["run_id"], "members")
-    points = run_artifact(services, scope, run["run_id"], "coordinates")
+    centroids, members, points = (
+        artifacts.read(services.blobs, scope, run["run_id"], name) for name in ("centroids", "members", "coordinates")
+    )
     assert (len(centroids), len(members), len(points)) == (3, 90, 90)
     assert artifacts.vectors_of(centroids).shape == (3, 8)
     assert points.column_names == ["document_id", "collection_id", "cluster_id", "x", "y"]
@@ -232,6 +232,29 @@ def test_a_deferred_layout_follows(cluster_shop):
     places = {entry["document_id"]: (entry["x"], entry["y"]) for entry in plot["points"]}
     for entry in moved["points"]:
         assert (entry["x"], entry["y"]) == pytest.approx(places[entry["document_id"]], abs=1e-3)
+
+
+def test_a_deferred_layout_is_shown_once_the_run_tells_of_it(cluster_shop, monkeypatch):
+    ident = cluster_shop.create(enrich_source_collection=True)
+    written, looked = threading.Event(), threading.Event()
+    write = artifacts.write
+
+    def write_and_wait(blobs, scope, run_id, name, table):
+        write(blobs, scope, run_id, name, table)
+        if name == "coordinates":
+            written.set()
+            assert looked.wait(240)
+
+    monkeypatch.setattr(artifacts, "write", write_and_wait)
+    try:
+        run = cluster_shop.execute(ident, defer_visualization=True)
+        assert written.wait(240)
+        plot = cluster_shop.call("GET", f"/clusters/{ident}/visualization")
+        assert (plot["points"], plot["layout_stability_reason"]) == ([], artifacts.DEFERRED)
+        path = f"/clusters/{ident}/executions/{run['run_id']}/export"
+        cluster_shop.call("GET", path, status=404, artifact="coordinates")
+    finally:
+        looked.set()
 
 
 def test_a_sample_is_clustered_and_the_rest_joins(cluster_shop):

@@ -169,7 +169,7 @@ async def export_run(
             text = export.as_csv(export.export_rows(services, scope, cluster, row, cluster_label))
             headers = {"Content-Disposition": f'attachment; filename="{run_id}.csv"'}
             return Response(text, 200, headers, "text/csv; charset=utf-8")
-        if not artifacts.exists(services.blobs, scope, run_id, artifact):
+        if not artifacts.exists(services.blobs, scope, row, artifact):
             raise NotFoundError(f"file '{artifact}' of execution", run_id)
         key = artifacts.key(scope, run_id, artifact)
         url = caller.absolute(services.blobs.sign("GET", key, expires_s=EXPIRES_S, content_type=artifacts.TYPE))

@@ -7,7 +7,7 @@ one again changes nothing. A later file wins.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -22,6 +22,8 @@ from mediatheca.stores.blobs.base import BlobStore
 
 Name: TypeAlias = Literal["centroids", "members", "coordinates"]
 TYPE = "application/vnd.apache.parquet"
+DEFERRED = "the layout follows: it was deferred"
+"""Why a completed run has no layout yet."""
 MEMBERS = pa.schema(
     [
         ("document_id", pa.string()),
@@ -57,8 +59,12 @@ def read(blobs: BlobStore, scope: Scope, run_id: str, name: str) -> pa.Table:
     return pq.read_table(io.BytesIO(blobs.get(key(scope, run_id, name))))
 
 
-def exists(blobs: BlobStore, scope: Scope, run_id: str, name: str) -> bool:
-    return blobs.head(key(scope, run_id, name)) is not None
+def exists(blobs: BlobStore, scope: Scope, row: Mapping[str, Any], name: Name) -> bool:
+    """Whether a completed run has this file. A deferred layout is there when the run's row says so: its file is written
+    before that."""
+    if name == "coordinates" and row["body"].get("layout_stability_reason") == DEFERRED:
+        return False
+    return blobs.head(key(scope, row["run_id"], name)) is not None
 
 
 def read_members(blobs: BlobStore, scope: Scope, run_id: str) -> pa.Table:

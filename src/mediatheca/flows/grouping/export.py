@@ -51,10 +51,7 @@ def visualization(
     services: Services, scope: Scope, cluster: Record, row: Row, *, most: int, centroids_only: bool, compact: bool
 ) -> dict[str, Any]:
     """Points of a run. Without a layout (groups of attributes) there are none."""
-    try:
-        table = artifacts.read(services.blobs, scope, row["run_id"], "coordinates")
-    except NotFoundError:
-        table = None
+    table = _layout(services, scope, row)
     labels = labels_of(cluster, row)
     shown: dict[str, Any] = {
         "cluster_id": cluster.id,
@@ -79,6 +76,15 @@ def visualization(
         "points": points,
         "members": points,
     }
+
+
+def _layout(services: Services, scope: Scope, row: Row) -> pa.Table | None:
+    if not artifacts.exists(services.blobs, scope, row, "coordinates"):
+        return None
+    try:
+        return artifacts.read(services.blobs, scope, row["run_id"], "coordinates")
+    except NotFoundError:  # pruned in this moment
+        return None
 
 
 def _axes(table: pa.Table) -> list[str]:

@@ -35,7 +35,6 @@ from mediatheca.stores.db.tx import Record, Row
 DEADLINE_S = 3_600.0
 REPRESENTATIVES = 5
 MAX_CLUSTERS = 5_000
-DEFERRED = "the layout follows: it was deferred"
 BLOCK = 8_192
 
 
@@ -245,7 +244,7 @@ class _Outcome:
 
     def _layout(self, members: pa.Table) -> dict[str, Any]:
         if "coordinates" not in self.result.arrays:
-            return {"layout_stability_applied": "none", "layout_stability_reason": DEFERRED}
+            return {"layout_stability_applied": "none", "layout_stability_reason": artifacts.DEFERRED}
         return _keep_layout(self.services, self.work, members, self.result)
 
     def _clusters(self, identities: Identities, members: pa.Table, counts: Mapping[str, int]) -> list[dict[str, Any]]:

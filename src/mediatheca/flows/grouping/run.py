@@ -9,14 +9,13 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-import pyarrow as pa
 import structlog
 
 from mediatheca.flows.grouping import artifacts
 from mediatheca.flows.grouping.assign import assign_all, run_cluster_applications
 from mediatheca.flows.grouping.attributes import group
 from mediatheca.flows.grouping.config import ExecuteRequest
-from mediatheca.flows.grouping.fitting import DEFERRED, Work, draw, fit
+from mediatheca.flows.grouping.fitting import Work, draw, fit
 from mediatheca.flows.grouping.history import load_earlier
 from mediatheca.flows.grouping.labels import label
 from mediatheca.flows.grouping.output import deliver
@@ -41,7 +40,6 @@ from mediatheca.jobs.queue import Job
 from mediatheca.jobs.worker import Handler, Run
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import MediathecaError, NotFoundError, UnavailableError
-from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.tx import Cmp, Record, Row, Tx
 
 log = structlog.get_logger()
@@ -52,17 +50,6 @@ _CATEGORIES = {"deadline": "timeout", "memory": "infrastructure", "died": "infra
 def cluster_jobs(services: Services) -> dict[str, Handler]:
     """Kind of job → handler."""
     return {JOB: lambda run: run_cluster(services, run), LAYOUT_JOB: lambda run: run_layout(services, run)}
-
-
-def run_artifact(services: Services, scope: Scope, run_id: str, name: artifacts.Name) -> pa.Table:
-    """A file of a run.
-
-    Raises:
-        NotFoundError: the run left none, or it was pruned.
-    """
-    if name == "members":
-        return artifacts.read_members(services.blobs, scope, run_id)
-    return artifacts.read(services.blobs, scope, run_id, name)
 
 
 def run_cluster(services: Services, run: Run) -> None:
@@ -130,7 +117,7 @@ def _complete(services: Services, run: Run, work: Work) -> None:
     def finish(tx: Tx) -> list[str]:
         change_state(tx, work.cluster.id, state)
         end(tx, run, work.row, "completed", {})
-        if body["layout_stability_reason"] == DEFERRED:
+        if body["layout_stability_reason"] == artifacts.DEFERRED:
             tx.enqueue(LAYOUT_JOB, {"run_id": work.run_id}, lock=f"cluster:{work.cluster.id}")
         return _pruned(tx, work)
 
@@ -223,7 +210,6 @@ __all__ = [
     "cluster_died",
     "cluster_jobs",
     "latest_run",
-    "run_artifact",
     "run_cluster",
     "run_cluster_applications",
     "start_execution",
