@@ -205,12 +205,12 @@ def build(settings: Settings) -> App:
     handlers |= {**trigger_jobs(services), **webhook_jobs(services.db)}
     services.deliverer.recorded = note_results
 
-    def buried(job: Job, message: str) -> None:
+    def died(job: Job, message: str) -> None:
         evaluation_died(services, job, message)
         triggers_died(services, job, message)
         expansion_died(services.db, job, message)
 
-    pool = _worker_pool(services, handlers, buried)
+    pool = _worker_pool(services, handlers, died)
     phases = find_plugins(settings, "flows.phases", Phase, PHASES)
     dispatcher = Dispatcher(common.db, services.feed, _consumers(services, phases))
     long_pool = _long_pool(services, phases)
@@ -245,16 +245,14 @@ def _long_pool(services: Services, phases: Sequence[Phase]) -> WorkerPool:
     long |= {**migration_jobs(services), **reembed_jobs(services)}
     handlers |= {**long, **alert_jobs(services)}
 
+    told = (
+        follow_up_died, triggers_died, taxonomy_died, alert_died, cluster_died, migration_died, reembed_died,
+        plugin_died, sync_died,
+    )  # fmt: skip
+
     def died(job: Job, message: str) -> None:
-        follow_up_died(services, job, message)
-        triggers_died(services, job, message)
-        taxonomy_died(services, job, message)
-        alert_died(services, job, message)
-        cluster_died(services, job, message)
-        migration_died(services, job, message)
-        reembed_died(services, job, message)
-        plugin_died(services, job, message)
-        sync_died(services, job, message)
+        for record in told:
+            record(services, job, message)
 
     pool = WorkerPool(services.queue, handlers, LONG_THREADS, on_dead=died, long=long)
     services.db.listen(pool.wake)
@@ -322,14 +320,16 @@ def build_worker(settings: Settings) -> Worker:
 
 
 def _worker_pool(
-    services: JobServices, handlers: dict[str, Handler], buried: Callable[[Job, str], None] = lambda job, message: None
+    services: JobServices,
+    handlers: dict[str, Handler],
+    others_died: Callable[[Job, str], None] = lambda job, message: None,
 ) -> WorkerPool:
     """The job threads of a process: its own handlers, and chunks when it has extraction processes."""
 
     def died(job: Job, message: str) -> None:
         if job.kind == "ingest.chunk":
             chunk_died(services, job, message)
-        buried(job, message)
+        others_died(job, message)
 
     if services.settings.workers:
         handlers = {**handlers, "ingest.chunk": lambda run: process_chunk(services, run)}

@@ -1,4 +1,4 @@
-"""The command line: serve · worker · demo · doctor · keys."""
+"""The command line: serve · worker · demo · batch watch · doctor."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import socket
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mediatheca.app import App
+    from mediatheca.settings import Settings
+
+SWITCH_S = 0.001
+"""How long a thread that wants Python's lock waits for it, at least. An ingest asks for it after every read and write
+of a file; with the default of 5 ms it got 28 documents/s done beside 32 clients that never pause."""
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Mediatheca: a self-hosted multimodal data warehouse."
@@ -29,11 +37,6 @@ def main() -> None:
         raise SystemExit(1) from error
 
 
-SWITCH_S = 0.001
-"""How long a thread that wants Python's lock waits for it, at least. An ingest asks for it after every read and write
-of a file; with the default of 5 ms it got 28 documents/s done beside 32 clients that never pause."""
-
-
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -42,21 +45,12 @@ def serve(
 ) -> None:
     """Start the server: API, indexer, scheduler and workers in one process."""
     gc.disable()  # nothing that start-up makes is garbage; see _keep_what_is_loaded
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            composed.services.live.end()  # those streams never end by themselves
-            super().handle_exit(sig, frame)
-
     from mediatheca.app import build
     from mediatheca.flows.tenancy import first_key
     from mediatheca.settings import Settings
-    from mediatheca.telemetry import configure_logs, configure_spans
 
     settings = Settings() if data is None else Settings(data_dir=data)
-    configure_logs(settings.log_level, json=settings.log_json)
-    configure_spans(settings.otlp_endpoint)
+    _configure(settings)
     listener = _bound(host, port)
     composed = build(settings)
     key = first_key(composed.services.db, settings.api_key.get_secret_value())
@@ -66,11 +60,31 @@ def serve(
     print(f"Mediatheca on http://{shown}:{real}  data: {settings.data_dir.absolute()}", flush=True)
     if key:
         print(f"API key (shown once, keep it): {key}", flush=True)
+    sys.setswitchinterval(SWITCH_S)
+    _answer_requests(composed, listener)
+
+
+def _configure(settings: Settings) -> None:
+    """Logs and spans as the settings want them."""
+    from mediatheca.telemetry import configure_logs, configure_spans
+
+    configure_logs(settings.log_level, json=settings.log_json)
+    configure_spans(settings.otlp_endpoint)
+
+
+def _answer_requests(composed: App, listener: socket.socket) -> None:
+    """Until a signal ends it; then everything is closed."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            composed.services.live.end()  # those streams never end by themselves
+            super().handle_exit(sig, frame)
+
     config = uvicorn.Config(
         composed.asgi, loop="uvloop", http="httptools", access_log=False, log_level="warning", lifespan="off",
         timeout_graceful_shutdown=10, server_header=False,
     )  # fmt: skip
-    sys.setswitchinterval(SWITCH_S)
     _stop_on_sigterm()  # uvicorn raises the signal again when it has stopped
     _keep_what_is_loaded()
     try:
@@ -117,11 +131,9 @@ def worker() -> None:
     """Run jobs in a process of their own; needs PostgreSQL and stores that both processes reach."""
     from mediatheca.app import build_worker
     from mediatheca.settings import Settings
-    from mediatheca.telemetry import configure_logs, configure_spans
 
     settings = Settings()
-    configure_logs(settings.log_level, json=settings.log_json)
-    configure_spans(settings.otlp_endpoint)
+    _configure(settings)
     composed = build_worker(settings)
     composed.start()
     print(f"Mediatheca worker {composed.pool.name}", flush=True)

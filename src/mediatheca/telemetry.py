@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ ATTEMPTS = Counter(
 DOCUMENTS = Counter("mediatheca_documents_written_total", "Documents committed to the document store.", registry=WORK)
 INDEX_LAG = Gauge("mediatheca_index_lag", "Commits the index is behind the documents, all collections.", registry=WORK)
 RECALL = Gauge("mediatheca_recall", "Share of the exact answer that sampled searches found.", registry=WORK)
+RECALL.set(math.nan)  # until something was sampled: 0 would be an alarm
 COLLECTION_RECALL = Gauge(
     "mediatheca_collection_recall",
     "The same for one collection, of those searched last.",

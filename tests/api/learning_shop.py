@@ -71,8 +71,10 @@ class Shop:
         return str(ok(self.client.post("/v1/retrievers", json=body))["retriever_id"])
 
     def learner(self, name: str = "learner", **config: Any) -> str:
-        """A retriever with a dense and a lexical search whose weights are learned."""
+        """A retriever with a dense and a lexical search whose weights are learned. What was learned may take longer to
+        read than a second, on a busy machine."""
         both = (search(), search(lexical=True))
+        config = {"circuit_breaker_timeout_ms": 10_000, **config}
         return self.retriever(name, stage(*both, fusion="learned", learning_config=config))
 
     def post(self, path: str, body: Any = None, status: int = 200) -> Any:

@@ -74,7 +74,7 @@ class Library:
             found = ok(self.client.get(path))
             return found if found["status"] in ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "CANCELED") else None
 
-        done: dict[str, Any] = wait_for(ended, 60)
+        done: dict[str, Any] = wait_for(ended, 240)
         assert done["status"] == "COMPLETED", done
         return done
 
@@ -114,7 +114,7 @@ class Library:
             settled = found["status"] in ("ready", "switched", "failed", "completed", "cancelled")
             return found if settled else None
 
-        found: dict[str, Any] = wait_for(there, 60)
+        found: dict[str, Any] = wait_for(there, 240)
         assert found["status"] in states, found
         return found
 

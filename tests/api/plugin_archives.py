@@ -153,7 +153,7 @@ class Sender:
             found = self.status(plugin)
             return found if found["status"] not in ("QUEUED", "PENDING", "IN_PROGRESS") else None
 
-        found: dict[str, Any] = wait_for(settled, 90)
+        found: dict[str, Any] = wait_for(settled, 240)
         return found
 
     def asked(self, plugin: str, inputs: dict[str, Any]) -> httpx.Response:

@@ -39,9 +39,12 @@ class Shelf:
         answer = self.client.post("/v1/namespaces/shop/documents/upsert", json=body)
         assert answer.status_code == 200, answer.text
 
-    def run(self, query: str = "red rose", headers: dict[str, str] | None = None, **request: object):
+    def ask(self, query: str = "red rose", headers: dict[str, str] | None = None, **request: object):
         path = f"/v1/retrievers/{self.retriever}/execute"
-        answer = self.client.post(path, json={"inputs": {"query": query}, **request}, headers=headers)
+        return self.client.post(path, json={"inputs": {"query": query}, **request}, headers=headers)
+
+    def run(self, query: str = "red rose", headers: dict[str, str] | None = None, **request: object):
+        answer = self.ask(query, headers, **request)
         assert answer.status_code == 200, answer.text
         return answer
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from documents_world import TEXT, URI, Tenant, World, vector_of
 
+from mediatheca.flows import follow_up
 from mediatheca.flows.applications import applications
 from mediatheca.flows.enrichment.retriever_enrichment import run_retriever_enrichments
 from mediatheca.flows.follow_up import FollowUp, Outcome
 from mediatheca.jobs.queue import Job
 from mediatheca.jobs.worker import JobCancelledError, Run
+from mediatheca.kernel import clock
 
 SEARCH = {
     "stage_name": "search",
@@ -74,8 +77,16 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(world: World) -> Shelf:
+def lively(world: World) -> Shelf:
+    """A shelf whose documents the server follows up by itself."""
     return Shelf(world.tenant())
+
+
+@pytest.fixture
+def shelf(lively: Shelf, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    """One that only `enrich` enriches: the server would do so seconds later, in the middle of a slow test."""
+    monkeypatch.setattr(follow_up, "DELAY_S", 86_400.0)
+    return lively
 
 
 # ---- the lists
@@ -263,7 +274,8 @@ def test_a_run_that_is_stopped_stops(shelf: Shelf) -> None:
         shelf.enrich("a", stop=True)
 
 
-def test_a_written_document_is_enriched_soon_and_the_enrichment_starts_nothing_again(shelf: Shelf) -> None:
+def test_a_written_document_is_enriched_soon_and_the_enrichment_starts_nothing_again(lively: Shelf) -> None:
+    shelf = lively
     shelf.write(shelf.labels, rose="rrrr")
     shelf.apply(retriever_enrichments=[shelf.entry()])
     shelf.write(shelf.things, a="rrrr")
@@ -284,15 +296,16 @@ def test_a_written_document_is_enriched_soon_and_the_enrichment_starts_nothing_a
 def test_a_collection_with_a_schedule_has_a_trigger_that_goes_with_it(shelf: Shelf) -> None:
     schema = {"properties": {"title": {"type": "string"}}}
     bucket = shelf.call("POST", "/buckets", {"bucket_name": "b", "bucket_schema": schema})["bucket_id"]
+    cron = f"0 {(clock.now() + timedelta(hours=12)).hour} * * *"  # not due while the test runs
     spec = {
         "collection_name": "nightly",
         "source": {"type": "bucket", "bucket_ids": [bucket]},
         "feature_extractor": {"feature_extractor_name": "passthrough_extractor", "version": "v1"},
-        "schedule": {"trigger_type": "cron", "schedule_config": {"cron_expression": "0 3 * * *"}},
+        "schedule": {"trigger_type": "cron", "schedule_config": {"cron_expression": cron}},
     }
     shelf.call("POST", "/collections", {**spec, "schedule": {"trigger_type": "cron", "schedule_config": {"cron_expression": "0 0 30 2 *"}}}, 422)  # fmt: skip  # noqa: E501
     made = shelf.call("POST", "/collections", spec)
-    assert made["schedule"]["schedule_config"]["cron_expression"] == "0 3 * * *"
+    assert made["schedule"]["schedule_config"]["cron_expression"] == cron
     trigger = shelf.call("GET", f"/triggers/{made['trigger_id']}")
     assert trigger["action_config"]["collection_id"] == made["collection_id"]
     changed = {"trigger_type": "interval", "schedule_config": {"interval_seconds": 3600}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import threading
 import time
@@ -100,6 +101,25 @@ def test_an_output_collection_holds_centres_and_members_and_is_rewritten(cluster
     cluster_shop.call("GET", f"/collections/{output}", status=404)
 
 
+def test_every_file_of_a_run_is_there_as_csv_with_the_labels_of_today(cluster_shop):
+    ident = cluster_shop.create(enrich_source_collection=True)
+    run = cluster_shop.execute(ident)
+    path = f"/clusters/{ident}/executions/{run['run_id']}"
+    cluster_shop.call("PATCH", f"{path}/labels", {"labels": {"cl_0": "Zero"}})
+
+    def rows(artifact, **more):
+        params = {"format": "csv", "artifact": artifact, **more}
+        text = cluster_shop.home.client.get(f"/v1{path}/export", params=params).text
+        return list(csv.DictReader(io.StringIO(text)))
+
+    centroids, points = rows("centroids"), rows("coordinates")
+    assert {(row["cluster_id"], row["size"]) for row in centroids} == {(f"cl_{n}", "30") for n in range(3)}
+    assert [row["cluster_label"] for row in centroids if row["cluster_id"] == "cl_0"] == ["Zero"]
+    assert "vector" not in centroids[0]
+    assert (len(points), set(points[0]) >= {"document_id", "x", "y", "cluster_label"}) == (90, True)
+    assert len(rows("coordinates", cluster_label="Zero")) == len(rows("members", cluster_label="cl_0")) == 30
+
+
 def test_files_of_a_run_are_parquet_and_go_with_the_cluster(cluster_shop):
     ident = cluster_shop.create(enrich_source_collection=True)
     run = cluster_shop.execute(ident)
@@ -117,6 +137,7 @@ def test_files_of_a_run_are_parquet_and_go_with_the_cluster(cluster_shop):
     text = cluster_shop.home.client.get(f"/v1{path}/export", params={"format": "csv", "cluster_label": "cl_0"}).text
     assert len(text.splitlines()) == 31
     cluster_shop.call("GET", f"{path}/export", status=404, format="csv", cluster_label="cl_77")
+    cluster_shop.call("GET", f"{path}/export", status=422, cluster_label="cl_0")
     plot = cluster_shop.call("GET", f"/clusters/{ident}/visualization", max_points=12)
     assert (plot["total_points"], plot["returned_points"], plot["sampled"]) == (90, 12, True)
     assert {entry["cluster_id"] for entry in plot["points"]} == {"cl_0", "cl_1", "cl_2"}
@@ -294,19 +315,35 @@ def test_groups_of_attributes_nest(cluster_shop):
     assert (plot["points"], plot["dimensions"]) == ([], 0)
 
 
-def test_a_run_can_be_cancelled(cluster_shop):
-    ident = cluster_shop.create()
-    task = cluster_shop.call("POST", f"/clusters/{ident}/execute")
-    again = cluster_shop.call("POST", f"/clusters/{ident}/execute")
-    assert again["task_id"] == task["task_id"]
-    run_id = task["additional_data"]["run_id"]
-    cancelled = cluster_shop.call("POST", f"/clusters/{ident}/executions/{run_id}/cancel")
-    assert cancelled["status"] == "canceled"
-    assert cluster_shop.call("GET", f"/tasks/{task['task_id']}")["status"] == "CANCELED"
-    other = cluster_shop.call("POST", f"/clusters/{ident}/execute")
-    assert other["task_id"] != task["task_id"]
-    cluster_shop.call("DELETE", f"/tasks/{other['task_id']}")
-    assert cluster_shop.ended(ident, other["additional_data"]["run_id"])["status"] == "canceled"
+def test_a_run_can_be_cancelled(cluster_shop, monkeypatch):
+    ident, go = cluster_shop.create(), threading.Event()
+    write = artifacts.write
+
+    def write_late(*args):
+        assert go.wait(240)
+        write(*args)
+
+    monkeypatch.setattr(artifacts, "write", write_late)  # else a run may have completed before it is cancelled
+    try:
+        task = cluster_shop.call("POST", f"/clusters/{ident}/execute")
+        again = cluster_shop.call("POST", f"/clusters/{ident}/execute")
+        assert again["task_id"] == task["task_id"]
+        assert "warnings" not in again
+        other = cluster_shop.call("POST", f"/clusters/{ident}/execute", {"sample_size": 10})
+        assert other["task_id"] == task["task_id"]
+        assert other["warnings"] == [
+            "a run with other settings goes on, and this is its task; execute again when it has ended"
+        ]
+        run_id = task["additional_data"]["run_id"]
+        cancelled = cluster_shop.call("POST", f"/clusters/{ident}/executions/{run_id}/cancel")
+        assert cancelled["status"] == "canceled"
+        assert cluster_shop.call("GET", f"/tasks/{task['task_id']}")["status"] == "CANCELED"
+        other = cluster_shop.call("POST", f"/clusters/{ident}/execute")
+        assert other["task_id"] != task["task_id"]
+        cluster_shop.call("DELETE", f"/tasks/{other['task_id']}")
+        assert cluster_shop.ended(ident, other["additional_data"]["run_id"])["status"] == "canceled"
+    finally:
+        go.set()
     assert cluster_shop.execute(ident)["status"] == "completed"
 
 

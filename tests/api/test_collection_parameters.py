@@ -291,3 +291,19 @@ def test_faces_in_what_cannot_be_opened_here_are_not_looked_for(
     extractor = config("face_identity_extractor", mapped)
     error = failed(client.post("/v1/collections", json=wanted(things, extractor)), 503)
     assert next(iter(mapped.values())) in error["message"]
+
+
+def test_what_is_passed_through_and_not_declared_is_told_and_taken_where_it_is(
+    client: httpx.Client, things: str
+) -> None:
+    passed = ["txt", {"source_path": "url", "target_path": 5}, "metadata.shop"]
+    (told,) = made(client, things, {**config(), "field_passthrough": passed})["warnings"]
+    assert told.startswith("feature_extractor.field_passthrough.0: only what has it passes it on")
+    assert "did you mean 'text'?" in told
+
+
+def test_a_collection_cannot_be_renamed_to_what_it_could_not_be_called(client: httpx.Client, things: str) -> None:
+    ident = made(client, things, config())["collection_id"]
+    error = failed(client.patch(f"/v1/collections/{ident}", json={"collection_name": "x"}), 422)
+    assert places(error) == {"collection_name"}
+    assert ok(client.patch(f"/v1/collections/{ident}", json={"collection_name": "xyz"}))["collection_name"] == "xyz"

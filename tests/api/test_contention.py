@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,11 +24,12 @@ def server(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A server on a database of its own, which notices a deadlock soon, but not before the rival is part of it."""
     address = postgres_url.replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(address, isolation_level="AUTOCOMMIT")
+    name = f"contention_{uuid.uuid4().hex}"  # the module may be begun twice
     with engine.connect() as connection:
-        connection.execute(text("CREATE DATABASE contention_tests"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
-    parts = urlsplit(postgres_url)._replace(path="/contention_tests")
-    query = "&".join(part for part in (parts.query, "options=-cdeadlock_timeout%3D2s") if part)
+    parts = urlsplit(postgres_url)._replace(path=f"/{name}")
+    query = "&".join(part for part in (parts.query, "options=-cdeadlock_timeout%3D5s") if part)
     folder: Path = tmp_path_factory.mktemp("contention-data")
     made = Server(
         Settings(data_dir=folder, database_url=parts._replace(query=query).geturl(), workers=0, log_level="error")
@@ -57,12 +60,11 @@ class Rival:
             tx.update("api_keys", {}, {"description": "held"})
             self.holds.set()
             wait = text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = 'contention_tests'"
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND wait_event_type = 'Lock' AND query LIKE '%SET permissions%'"
             )
-            for _ in range(2000):
-                if tx._connection.execute(wait).scalar_one():
-                    break
+            deadline = time.monotonic() + 120
+            while not tx._connection.execute(wait).scalar_one() and time.monotonic() < deadline:
                 tx._connection.execute(text("SELECT pg_sleep(0.005), pg_stat_clear_snapshot()"))
             users = [user.id for user in tx.resources("user")]
             tx.update("resources", {"kind": "user", "id": users}, {"parent": ""})

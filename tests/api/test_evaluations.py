@@ -101,6 +101,17 @@ def test_bad_requests_name_the_field(shop: Shop) -> None:
     assert failed(shop.client.post("/v1/retrievers/unknown/evaluations", json=cases[0][0]), 404)
 
 
+def test_misspelt_settings_of_an_evaluation_are_told(shop: Shop) -> None:
+    shop.dataset("golden")
+    body = {"dataset_name": "golden", "evaluation_config": {"k_value": [5]}, "baseline": "x"}
+    path = f"/v1/retrievers/{shop.retriever()}/evaluations"
+    told = shop.client.post(path, json=body).json()["warnings"]
+    assert told == [
+        "baseline: unknown key is ignored",
+        "evaluation_config.k_value: unknown key is ignored; did you mean 'k_values'?",
+    ]
+
+
 def test_data_sets_are_checked(shop: Shop) -> None:
     path = "/v1/retrievers/evaluations/datasets"
     good = judged("q", "red", rose=1)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
 from documents_world import TEXT, URI, World, vector_of
 from shelf_world import TEXTS, Shelf, idents
+
+from mediatheca.kernel.documents import Document
 
 
 @pytest.fixture
@@ -25,6 +28,58 @@ def test_a_cached_answer_says_so_in_body_and_header(caching):
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("MISS", "HIT")
     assert idents(first.json()) == idents(second.json())
     assert second.json()["cached_at"] is not None
+
+
+class Door:
+    """The lock of an index, which tells when `visitor` has come to it."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.lock, self.visitor, self.knocked = lock, None, threading.Event()
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is self.visitor:
+            self.knocked.set()
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+def test_who_waited_while_another_caught_up_takes_nothing_out_of_the_cache(caching, monkeypatch):
+    """Every write wakes the indexer, while the request itself catches up: one of them comes second."""
+    services, scope, ident = caching.tenant.world.services, caching.tenant.scope, caching.collection
+    table = services.indexer._tables[ident]
+    door = Door(table.lock)
+    door.visitor = threading.Thread(target=services.indexer.catch_up, args=(scope, ident))
+    monkeypatch.setattr(table, "lock", door)
+    with door:
+        with services.leases.acquire(scope, ident) as lease:
+            vectors = {TEXT.name: np.array(vector_of("red rose"), np.float32)}
+            services.documents.upsert(ident, [Document("new", ident, {"title": "red rose"}, vectors)], lease.seq)
+            services.leases.commit(lease)
+        door.visitor.start()
+        assert door.knocked.wait(240)
+        services.indexer.catch_up(scope, ident)
+        version = services.indexer.version(ident)
+        first = caching.run()
+    door.visitor.join(240)
+    assert services.indexer.applied(ident) >= lease.seq
+    assert services.indexer.version(ident) == version
+    assert "new" in idents(first.json())
+    assert caching.run().headers["x-cache"] == "HIT"
+
+
+def test_an_unchanged_result_is_not_sent_again(caching):
+    first = caching.run()
+    tag = first.headers["etag"]
+    assert first.headers["cache-control"] == "private, no-cache"
+    again = caching.ask(headers={"If-None-Match": f'"other", {tag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    afresh = caching.ask(headers={"If-None-Match": tag}, skip_cache=True)
+    assert afresh.status_code == 304
+    caching.write([("new", "red rose", 9)])
+    after = caching.ask(headers={"If-None-Match": tag})
+    assert (after.status_code, after.headers["etag"] != tag) == (200, True)
 
 
 def test_a_write_is_seen_through_the_cache(caching):

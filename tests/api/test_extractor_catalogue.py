@@ -111,7 +111,7 @@ def test_one_of_the_organization_is_listed_there_when_a_namespace_has_enabled_it
     assert "everywhere_1.0.0" in listed(admin, "/v1/extractors", include_disabled=True)
     inside = Sender(admin, "main")
     made = ok(admin.post(f"{inside.path}/org/{plugin}/enable", json={}))
-    wait_for(lambda: inside.status(made["plugin_id"])["deployed"], 90)
+    wait_for(lambda: inside.status(made["plugin_id"])["deployed"], 240)
     assert "everywhere_1.0.0" in listed(admin, "/v1/extractors", source="custom")
     assert "everywhere_1.0.0" in listed(admin)
     assert "everywhere_1.0.0" not in listed(admin, "/v1/namespaces/other/extractors")

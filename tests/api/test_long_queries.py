@@ -125,7 +125,7 @@ def test_the_pages_of_a_pdf_find_texts(archive: Archive) -> None:
     [
         (WORDS, uri(b"%PDF-1.7 nothing of the kind", "application/pdf"), "damaged or no PDF"),
         (WORDS, uri(pdf(["secret"], password="x"), "application/pdf"), "encrypted"),
-        (WORDS, uri(pdf([""]), "application/pdf"), "PDF without text"),
+        (WORDS, uri(pdf([""]), "application/pdf"), "no text to search for"),
         (WORDS, uri(b"", "application/pdf"), "empty"),
         (LOOKS, uri(pdf(["secret"], password="x"), "application/pdf"), "encrypted"),
         (LOOKS, uri(wav(tone(1)), "audio/wav"), "not a picture"),

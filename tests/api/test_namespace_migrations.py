@@ -48,7 +48,7 @@ def test_collections_are_compared_as_asked_and_switch_by_themselves(library: Lib
     (index,) = child(library, made, "switched")["report"]["indexes"]
     assert index["queries"] == 4
     assert library.collection_view()["index_map"] == {uri(E5): uri(MINILM)}
-    wait_for(lambda: state(library.client, made) == "completed", 30)
+    wait_for(lambda: state(library.client, made) == "completed")
 
 
 def test_what_falls_below_the_threshold_or_is_to_wait_does_not_switch(library: Library) -> None:

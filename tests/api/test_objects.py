@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from helpers import failed, ok, places, wait_for
+from mediatheca.testing import media
 from server import Tenant
 
 
@@ -167,6 +168,14 @@ def test_a_declared_type_that_the_content_contradicts_fails_the_object(
     assert made["status"] == "FAILED"
     assert "application/pdf" in made["error"]
     assert ok(client.get(f"/v1/buckets/{bucket}"))["failed_object_count"] == 1
+
+
+def test_a_recording_without_a_picture_is_taken_as_a_video(client: httpx.Client) -> None:
+    schema = {"properties": {"film": {"type": "video"}}}
+    ok(client.post("/v1/buckets", json={"bucket_name": "films", "bucket_schema": schema}))
+    sound = media.wav(media.silence(0.1))
+    made = ok(client.post("/v1/buckets/films/objects", json={"blobs": [{"property": "film", "data": b64(sound)}]}))
+    assert (made["status"], made["error"], made["blobs"][0]["details"]["mime_type"]) == ("PENDING", None, "audio/x-wav")
 
 
 # ---- references

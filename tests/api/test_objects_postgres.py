@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,10 +23,11 @@ def server(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     engine = create_engine(
         postgres_url.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT"
     )
+    name = f"api_{uuid.uuid4().hex}"  # the module may be begun twice
     with engine.connect() as connection:
-        connection.execute(text("CREATE DATABASE api_tests"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
-    url = urlsplit(postgres_url)._replace(path="/api_tests").geturl()
+    url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
     folder: Path = tmp_path_factory.mktemp("postgres-data")
     settings = Settings(data_dir=folder, database_url=url, workers=1, fetch_allow="127.0.0.1/32", log_level="error")
     made = Server(settings)

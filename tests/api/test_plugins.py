@@ -68,7 +68,7 @@ def processed(client: httpx.Client, collection: dict[str, Any], *texts: str) -> 
     answered = client.post(f"/v1/collections/{collection['collection_id']}/trigger")
     assert answered.status_code == 202, answered.text
     batch = f"/v1/buckets/{bucket}/batches/{answered.json()['batch_id']}"
-    done = wait_for(lambda: (b := ok(client.get(batch)))["status"] not in ("QUEUED", "PROCESSING") and b, 90)
+    done = wait_for(lambda: (b := ok(client.get(batch)))["status"] not in ("QUEUED", "PROCESSING") and b, 240)
     assert done["status"] == "COMPLETED", done
     path = f"/v1/collections/{collection['collection_id']}/documents/list"
     found: list[dict[str, Any]] = ok(client.post(path, json={"return_vectors": True}))["results"]
@@ -175,7 +175,7 @@ def test_a_plug_in_of_the_organization_is_enabled_where_it_is_wanted(
     assert [entry["enabled_in_namespace"] for entry in ok(client.get(f"{sender.path}/available"))["plugins"]] == [False]
     enabled = ok(client.post(f"{sender.path}/org/{plugin}/enable", json={"params": {"mark": "?"}}))
     assert "parameters of each collection" in enabled["warnings"][0]
-    wait_for(lambda: sender.status(enabled["plugin_id"])["deployed"], 90)
+    wait_for(lambda: sender.status(enabled["plugin_id"])["deployed"], 240)
     assert ok(collection_of(client, "shared_one"))
     assert failed(admin.delete(f"/v1/plugins/{plugin}"), 409)
     ok(admin.post("/v1/namespaces", json={"namespace_name": "other"}))

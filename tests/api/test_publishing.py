@@ -13,7 +13,7 @@ import pytest
 from learning_shop import Shop, stage
 
 from helpers import failed, ok
-from mediatheca.flows.publishing.door import Windows, _is_origin
+from mediatheca.flows.publishing.door import GUESS_WINDOW_S, Windows, _is_origin
 from mediatheca.flows.publishing.passwords import hash_password, matches
 from mediatheca.kernel.errors import TooManyRequestsError
 from server import Server
@@ -216,12 +216,19 @@ def test_the_password_may_be_a_secret_of_the_vault(shop: Shop, visitor: httpx.Cl
     ok(public.search(visitor))
 
 
-def test_guessing_a_password_ends_after_ten_wrong_ones(shop: Shop, visitor: httpx.Client) -> None:
+def test_guessing_a_password_ends_after_ten_wrong_ones(
+    shop: Shop, visitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All within one window of time: another one might begin between two guesses."""
+    moment = [3_000_000.0]
+    monkeypatch.setattr(shop.server.app.services.door, "_windows", Windows(lambda: moment[0]))
     public = Public(shop, password="open sesame")
     answers = [visitor.post(f"/{public.name}/verify", json={"password": f"guess {n}"}) for n in range(11)]
     assert [answer.status_code for answer in answers] == [200] * 10 + [429]
     assert int(answers[-1].headers["retry-after"]) >= 0
     failed(public.search(visitor, headers={"X-Retriever-Password": "open sesame"}), 429)
+    moment[0] += GUESS_WINDOW_S
+    ok(public.search(visitor, headers={"X-Retriever-Password": "open sesame"}))
 
 
 def test_passwords_are_salted_and_damaged_hashes_match_nothing() -> None:
@@ -277,23 +284,31 @@ def test_origins_match_exactly_or_by_subdomain() -> None:
         assert not _is_origin(wrong, "https://*.example.org")
 
 
-def test_limits_hold_for_all_visitors_together(shop: Shop, visitor: httpx.Client) -> None:
+def test_limits_hold_for_all_visitors_together(
+    shop: Shop, visitor: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = [3_000_030.0]
+    monkeypatch.setattr(shop.server.app.services.door, "_windows", Windows(lambda: moment[0]))
     public = Public(shop, rate_limit_config={"requests_per_minute": 3, "tier": "standard"})
-    codes = [public.search(visitor).status_code for _ in range(8)]
-    assert 429 in codes  # a new minute may begin in between, once
-    assert codes[:3] == [200, 200, 200]
-    refused = next(a for a in (public.search(visitor) for _ in range(4)) if a.status_code == 429)
-    assert failed(refused, 429)["details"]["retry_after_seconds"] > 0
+    answers = [public.search(visitor) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert failed(answers[-1], 429)["details"]["retry_after_seconds"] == 30
+    moment[0] += 30
+    ok(public.search(visitor))
 
 
 def test_windows_count_per_name_and_begin_anew() -> None:
-    windows = Windows()
+    moment = [86_400.0 * 20_000]
+    windows = Windows(lambda: moment[0])
     for _ in range(2):
         windows.take("a", 86_400, 2, "requests")
     windows.take("b", 86_400, 2, "requests")
+    moment[0] += 86_399
     with pytest.raises(TooManyRequestsError) as refused:
         windows.take("a", 86_400, 2, "requests")
-    assert 0 < refused.value.retry_after_s <= 86_400
+    assert refused.value.retry_after_s == 1
+    moment[0] += 1
+    windows.take("a", 86_400, 2, "requests")
 
 
 def test_visitors_say_what_they_liked(shop: Shop, visitor: httpx.Client) -> None:

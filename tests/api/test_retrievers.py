@@ -300,6 +300,24 @@ def test_collections_are_checked_against_the_features_again(shop: Catalogue):
 # ---- optimiser
 
 
+def test_a_deleted_collection_costs_its_own_documents_only(world: World):
+    tenant = world.tenant()
+    kept, gone = Catalogue(tenant), tenant.collection("second", [TEXT])
+    both = kept.make("both", collection_identifiers=[kept.collection, gone])
+    path = f"/v1/retrievers/{both['retriever_id']}"
+    assert kept.client.delete(f"/v1/collections/{gone}").status_code == 200
+    answer = kept.client.post(f"{path}/execute", json=ASK).json()
+    assert answer["documents"]
+    assert answer["status"] == "degraded"
+    told = answer["degraded"][0]
+    assert (told["resource"], told["id"]) == ("collection", gone)
+    assert "collection_identifiers" in told["next_step"]
+    assert kept.client.delete(f"/v1/collections/{kept.collection}").status_code == 200
+    refused = kept.client.post(f"{path}/execute", json=ASK)
+    assert refused.status_code == 404
+    assert "retriever 'both' were deleted" in refused.json()["error"]["message"]
+
+
 def test_the_level_of_a_retriever_counts_and_a_request_may_choose_another(shop: Catalogue):
     found = shop.run()
     assert found["optimization_summary"]["rules_applied"] == ["push_down_filters"]

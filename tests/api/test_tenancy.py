@@ -14,15 +14,6 @@ from server import Server, Tenant
 
 OPEN = {"health", "blobs", "metrics", "public"}
 """First parts of paths that need no key, or carry their own permission."""
-SHARED = {
-    "feature-extractors",
-    "collections/features/extractors",
-    "retrievers/stages",
-    "models",
-    "extractors",
-    "discovery",
-}
-"""Catalogues of the installation: the same for everybody."""
 KEYLESS = {
     "/v1/collections/features",
     "/v1/collections/features/extractors",

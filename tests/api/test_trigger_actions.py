@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -10,8 +11,11 @@ from documents_world import Tenant as Home
 from taxonomy_world import Labels
 
 from helpers import ok, wait_for
+from mediatheca.kernel import clock
 
-NIGHTLY = {"trigger_type": "cron", "schedule_config": {"cron_expression": "0 2 * * *"}}
+HOUR = (clock.now() + timedelta(hours=12)).hour
+"""Not due while the tests run."""
+NIGHTLY = {"trigger_type": "cron", "schedule_config": {"cron_expression": f"0 {HOUR} * * *"}}
 FIELDS = [{"field_path": "label_name", "target_field": "kind"}]
 
 
@@ -41,6 +45,30 @@ def test_a_taxonomy_is_applied_to_what_is_not_labelled_yet(labels: Labels) -> No
     path = f"/triggers/{trigger['trigger_id']}/history"
     run = wait_for(lambda: next((r for r in labels.call("GET", path)["executions"] if r["status"] != "running"), None))
     assert (run["status"], run["task_id"]) == ("completed", task["task_id"])
+
+
+def test_a_trigger_applies_a_taxonomy_as_its_collection_says(labels: Labels) -> None:
+    side = labels.labels(fox="fox fox", whale="whale whale")
+    source = {"collection_id": side, "enrichment_fields": FIELDS}
+    taxonomy = labels.flat(retriever_id=labels.retriever(side), source_collection=source)
+    renamed = {**source, "enrichment_fields": [{"field_path": "label_name", "target_field": "species"}]}
+    newer = {**taxonomy["config"], "source_collection": renamed}
+    assert labels.call("POST", f"/taxonomies/{taxonomy['taxonomy_id']}/versions", {"config": newer})["version"] == 2
+    things, copies = labels.collection("things"), labels.collection("copies")
+    labels.texts(things, {"a": "a fox", "b": "the whale"})
+    keep = {"field": "text", "operator": "eq", "value": "a fox"}
+    labels.attach(
+        things, taxonomy["taxonomy_id"], version=1, target_collection_id=copies, scroll_filters=keep,
+        hierarchical_enrichment_style="best_match",
+    )  # fmt: skip
+    config = {"taxonomy_id": "kinds", "collection_id": "things"}
+    trigger = labels.call(
+        "POST", "/triggers", {"action_type": "taxonomy_enrichment", "action_config": config, **NIGHTLY}
+    )
+    task = labels.call("POST", f"/triggers/{trigger['trigger_id']}/execute")
+    assert labels.ended(task["task_id"])["outputs"][0]["enriched"] == 1
+    assert all("kind" not in document for document in labels.documents(things).values())
+    assert [(entry["kind"], "species" in entry) for entry in labels.documents(copies).values()] == [("fox", False)]
 
 
 def test_a_retroactive_application_labels_what_is_there_once(labels: Labels) -> None:

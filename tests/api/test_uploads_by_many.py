@@ -56,7 +56,7 @@ def test_a_namespace_that_disables_a_shared_plug_in_takes_it_from_no_other(admin
     for name in ("main", "other"):
         sender = Sender(admin, name)
         enabled[name] = ok(admin.post(f"{sender.path}/org/{plugin}/enable", json={}))["plugin_id"]
-        wait_for(lambda sender=sender, name=name: sender.status(enabled[name])["deployed"], 90)
+        wait_for(lambda sender=sender, name=name: sender.status(enabled[name])["deployed"], 240)
         assert ok(sender.asked(enabled[name], {"text": "a"}))["raw_response"]["mark"] == "?"
     ok(admin.post(f"/v1/namespaces/other/plugins/org/{plugin}/disable"))
     assert ok(Sender(admin, "main").asked(enabled["main"], {"text": "b"}))["raw_response"]["mark"] == "?"
@@ -65,7 +65,7 @@ def test_a_namespace_that_disables_a_shared_plug_in_takes_it_from_no_other(admin
 def put_plugin(owner: Tenant, admin: httpx.Client, name: str) -> Any:
     """An upload that has arrived, as its record was before anybody confirmed it."""
     announced = ok(admin.post("/v1/namespaces/main/plugins/uploads", json={"name": name, "version": "1.0.0"}))
-    httpx.put(announced["presigned_url"], content=zipped(sources(name)), timeout=30).raise_for_status()
+    httpx.put(announced["presigned_url"], content=zipped(sources(name)), timeout=120).raise_for_status()
     with owner.server.app.services.db.read(scope_of(owner, admin)) as tx:
         return tx.get(deploy.UPLOAD, announced["upload_id"])
 

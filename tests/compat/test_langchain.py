@@ -19,7 +19,6 @@ from sdk_media import packed
 from sdk_world import World, search_stage
 
 CHILD = Path(__file__).parent / "langchain_child.py"
-LABELLED = {"properties": {"content": {"type": "text"}}}
 
 
 class LangChain:

@@ -214,8 +214,11 @@ def test_the_webhook_of_the_security_page_is_made(wizard: Wizard, namespace_head
     assert made.get("namespace_id") == (wizard.world.namespace if namespace_header == "own" else None)
     if namespace_header in ("own", None):
         wizard.world.wait(wizard.world.client.collections.trigger(wizard.world.collection)["batch_id"])
-        (told, *_) = wizard.until(lambda: list(wizard.site.asked))
-        assert (told.json["event_type"], told.json["namespace_id"]) == ("batch.completed", wizard.world.namespace)
+        # One of the whole organization also hears of batches that tests before this one have left behind.
+        told = wizard.until(lambda: [a.json for a in wizard.site.asked if wizard.world.namespace in a.json.values()])
+        assert (told[0]["event_type"], told[0]["namespace_id"]) == ("batch.completed", wizard.world.namespace)
+        if namespace_header == "own":
+            assert {a.json["namespace_id"] for a in wizard.site.asked} == {wizard.world.namespace}
     wizard.world.request("DELETE", f"/webhooks/{made['webhook_id']}")
 
 

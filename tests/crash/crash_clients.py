@@ -28,7 +28,7 @@ class Clients:
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(150)  # longer than a request may take
             assert not thread.is_alive(), "a client hangs"
 
     def _loop(self, act: Callable[[Shop], float], number: int) -> None:
@@ -181,6 +181,16 @@ def _resolve_documents(shop: Shop, model: Model) -> None:
         expected = parts_of(row["number"], row["version"])
         assert row["part"] < len(expected), f"torn: {row}"
         assert row["text"] == expected[row["part"]], f"torn: {row}"
+
+
+def fill(shop: Shop, model: Model, objects: int) -> None:
+    """On a busy machine the clients may have come to little: so many objects there must be to look at."""
+    while len(model.alive()) < objects:
+        things = model.new(10)
+        made = shop.create([content(thing.number, thing.version) for thing in things])
+        for thing, object_id in zip(things, made, strict=True):
+            thing.object_id, thing.doubt = object_id, None
+            model.give(thing)
 
 
 def finish(shop: Shop) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from crash_automation import Automation
-from crash_clients import Clients, finish, reconcile
+from crash_clients import Clients, fill, finish, reconcile
 from crash_model import Model
 from datapath_plugins.hashed import vector_of
 from datapath_process import ServerProcess, wait_until
@@ -25,6 +25,8 @@ from mediatheca.stores.index.edge import EdgeIndex
 from outside_site import Site
 
 CHUNK = 20
+OBJECTS = 60
+"""At the end, at least."""
 
 
 @dataclass
@@ -68,6 +70,7 @@ def run(folder: Path, kills: int, seed: int, longest_s: float = 2.5, receiver: S
         outcome.ready_s.append(_restart(server))
         shop = shop.at(server.client())
         reconcile(shop, model)
+        fill(shop, model, OBJECTS)
         finish(shop)
         if automation:
             automation.check(server.data, shop)
@@ -102,7 +105,7 @@ def _round(server: ServerProcess, shop: Shop, model: Model, longest_s: float) ->
 
 def _purged(data: Path, collection: str) -> None:
     """Rows of deleted documents go some time after they are hidden: the stores are compared when none waits."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while interrupted(data, collection)["tombstones waiting"] and time.monotonic() < deadline:
         time.sleep(0.2)
 

@@ -93,5 +93,5 @@ def test_every_field_is_named_with_its_default_and_no_other() -> None:
         assert f"`{name}`" in PAGE
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", PAGE.split("*Reconciliation.*")[1].split("\n## ")[0], re.M))
     assert set(rows) == set(Reconcile.model_fields) - {"re_extract_fields"}
-    refused = PAGE.split("## Not here")[1]
+    refused = PAGE.split("## Not supported")[1]
     assert all(f"`{name}`" in refused for name in NOT_HERE)

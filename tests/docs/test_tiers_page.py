@@ -39,7 +39,7 @@ def test_the_requests_of_the_page_make_two_tiers(tmp_path: Path) -> None:
             post("/v1/buckets/videos/objects/batch", {"objects": objects})
             *_, batch = [post(path, body) for path, body in requests()]
             look = f"/v1/batches/{batch['batch_id']}"
-            wait_for(lambda: client.get(look).json()["status"] == "COMPLETED", 120)
+            wait_for(lambda: client.get(look).json()["status"] == "COMPLETED", 240)
             found = client.get(look).json()
             assert len(found["dag_tiers"]) == 2
             (document,) = post("/v1/collections/topics/documents/list", {})["results"]

@@ -42,14 +42,14 @@ class Visitors:
             with self._lock:
                 self.at_work += 1
                 self.most = max(self.most, self.at_work)
-            assert self.go.wait(20)
+            assert self.go.wait(240)
             with self._lock:
                 self.at_work -= 1
 
     def leave(self) -> None:
         self.go.set()
         for thread in self._threads:
-            thread.join(20)
+            thread.join(240)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from mediatheca.flows.grouping.config import ExecuteRequest
@@ -107,3 +109,25 @@ def test_what_a_cluster_remembers_is_merged(db, cluster):
     with db.begin(SCOPE) as tx:
         assert tx.get("cluster", cluster.id).body["state"] == {"next_number": 3, "label_overrides": {"cl_0": "x"}}
         change_state(tx, "clust_gone", lambda state: {"next_number": 9})
+
+
+def test_what_a_run_notes_on_its_cluster_waits_for_whoever_changes_the_cluster_and_loses_nothing(db, cluster):
+    failed: list[Exception] = []
+
+    def note() -> None:
+        try:
+            db.run(SCOPE, lambda tx: change_state(tx, cluster.id, lambda state: {"next_number": 3}))
+        except Exception as error:
+            failed.append(error)
+
+    noting = threading.Thread(target=note)
+    with db.begin(SCOPE) as tx:
+        tx.change(tx.get("cluster", cluster.id), {**BODY, "description": "renamed"})
+        noting.start()
+        noting.join(0.3)
+        assert noting.is_alive()
+    noting.join()
+    assert failed == []
+    with db.read(SCOPE) as tx:
+        body = tx.get("cluster", cluster.id).body
+    assert (body["description"], body["state"]) == ("renamed", {"next_number": 3})

@@ -50,6 +50,17 @@ def test_a_rate_of_zero_and_exact_searches_are_not_sampled():
     assert guard.report()["samples"] == 0
 
 
+def test_before_anything_was_sampled_nothing_is_said_of_recall():
+    report = RecallGuard(lambda collection_id, query: [], 1.0).report()
+    assert (report["recall"], report["samples"], report["low"]) == (None, 0, False)
+
+
+def test_a_search_that_found_nothing_is_checked_too():
+    guard = RecallGuard(lambda collection_id, query: hits("a"), 1.0)
+    guard.sample("col_1", QUERY, [])
+    assert settled(guard, 1)["recall"] == 0.0
+
+
 def test_only_one_check_runs_at_a_time():
     gate, calls = threading.Event(), []
 
@@ -115,7 +126,7 @@ def test_collections_have_a_metric_each_and_only_the_last_ones():
     lines = [line for line in metrics(work=True)[0].decode().splitlines() if "col_many_" in line]
     assert len(lines) == MAX_COLLECTIONS
     assert 'mediatheca_collection_recall{collection="col_many_104"} 0.5' in lines
-    assert guard.of("col_many_0") == (1.0, 0)
+    assert guard.of("col_many_0")[1] == 0
 
 
 def test_searches_that_are_exact_anyway_are_not_sampled():

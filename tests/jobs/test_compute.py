@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mediatheca.jobs.compute import ComputeError, ComputeResult, compute
+from mediatheca.jobs.compute_child import NICE
 from mediatheca.jobs.worker import JobCancelledError
 
 HERE = Path(__file__).parent
@@ -44,7 +45,7 @@ def test_arrays_go_there_and_come_back(tmp_path: Path) -> None:
     made = run("double", {"x": x}, folder=tmp_path)
     np.testing.assert_array_equal(made.arrays["doubled"], x * 2)
     assert made.arrays["rows"].tolist() == [0, 1, 2]
-    assert made.values == {"threads": 1, "blas": "1", "nice": 15, "score": 0.5}
+    assert made.values == {"threads": 1, "blas": "1", "nice": min(19, os.nice(0) + NICE), "score": 0.5}
     assert made.warnings == ["did not converge"]
     assert made.peak_mb > 10
     assert list(tmp_path.iterdir()) == []
@@ -59,11 +60,12 @@ def test_progress_is_reported(pause: float) -> None:
 
 def test_matches_agree_with_the_join_in_process() -> None:
     rng = np.random.default_rng(3)
-    queries, labels = rng.standard_normal((50, 8), np.float32), rng.standard_normal((9, 8), np.float32)
-    made = run("matches", {"queries": queries, "labels": labels}, {"k": 3, "floor": 0.1})
+    # Small whole numbers: their products are the same in whatever order, and with however many threads, they are added.
+    queries, labels = (rng.integers(-9, 10, (count, 8)).astype(np.float32) for count in (50, 9))
+    made = run("matches", {"queries": queries, "labels": labels}, {"k": 3, "floor": 0.1, "metric": "dot"})
     from mediatheca.kernel.join import top_matches
 
-    rows, scores = top_matches(queries, labels, 3, floor=0.1)
+    rows, scores = top_matches(queries, labels, 3, metric="dot", floor=0.1)
     np.testing.assert_array_equal(made.arrays["rows"], rows)
     np.testing.assert_array_equal(made.arrays["scores"], scores)
 
@@ -111,7 +113,7 @@ def test_a_cancelled_job_kills_its_child() -> None:
 def test_the_child_ends_with_its_parent() -> None:
     script = (
         "import sys; from mediatheca.jobs.compute import compute\n"
-        "compute('pid', {}, {}, memory_mb=500, threads=1, stop=lambda: None, deadline_s=60,"
+        "compute('pid', {}, {}, memory_mb=500, threads=1, stop=lambda: None, deadline_s=240,"
         " plugins=['compute_plugins'], report=lambda share, step: print(int(share), flush=True))"
     )
     path = os.pathsep.join([str(HERE), *sys.path])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mediatheca.jobs.queue import JobQueue
+from mediatheca.jobs.queue import BACKOFF_S, JobQueue
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tx import LeaseLostError
@@ -107,10 +107,18 @@ def test_a_failed_job_waits_before_its_next_attempt_and_dies_after_the_last(db: 
     (job,) = queue.claim(["work"], "w")
     assert queue.fail(job, "boom") == "dead"
     assert status(db, job_id) == "dead"
-    enqueue(db, max_attempts=3)
-    (job,) = queue.claim(["work"], "w")
-    assert queue.fail(job, "boom") == "ready"
-    assert queue.claim(["work"], "w") == []  # backing off
+    (job_id,) = enqueue(db, max_attempts=20)
+    for attempt, seconds in enumerate((*BACKOFF_S, BACKOFF_S[-1]), start=1):
+        with db.begin(A) as tx:
+            tx.update("jobs", {"job_id": job_id}, {"run_at": 0})
+            before = tx.time_us()
+        (job,) = queue.claim(["work"], "w")
+        assert (job.attempts, queue.fail(job, "boom")) == (attempt, "ready")
+        with db.read(A) as tx:
+            row, after = tx.row("jobs", {"job_id": job_id}), tx.time_us()
+        assert row is not None
+        assert before <= row["run_at"] - seconds * 1e6 <= after
+    assert queue.claim(["work"], "w") == []  # for ten minutes
 
 
 def test_a_permanent_failure_is_not_retried(db: Database) -> None:
@@ -140,7 +148,7 @@ def test_a_lease_that_ran_out_gives_the_job_to_somebody_else_and_fences_the_firs
 
 
 def test_a_heartbeat_keeps_the_lease(db: Database) -> None:
-    queue = JobQueue(db, lease_s=30)
+    queue = JobQueue(db, lease_s=600)
     enqueue(db)
     jobs = queue.claim(["work"], "w")
     assert queue.heartbeat(jobs) == {jobs[0].job_id}

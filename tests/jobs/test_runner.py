@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -20,7 +21,8 @@ import pytest
 
 from mediatheca.extractors import Item, Source
 from mediatheca.jobs.runner import ItemFailure, ItemRows, LocalRunner
-from mediatheca.jobs.runner_pool import RunnerClosedError
+from mediatheca.jobs.runner_pool import ChildHandle, RunnerClosedError
+from mediatheca.jobs.runner_work import Work
 from mediatheca.kernel.errors import NotFoundError, UnavailableError, ValidationError
 from mediatheca.providers import ModelSettings
 
@@ -257,7 +259,6 @@ def test_an_item_that_cannot_be_sent_fails_alone(runner: LocalRunner) -> None:
         ("hang", "longer than 2 seconds", "timeout"),
         ("hang_in_c", "longer than 2 seconds", "timeout"),
         ("bomb", f"more than the {MEMORY_MB} MiB", "memory"),
-        ("full_abort", f"more than the {MEMORY_MB} MiB of memory a process may have: it broke down at", "memory"),
         ("shared_bomb", f"more than the {MEMORY_MB} MiB", "memory"),
         ("bomb_of_rows", f"more than the {MEMORY_MB} MiB", "memory"),
     ],
@@ -272,6 +273,26 @@ def test_an_item_that_ends_its_process_fails_alone(
     assert (failure.phase, failure.permanent) == (phase, True)
     assert reason in failure.reason
     assert [results[n].rows[0].fields["text"] for n in "0134"] == ["a", "b", "c", "d"]
+
+
+def test_an_item_that_breaks_down_with_its_memory_nearly_full_failed_for_want_of_memory(
+    runner: LocalRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, memory = tmp_path / "seen", ChildHandle.memory
+
+    def looked(child: ChildHandle) -> int:
+        found = memory(child)
+        if found > 0.7 * (MEMORY_MB << 20):
+            seen.touch()  # only now it breaks down
+        return found
+
+    monkeypatch.setattr(ChildHandle, "memory", looked)
+    results = run(runner, "a", f"full_abort {seen}", "b")
+    failure = results["1"]
+    assert isinstance(failure, ItemFailure)
+    assert (failure.phase, failure.permanent) == ("memory", True)
+    assert f"more than the {MEMORY_MB} MiB of memory a process may have: it broke down at" in failure.reason
+    assert [results[n].rows[0].fields["text"] for n in "02"] == ["a", "b"]
 
 
 def test_rows_beyond_all_measure_fail_the_item(tmp_path: Path) -> None:
@@ -306,11 +327,20 @@ def test_an_idle_process_killed_from_outside_is_replaced(runner: LocalRunner) ->
     assert pid not in children()
 
 
-def test_a_stopped_process_is_killed_and_its_item_done_by_another(make: Callable[..., LocalRunner]) -> None:
-    runner = make(item_timeout_s=5.0)
+def test_a_stopped_process_is_killed_and_its_item_done_by_another(
+    make: Callable[..., LocalRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = make()
     run(runner, "a")
     (pid,) = children()
-    runner.open_timeout_s = 8.0  # of a stopped process nobody hears that it has opened
+    discard = runner.pool.discard
+
+    def patient(child: ChildHandle) -> str:
+        runner.open_timeout_s = 120.0  # the next one has to start first
+        return discard(child)
+
+    monkeypatch.setattr(runner.pool, "discard", patient)
+    runner.open_timeout_s = 2.0  # of a stopped process nobody hears that it has opened
     os.kill(pid, signal.SIGSTOP)
     assert isinstance(run(runner, "b")["0"], ItemRows)
     wait_gone(pid)
@@ -357,6 +387,25 @@ def test_the_time_that_the_whole_machine_slept_is_not_the_items(tmp_path: Path) 
         parent.wait()
         parent.stdout.close()
     assert rest == ["sleep", "1", "after", pid], "the same process did it all"
+
+
+@pytest.mark.parametrize("where", ["_staff", "_watch"])
+def test_it_may_sleep_at_any_moment(
+    make: Callable[..., LocalRunner], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Not only while it waits for a process: that it slept is known wherever it was."""
+    slept, act = list[bool](), getattr(Work, where)
+
+    def asleep(work: Work, *rest: Any) -> None:
+        if not slept and any(lane.opened and [*lane.left][:1] == [1] for lane in work._lanes):
+            slept.append(True)
+            time.sleep(3)
+        act(work, *rest)
+
+    monkeypatch.setattr(Work, where, asleep)
+    results = run(make(item_timeout_s=2.5), "a", "sleep 4", "b")
+    assert slept
+    assert results["0"].rows[0].fields["pid"] == results["2"].rows[0].fields["pid"], "the same process did it all"
 
 
 # Opening
@@ -443,6 +492,38 @@ def test_closing_ends_everything_and_says_so(make: Callable[..., LocalRunner]) -
     with pytest.raises(RunnerClosedError):
         run(runner, "x")
     runner.close()
+
+
+def test_a_process_that_is_being_started_while_it_closes_is_no_trouble(
+    make: Callable[..., LocalRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = make()
+    new = runner.scratch.new
+
+    def closed_first(*parts: str) -> Path:
+        runner.close()
+        return new(*parts)
+
+    monkeypatch.setattr(runner.scratch, "new", closed_first)
+    with pytest.raises(RunnerClosedError):
+        run(runner, "x")
+
+
+def test_an_item_that_is_handed_over_while_it_closes_has_not_failed(
+    make: Callable[..., LocalRunner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is done after the restart."""
+    runner, lend = make(), ChildHandle.lend
+    (tmp_path / "given").write_text("text")
+
+    def closed_first(child: ChildHandle, item: Item) -> Item:
+        runner.close()
+        return lend(child, item)
+
+    monkeypatch.setattr(ChildHandle, "lend", closed_first)
+    given = Item("0", {"text": [Source(path=str(tmp_path / "given"), key="text")]})
+    with pytest.raises(RunnerClosedError):
+        list(runner.map("behave_v1", {}, [given]))
 
 
 def test_what_an_item_started_ends_with_it(make: Callable[..., LocalRunner], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from mediatheca.extractors import Dropped, Item, Source
 from mediatheca.jobs.runner import ItemFailure, ItemProgress, ItemRows, LocalRunner
+from mediatheca.jobs.runner_asks import OpenQuestions
 from mediatheca.kernel.desk import NO_DESK, Desk
 from mediatheca.kernel.errors import (
     BadRequestError,
@@ -129,6 +131,29 @@ def test_a_model_and_a_browser_are_asked_alike(runner: LocalRunner) -> None:
 def test_threads_of_a_child_ask_side_by_side(runner: LocalRunner) -> None:
     found = fields(run(runner, "many 20", desk=Office(delay_s=0.02))["0"])
     assert found["data"] == [f"page u{number}" for number in range(20)]
+
+
+def test_who_has_its_answer_has_no_question_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child whose threads ask all they may puts the next question when an answer has come."""
+    monkeypatch.setattr("mediatheca.jobs.runner_asks.MAX_OPEN", 1)
+    told, over = list[tuple[object, ...]](), threading.Event()
+
+    def send(message: tuple[object, ...]) -> None:
+        told.append(message)
+        try:
+            if len(told) < 3:
+                questions.take(len(told), "fetch", {"url": "u"})
+        except ValueError:
+            over.set()
+            raise
+        if len(told) == 3:
+            over.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        questions = OpenQuestions(Office(), send, threads)
+        questions.take(0, "fetch", {"url": "u"})
+        assert over.wait(120)
+    assert [message[:3] for message in told] == [("answered", number, True) for number in range(3)]
 
 
 @pytest.mark.parametrize(

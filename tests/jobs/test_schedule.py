@@ -20,7 +20,6 @@ from mediatheca.jobs.schedule import (
     add_schedule,
     from_us,
     next_due,
-    next_time,
     pause_schedule,
     resume_schedule,
     to_us,
@@ -226,20 +225,20 @@ def test_a_row_that_fails_to_be_written_does_not_stop_the_others(db: Database) -
 )
 def test_a_schedule_that_cannot_be_is_refused_naming_the_field(cron: str | None, zone: str, field: str) -> None:
     with pytest.raises(ValidationError, match=field):
-        next_time(START, cron, zone, None)
+        Timing(cron, zone, None).after(START)
 
 
 def test_a_date_that_never_comes_is_refused_as_such() -> None:
     with pytest.raises(ValidationError, match="never"):
-        next_time(START, "0 0 31 2,4,6 *", "UTC", None)
-    leap_monday = next_time(START, "0 0 29 2 *", "UTC", None)
+        Timing("0 0 31 2,4,6 *", "UTC", None).after(START)
+    leap_monday = Timing("0 0 29 2 *", "UTC", None).after(START)
     assert (leap_monday.year, leap_monday.month, leap_monday.day) == (2028, 2, 29)
 
 
 @pytest.mark.parametrize("seconds", [0, -5, 29, 10**12])
 def test_an_interval_below_half_a_minute_or_over_a_year_is_refused(seconds: int) -> None:
     with pytest.raises(ValidationError, match="interval_seconds"):
-        next_time(START, None, "UTC", seconds)
+        Timing(None, "UTC", seconds).after(START)
 
 
 def test_an_expression_that_is_always_refused_costs_nothing_at_the_tick(db: Database) -> None:
@@ -315,7 +314,7 @@ def test_every_hour_goes_on_through_the_change(zone: str, day: date) -> None:
 
 def test_a_schedule_made_in_the_doubled_hour_is_not_due_in_the_past() -> None:
     second_coming = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)  # 02:10 in Berlin, for the second time
-    assert next_time(second_coming, "30 2 * * *", "Europe/Berlin", None) == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
+    assert Timing("30 2 * * *", "Europe/Berlin", None).after(second_coming) == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
 
 
 def test_a_driven_clock_over_the_change_makes_one_job_a_day(db: Database) -> None:

@@ -64,6 +64,62 @@ def test_a_handler_that_raises_is_retried_and_one_that_cannot_succeed_is_not(db:
     assert dead == ["PermanentJobError: no such thing"]
 
 
+def test_a_dead_job_is_seen_to_once_though_several_threads_look(db: Database) -> None:
+    begun, go, seen = threading.Event(), threading.Event(), list[str]()
+
+    def bury(job: Job, message: str) -> None:
+        seen.append(message)
+        begun.set()
+        assert go.wait(120)
+
+    queue = JobQueue(db)
+    enqueue(db)
+    (job,) = queue.claim(["work"], "w")
+    assert queue.fail(job, "boom", permanent=True) == "dead"
+    worker = WorkerPool(queue, {"work": lambda run: None}, 1, on_dead=bury)
+    first, second = (threading.Thread(target=worker._bury) for _ in range(2))
+    first.start()
+    assert begun.wait(120)
+    second.start()
+    second.join(0.2)  # it would have seen the job, which nobody has buried yet
+    go.set()
+    for thread in (first, second):
+        thread.join(120)
+    assert seen == ["boom"]
+    assert queue.unburied() == []
+
+
+def test_a_machine_that_slept_longer_than_its_leases_keeps_its_jobs(db: Database) -> None:
+    started, go = threading.Event(), threading.Event()
+    attempts: list[int] = []
+
+    def handle(run: Run) -> None:
+        started.set()
+        assert go.wait(120)
+        run.check()
+        attempts.append(run.job.attempts)
+        finish(db, run)
+
+    worker = WorkerPool(JobQueue(db, lease_s=1.5), {"work": handle}, 1, poll_s=0.05)
+    ident = enqueue(db)
+    worker.start()
+    assert started.wait(120)
+    with db.begin(SCOPE) as tx:
+        tx.update("jobs", {"job_id": ident}, {"lease_until": 1})
+    until(lambda: leased_until(db, ident) != 1)
+    go.set()
+    until(lambda: JobQueue(db).depth() == {"done": 1})
+    worker.close()
+    assert attempts == [1]
+
+
+def leased_until(db: Database, ident: str) -> int | None:
+    with db.read(SCOPE) as tx:
+        row = tx.row("jobs", {"job_id": ident})
+    assert row is not None
+    return row["lease_until"]  # type: ignore[no-any-return]
+
+
 def test_a_cancelled_job_is_told_to_stop(db: Database) -> None:
     started, stopped = threading.Event(), threading.Event()
 

@@ -30,10 +30,12 @@ def test_the_join_agrees_with_comparing_every_pair(metric: Metric, k: int) -> No
     assert rows.shape == scores.shape == (50, k)
     for at, query in enumerate(queries):
         truth = [one_by_one(query, label, metric) for label in labels]
-        order = sorted(range(40), key=lambda row: -truth[row])[:k]
+        best = sorted(truth, reverse=True)[:k]
         found = [row for row in rows[at].tolist() if row != NONE]
-        assert found == order
-        np.testing.assert_allclose(scores[at, : len(order)], [truth[row] for row in order], rtol=1e-4, atol=1e-5)
+        assert len(found) == len(set(found)) == len(best)
+        # Some are as near to each other as single precision is to the truth: which of them is first, a processor says.
+        np.testing.assert_allclose([truth[row] for row in found], best, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(scores[at, : len(best)], best, rtol=1e-4, atol=1e-5)
         assert (rows[at, 40:] == NONE).all()
 
 

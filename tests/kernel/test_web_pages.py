@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mediatheca.kernel.robots import EVERYTHING, MAX_DELAY_S, NOTHING, read_robots, refused, robots_url
+from mediatheca.kernel.robots import EVERYTHING, MAX_DELAY_S, read_robots, refused, robots_url
 from mediatheca.kernel.secret_reference import secret_name
 from mediatheca.kernel.web_page import charset_of, read_page
 
@@ -85,13 +85,18 @@ def test_robots_txt_says_what_may_be_read_how_often_and_where_lists_are() -> Non
 def test_no_rules_allow_everything_and_a_failing_server_nothing(status: int, allowed: bool) -> None:
     assert read_robots(status, b"").allows("https://a.example/x") is allowed
     assert EVERYTHING.allows("https://a.example/x")
-    assert not NOTHING.allows("https://a.example/x")
 
 
 def test_a_refusal_names_the_site_and_the_way_out() -> None:
     assert robots_url("http://a.example:8080/x?y") == "http://a.example:8080/robots.txt"
-    assert "robots.txt of a.example:8080" in refused("http://a.example:8080/x")
-    assert "respect_robots" in refused("http://a.example:8080/x")
+    for rules, reason in (
+        (read_robots(200, b"User-agent: *\nDisallow: /x"), "not allow"),
+        (read_robots(503, b""), "503"),
+    ):
+        told = refused("http://a.example:8080/x", rules)
+        assert "robots.txt of a.example:8080" in told
+        assert "respect_robots" in told
+        assert reason in told
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ class Process:
         assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
+        if not line:
+            self.kill()
         assert line, f"it did not start: {self.log.read_text()[-3000:]}"
         return line
 
@@ -145,8 +147,8 @@ class WorkerProcess(Process):
         return self
 
 
-def wait_until(check: Callable[[], T], timeout_s: float = 120, pause_s: float = 0.02) -> T:
-    """The first truthy answer of `check`."""
+def wait_until(check: Callable[[], T], timeout_s: float = 240, pause_s: float = 0.02) -> T:
+    """The first truthy answer of `check`. The limit only says when to give up: a busy machine may take long."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = check()

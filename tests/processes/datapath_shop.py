@@ -130,7 +130,7 @@ class Shop:
         found: dict[str, Any] = ok(self.client.get(f"/v1/buckets/{self.bucket}/batches/{batch_id}"))
         return found
 
-    def ended(self, batch_id: str, timeout_s: float = 180) -> dict[str, Any]:
+    def ended(self, batch_id: str, timeout_s: float = 300) -> dict[str, Any]:
         """The batch when it has ended."""
 
         def look() -> dict[str, Any] | None:

@@ -27,9 +27,13 @@ def stored(data: Path) -> dict[str, Any]:
 class Driver:
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
+        self._pid = 0
+        self._client: httpx.Client
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        answered: httpx.Response = self.server.client("main").request(method, f"/v1{path}", json=body)
+        if self._pid != self.server.pid:  # a client for each start: one for each look would run out of descriptors
+            self._pid, self._client = self.server.pid, self.server.client("main")
+        answered: httpx.Response = self._client.request(method, f"/v1{path}", json=body)
         assert answered.status_code in (200, 202), answered.text
         return answered.json()
 
@@ -55,7 +59,7 @@ class Driver:
             self.call("POST", f"/buckets/{self.bucket}/objects/batch", {"objects": rows})
         batch = self.call("POST", f"/collections/{self.collection}/trigger")["batch_id"]
         path = f"/buckets/{self.bucket}/batches/{batch}"
-        wait_until(lambda: self.call("GET", path)["status"] == "COMPLETED", 120)
+        wait_until(lambda: self.call("GET", path)["status"] == "COMPLETED")
 
     def numbers(self) -> list[int]:
         """Of every document that a search of the old name finds; each must be there once."""
@@ -73,10 +77,10 @@ class Driver:
 def kill(server: ServerProcess, driver: Driver, step: str) -> None:
     """In the middle of a step; what was found before is found after the restart."""
     if step == "build":
-        wait_until(lambda: (m := stored(server.data))["progress"]["built"] > 0 or m["status"] in SETTLED, 90, 0.002)
+        wait_until(lambda: (m := stored(server.data))["progress"]["built"] > 0 or m["status"] in SETTLED, pause_s=0.002)
     server.kill()
     server.start()
-    wait_until(lambda: driver.numbers() == list(range(TEXTS)), 60)
+    wait_until(lambda: driver.numbers() == list(range(TEXTS)))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +107,7 @@ def test_steps_that_are_killed_are_done_in_the_end(
                 driver.call("POST", f"{path}/migrations/{ident}/{step}")
             if step in killed:
                 kill(server, driver, step)
-            found = wait_until(lambda: (m := stored(data))["status"] in SETTLED and m, 120)
+            found = wait_until(lambda: (m := stored(data))["status"] in SETTLED and m)
             assert (found["status"], found["error_message"]) == (ends[step], None)
         assert driver.numbers() == list(range(TEXTS))
         indexes = driver.call("GET", path)["vector_indexes"]

@@ -11,11 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from datapath_process import ServerProcess, wait_until
+from store_gate import store_gate
 
 from s3_server import s3_server
 from store_folders import BUCKET, S3Files
 
 FILES = 300
+AHEAD = 40
+"""More than a run reads before it has taken what it read."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_a_killed_run_goes_on_and_takes_every_file_once(s3_endpoint: str, tmp_pa
         files.put(f"{number % 7}/{number:03}.txt", f"text {number}".encode())
     data = tmp_path / "data"
     settings = {"workers": 1, "fetch_allow": "127.0.0.1/32", "lease_s": 2}
-    with ServerProcess(data, **settings) as server:
+    with store_gate(s3_endpoint) as gate, ServerProcess(data, **settings) as server:
         namespace = ok(server.client().post("/v1/namespaces", json={"namespace_name": "main"}))["namespace_id"]
         client = server.client(namespace)
         schema = {"properties": {"content": {"type": "text"}}}
@@ -57,19 +60,21 @@ def test_a_killed_run_goes_on_and_takes_every_file_once(s3_endpoint: str, tmp_pa
             "feature_extractor": extractor,
         }
         ok(client.post("/v1/collections", json=made))
-        connection = {"bucket": BUCKET, **files.config, "credentials": files.credentials}
+        connection = {"bucket": BUCKET, **files.config, "endpoint_url": gate.url, "credentials": files.credentials}
         path = f"/v1/buckets/{bucket}/syncs"
         body = {"provider": "s3", "connection": connection, "source_path": files.folder, "batch_size": 5}
         sync = ok(client.post(path, json=body))["sync_config_id"]
         job = ok(client.post(f"{path}/{sync}/trigger"))["sync_job_id"]
-        for share in (0.2, 0.5, 0.8):
-            wait_until(lambda least=share * FILES: taken(data) >= least, pause_s=0.002)  # type: ignore[misc]
-            assert taken(data) < FILES
+        for least in (60, 150, 240):
+            gate.allow(least + AHEAD)  # the run cannot end before it is killed
+            wait_until(lambda least=least: taken(data) >= least, pause_s=0.002)  # type: ignore[misc]
             server.kill()
+            assert taken(data) < FILES
             server.start()
+        gate.allow(FILES)
         client = server.client(namespace)
         look = f"{path}/{sync}/jobs/{job}"
-        ended = wait_until(lambda: ok(client.get(look))["status"] != "running" and ok(client.get(look)), 120, 0.2)
+        ended = wait_until(lambda: ok(client.get(look))["status"] != "running" and ok(client.get(look)), pause_s=0.2)
         assert ended["status"] == "completed", ended
         assert (ended["files_synced"], ended["files_failed"]) == (FILES, 0)
         assert ended["resumed_via"] == "lease_expired"
@@ -80,9 +85,9 @@ def test_a_killed_run_goes_on_and_takes_every_file_once(s3_endpoint: str, tmp_pa
             batched = fetch("SELECT count(*), count(DISTINCT object_id) FROM batch_objects").fetchone()
             assert batched == (FILES, FILES)
         listed = "/v1/collections/texts/documents/list"
-        wait_until(lambda: ok(client.post(listed, json={"limit": 1}))["pagination"]["total"] == FILES, 120, 0.2)
+        wait_until(lambda: ok(client.post(listed, json={"limit": 1}))["pagination"]["total"] == FILES, pause_s=0.2)
         again = ok(client.post(f"{path}/{sync}/trigger"))["sync_job_id"]
         look = f"{path}/{sync}/jobs/{again}"
-        second = wait_until(lambda: ok(client.get(look))["status"] != "running" and ok(client.get(look)), 60, 0.1)
+        second = wait_until(lambda: ok(client.get(look))["status"] != "running" and ok(client.get(look)), pause_s=0.1)
         assert (second["files_synced"], second["files_verified"]) == (0, FILES)
     assert not list((data / "scratch").glob("sync-*"))

@@ -43,7 +43,7 @@ def test_a_batch_of_three_tiers_survives_kills_and_gives_every_document_once(tmp
             server.kill()
             server.start()
             shop = shop.at(server.client())
-        batch = shop.ended(batch_id, 120)
+        batch = shop.ended(batch_id)
         texts = sorted(part for number in range(OBJECTS) for part in parts_of(number, 1))
         assert batch["status"] == "COMPLETED"
         assert [shop.texts(ident) for ident in (shop.collection, middle, last)] == [texts] * 3
@@ -70,7 +70,7 @@ def test_two_workers_on_postgresql_that_are_killed_in_turn_give_a_diamond_once(t
             wait_until(lambda wanted=wanted: shop.batch(batch_id)["progress"]["chunks"].get("COMPLETED", 0) >= wanted)  # type: ignore[misc]
             worker.kill()
             worker.__enter__()
-        assert shop.ended(batch_id, 120)["status"] == "COMPLETED"
+        assert shop.ended(batch_id)["status"] == "COMPLETED"
         texts = sorted(part for number in range(OBJECTS) for part in parts_of(number, 1))
         assert [shop.texts(ident) for ident in (shop.collection, left, right)] == [texts] * 3
         assert Counter(shop.texts(joined)) == Counter(texts * 2)
@@ -91,7 +91,7 @@ def test_items_that_wait_for_their_next_attempt_outlive_the_worker(tmp_path: Pat
         worker.kill()
         flag.touch()
         worker.__enter__()
-        batch = shop.ended(batch_id, 120)
+        batch = shop.ended(batch_id)
         texts = sorted([f"!later {flag}", *(part for number in range(15) for part in parts_of(number, 1))])
         assert (batch["status"], batch["failed_objects"]) == ("COMPLETED", [])
         assert shop.texts(shop.collection) == shop.texts(last) == texts

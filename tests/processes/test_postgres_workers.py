@@ -82,7 +82,7 @@ def test_two_racing_workers_that_are_killed_in_turn_write_each_document_exactly_
             wait_until(lambda step=step: shop.batch(batch)["progress"]["fetched"] >= 30 * (step + 1))
             worker.kill()
             worker.__enter__()
-        assert shop.ended(batch, 120)["status"] == "COMPLETED"
+        assert shop.ended(batch)["status"] == "COMPLETED"
         check_once(shop, wanted(range(200)))
         for number in range(60):
             shop.update(ids[number], content(number, 2))

@@ -9,7 +9,7 @@ from datapath_process import ServerProcess, wait_until
 from datapath_shop import Shop, content, ok, parts_of
 
 GRACE_S = 10
-BUSY_S = 20
+BUSY_S = 50
 """So much longer may everything take where the machine has other work."""
 
 

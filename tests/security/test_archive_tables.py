@@ -79,10 +79,12 @@ def sparse_chain(path: Path) -> Path:
 def test_a_description_that_is_a_bomb_is_not_read(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     made = make(tmp_path / "bomb")
     tracemalloc.start()
-    with pytest.raises(ValidationError, match="a bomb"):
-        unpack(made, tmp_path / "target")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    try:
+        with pytest.raises(ValidationError, match="a bomb"):
+            unpack(made, tmp_path / "target")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert peak < 48 << 20
     assert not (tmp_path / "target").exists()
 

@@ -234,7 +234,6 @@ INSIDE = [url for url in PRIVATE if url.startswith("http")]
 
 @pytest.mark.parametrize("url", INSIDE)
 def test_no_channel_takes_an_address_inside(home: Automated, receiver: Site, url: str) -> None:
-    before = len(receiver.asked)
     config = {"url": url}
     hooks = [
         ("/v1/organizations/webhooks", home.webhook(channels=[{"channel": "webhook", "configs": config}])),
@@ -257,7 +256,7 @@ def test_no_channel_takes_an_address_inside(home: Automated, receiver: Site, url
     ):
         answer = home.client.patch(path, json=body)
         assert answer.status_code in (400, 422), (path, answer.text)
-    assert len(receiver.asked) == before
+    assert set(receiver.paths()) <= {"/hook", "/away"}, "which deliveries of other tests may ask at any time"
 
 
 def deliveries(home: Automated, webhook: str, count: int = 1) -> list[dict[str, Any]]:
@@ -276,7 +275,8 @@ def test_a_redirect_of_a_site_is_not_followed(home: Automated, receiver: Site) -
     made = home.made("/v1/organizations/webhooks", home.webhook(channels=channels), "webhook_id")
     ok(home.client.post(f"/v1/organizations/webhooks/{made}/test", json={}))
     (row,) = deliveries(home, made)
-    assert (row["response_status"], row["status"]) == (307, "pending")
+    assert row["response_status"] == 307
+    assert row["status"] in ("pending", "sending"), "it is tried again"
     assert "/inside" not in receiver.paths()
 
 
@@ -318,7 +318,7 @@ def test_secrets_of_channels_are_told_by_nothing(
     alert = ask("POST", "/v1/alerts", home.alert(notification_config=notify))["alert_id"]
     ask("POST", f"/v1/organizations/webhooks/{webhook}/test", {})
     ask("POST", f"/v1/alerts/{alert}/execute", {"notify": True})
-    deliveries(home, webhook)
+    deliveries(home, webhook, len(channels))
     for path in (f"/v1/organizations/webhooks/{webhook}", f"/v1/webhooks/{webhook}"):
         ask("GET", path)
         (row, *_) = ask("GET", f"{path}/deliveries")["results"]

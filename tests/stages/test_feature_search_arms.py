@@ -13,7 +13,7 @@ import pytest
 from mediatheca.flows.retrieve import ExecutionContext
 from mediatheca.flows.retrieve.seams import NoNeighbours
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
-from mediatheca.kernel.errors import ForbiddenError, NotFoundError, UnavailableError, ValidationError
+from mediatheca.kernel.errors import BadRequestError, ForbiddenError, NotFoundError, UnavailableError, ValidationError
 from mediatheca.kernel.models import ModelInfo
 from mediatheca.kernel.outside import Generate, Generated, LanguageUsage, Outside
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
@@ -112,7 +112,15 @@ def test_of_fused_searches_only_the_documents_that_stay_are_read():
     ]
 
 
-@pytest.mark.parametrize("error", [UnavailableError("the index is away"), RuntimeError("a bug")])
+class SourceAwayError(BadRequestError):
+    """What the client of callers' URLs says of a server that cannot be reached."""
+
+    retryable = True
+
+
+@pytest.mark.parametrize(
+    "error", [UnavailableError("the index is away"), RuntimeError("a bug"), SourceAwayError("cannot be reached")]
+)
 @pytest.mark.parametrize("broken", [TextQuery, VectorQuery])
 def test_a_search_that_fails_leaves_the_others_standing(broken: type[object], error: Exception):
     body = run({"searches": HYBRID}, Fragile(broken=broken, error=error))
@@ -123,7 +131,7 @@ def test_a_search_that_fails_leaves_the_others_standing(broken: type[object], er
 
 
 def test_a_search_that_hangs_costs_only_its_own_results():
-    body = run({"searches": HYBRID, "hard_timeout_ms": 1000}, Fragile(broken=TextQuery, hangs=True))
+    body = run({"searches": HYBRID, "hard_timeout_ms": 3000}, Fragile(broken=TextQuery, hangs=True))
     assert len(ids(body)) == 24
     assert body["status"] == "degraded"
     assert metadata(body)["searches"][1]["status"] == "timed_out"

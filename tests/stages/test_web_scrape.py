@@ -85,6 +85,17 @@ def test_robots_txt_is_obeyed(world: Surroundings, site: Site, rules: Reply, ask
     assert "/fox" in site.paths()
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("red fox", "must begin with http"), ("https://169.254.169.254/x", "cloud metadata")],
+    ids=["no address", "a refused address"],
+)
+def test_robots_txt_is_not_blamed_for_what_it_does_not_say(world: Surroundings, url: str, reason: str) -> None:
+    told = " ".join(scrape(world, [url])["warnings"])
+    assert reason in told
+    assert "does not allow" not in told
+
+
 def test_a_redirect_does_not_lead_around_robots_txt(world: Surroundings, site: Site) -> None:
     site.html("/fox", PAGE)
     site.routes["/robots.txt"] = Reply(b"User-agent: *\nDisallow: /fox")
@@ -173,7 +184,7 @@ document.getElementById("root").textContent = "The red fox came by script. ".rep
 @pytest.mark.parametrize("strategy", ["auto", "javascript"])
 def test_a_page_made_by_scripts_is_read_after_they_ran(world: Surroundings, site: Site, strategy: str) -> None:
     site.html("/app", APP)
-    found = content(scrape(world, [f"{site.url}/app"], strategy=strategy, include_html=True, timeout=20))[0]
+    found = content(scrape(world, [f"{site.url}/app"], strategy=strategy, include_html=True, timeout=60))[0]
     assert "The red fox came by script." in found["text"]
     assert (found["strategy_used"], found["final_url"]) == ("javascript", f"{site.url}/app")
 
@@ -202,7 +213,7 @@ def test_a_script_reaches_nothing_inside(world: Surroundings, site: Site) -> Non
         inner.routes["*"] = Reply(b"internal", headers={"access-control-allow-origin": "*"})
         script = f"fetch('{inner.url}/').then(r => r.text()).then(t => document.body.append(t))"
         site.html("/spy", f"<p>short</p><script>{script}</script>")
-        found = content(scrape(world, [f"{site.url}/spy"], strategy="javascript", include_html=True))[0]
+        found = content(scrape(world, [f"{site.url}/spy"], strategy="javascript", include_html=True, timeout=60))[0]
         assert "internal" not in found["text"]
         assert inner.asked == []
 

@@ -6,6 +6,8 @@ import uuid
 from typing import Any
 
 from helpers import ok, wait_for
+from mediatheca.jobs.schedule import to_us
+from mediatheca.kernel import clock
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.tx import ReadTx
 from server import Server, Tenant, new_tenant
@@ -28,7 +30,10 @@ class SyncWorld:
         self.bucket = self.new_bucket("things")
 
     def close(self) -> None:
+        """Nothing of it runs by itself any more, beside the tests that come later."""
         self.client.close()
+        with self.server.app.services.db.begin(self.scope) as tx:
+            tx.update("schedules", {}, {"enabled": False})
 
     @property
     def scope(self) -> Scope:
@@ -78,6 +83,11 @@ class SyncWorld:
 
     def trigger(self, sync: str, **query: Any) -> dict[str, Any]:
         return dict(ok(self.client.post(f"{self.path}/{sync}/trigger", params=query)))
+
+    def make_due(self, sync: str) -> None:
+        """The schedule of a sync is due now, and then again after its interval."""
+        with self.server.app.services.db.begin(self.scope) as tx:
+            assert tx.update("schedules", {"schedule_id": sync}, {"next_at": to_us(clock.now())})
 
     def job(self, sync: str, job: str) -> dict[str, Any]:
         return dict(ok(self.client.get(f"{self.path}/{sync}/jobs/{job}")))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 from sync_world import SyncWorld
 
-from helpers import failed, ok, wait_for
+from helpers import failed, ok
 from mediatheca.kernel import clock
 from outside_site import Reply, a_site
 
@@ -116,10 +115,6 @@ def test_a_value_that_does_not_fit_the_schema_is_put_aside(world: SyncWorld) -> 
     assert world.stored_files() == 0
 
 
-def _has_failed(world: SyncWorld, look: str, times: int) -> bool:
-    return bool(ok(world.client.get(look))["consecutive_failures"] == times)
-
-
 @pytest.mark.parametrize("status", [403, 503])
 def test_five_failed_runs_in_a_row_suspend_the_connection(world: SyncWorld, status: int) -> None:
     with a_site() as store:
@@ -136,7 +131,7 @@ def test_five_failed_runs_in_a_row_suspend_the_connection(world: SyncWorld, stat
                 assert "secret words" not in job["error"]
                 shown = world.get(sync)
                 assert (shown["status"], shown["consecutive_failures"]) == ("FAILED", number)
-                wait_for(partial(_has_failed, world, look, number))
+                assert ok(world.client.get(look))["consecutive_failures"] == number  # in the same moment
         held = ok(world.client.get(look))
         assert (held["status"], held["is_active"]) == ("SUSPENDED", False)
         assert held["last_error"] == job["error"]

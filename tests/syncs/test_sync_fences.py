@@ -73,7 +73,7 @@ def test_a_redirect_is_not_followed(world: SyncWorld) -> None:
 
 
 def test_an_answer_without_end_is_not_kept(world: SyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mediatheca.stores.fetch_storage.MAX_ANSWER", 1000)
+    monkeypatch.setattr("mediatheca.stores.fetch.storage.MAX_ANSWER", 1000)
     with a_site() as store:
         store.routes["*"] = Reply(b"x" * 2000)
         error = failed(

@@ -16,7 +16,7 @@ from mediatheca.api.route_index import RouteIndex
 from mediatheca.flows.services import Services
 from mediatheca.kernel.discovery import discover
 from mediatheca.resources.base import Resource
-from mediatheca.resources.health import metrics_router
+from mediatheca.resources.health import Examination, metrics_router
 
 
 def routers() -> list[APIRouter]:
@@ -37,6 +37,7 @@ def build_api(services: Services, auth: Auth) -> FastAPI:
     )
     app.state.services = services
     app.state.auth = auth
+    app.state.examination = Examination(services)
     found = routers()
     app.router.routes.append(RouteIndex("/v1", found))
     for router in found:

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel
 
 from mediatheca.api import deps
-from mediatheca.api.deps import Caller, Listed, answer, deleted, listed
+from mediatheca.api.deps import Caller, answer, deleted
+from mediatheca.api.lists import Listed, listed
 from mediatheca.kernel.ids import check_name
 from mediatheca.resources.base import Context, Resource, Spec, unknown_keys
 from mediatheca.stores.db.tx import ReadTx, Record, Tx, record

@@ -1,9 +1,12 @@
-"""What a route handler asks for: who calls, in which scope, and a transaction that ends before the answer is sent."""
+"""What a route handler asks for: who calls, in which scope, and a transaction that ends before the answer is sent.
+
+And how it gives its answer. Lists are read and answered by `lists`.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -14,22 +17,14 @@ from fastapi import Depends, Request, Response
 
 from mediatheca.api.limits import Ticket
 from mediatheca.flows.services import Services
-from mediatheca.kernel.errors import FieldError, ForbiddenError, ValidationError
-from mediatheca.kernel.filters import Filter, parse_filter
+from mediatheca.kernel.errors import ForbiddenError, ValidationError
 from mediatheca.kernel.scope import Actor, Scope
 from mediatheca.stores.db.engine import ContentionError
-from mediatheca.stores.db.listing import ListQuery, Page
 from mediatheca.stores.db.tx import ReadTx, Tx
 
 _JSON = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-MAX_OFFSET = 10_000
-MAX_SEARCH = 1000
-MAX_SORT_KEYS = 10
-MAX_SORT_NAME = 500
 MAX_NAMES = 100
 SLOW_THREADS = 32
-_NUMBER = re.compile(r"[0-9]{1,18}")
-"""Not `str.isdigit`, which takes digits that `int` refuses, and any number of them."""
 T = TypeVar("T")
 
 
@@ -57,6 +52,11 @@ class Caller:
         """A URL of the blob store as the client can use it."""
         return self.base_url + url if url.startswith("/") else url
 
+    def signed(self, key: str, content_type: str | None = None) -> str:
+        """A URL to read a stored file by, good for one to two hours; the same within an hour, so that ETags stay."""
+        lifetime = 7200 - int(time.time()) % 3600
+        return self.absolute(self.services.blobs.sign("GET", key, expires_s=lifetime, content_type=content_type))
+
 
 async def _caller(request: Request, permission: str, *, namespaced: bool) -> Caller:
     auth = request.app.state.auth
@@ -81,42 +81,21 @@ async def _caller(request: Request, permission: str, *, namespaced: bool) -> Cal
     return caller
 
 
-# `async def`: a plain function would cost a trip through the thread pool.
-async def _reader(request: Request) -> Caller:
-    return await _caller(request, "read", namespaced=True)
+def _with(permission: str, *, namespaced: bool = True) -> Callable[[Request], Awaitable[Caller]]:
+    # `async def`: a plain function would cost a trip through the thread pool.
+    async def caller(request: Request) -> Caller:
+        return await _caller(request, permission, namespaced=namespaced)
+
+    return caller
 
 
-async def _writer(request: Request) -> Caller:
-    return await _caller(request, "write", namespaced=True)
-
-
-async def _deleter(request: Request) -> Caller:
-    return await _caller(request, "delete", namespaced=True)
-
-
-async def _org_reader(request: Request) -> Caller:
-    return await _caller(request, "read", namespaced=False)
-
-
-async def _org_writer(request: Request) -> Caller:
-    return await _caller(request, "write", namespaced=False)
-
-
-async def _org_deleter(request: Request) -> Caller:
-    return await _caller(request, "delete", namespaced=False)
-
-
-async def _admin(request: Request) -> Caller:
-    return await _caller(request, "admin", namespaced=False)
-
-
-Reader = Annotated[Caller, Depends(_reader)]
-Writer = Annotated[Caller, Depends(_writer)]
-Deleter = Annotated[Caller, Depends(_deleter)]
-OrgReader = Annotated[Caller, Depends(_org_reader)]
-OrgWriter = Annotated[Caller, Depends(_org_writer)]
-OrgDeleter = Annotated[Caller, Depends(_org_deleter)]
-Admin = Annotated[Caller, Depends(_admin)]
+Reader = Annotated[Caller, Depends(_with("read"))]
+Writer = Annotated[Caller, Depends(_with("write"))]
+Deleter = Annotated[Caller, Depends(_with("delete"))]
+OrgReader = Annotated[Caller, Depends(_with("read", namespaced=False))]
+OrgWriter = Annotated[Caller, Depends(_with("write", namespaced=False))]
+OrgDeleter = Annotated[Caller, Depends(_with("delete", namespaced=False))]
+Admin = Annotated[Caller, Depends(_with("admin", namespaced=False))]
 
 
 def _read_tx(caller: Reader) -> Iterator[ReadTx]:
@@ -219,12 +198,16 @@ async def in_slow_thread(work: Callable[[], T]) -> T:
 
 
 def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON response, past FastAPI's own serialisation: datetimes as ISO-8601 with `Z`."""
+    """A JSON response, past FastAPI's own serialisation."""
+    return Response(json_bytes(data), status, dict(headers or {}), "application/json")
+
+
+def json_bytes(data: Any) -> bytes:
+    """What is sent for it: datetimes as ISO-8601 with `Z`."""
     try:
-        body = orjson.dumps(data, option=_JSON)
+        return orjson.dumps(data, option=_JSON)
     except orjson.JSONEncodeError:
-        body = orjson.dumps(_speakable(data), option=_JSON)
-    return Response(body, status, dict(headers or {}), "application/json")
+        return orjson.dumps(_speakable(data), option=_JSON)
 
 
 def _speakable(data: Any) -> Any:
@@ -241,119 +224,3 @@ def _speakable(data: Any) -> Any:
 def deleted(kind: str, ident: str, **extra: Any) -> Response:
     """The body of a successful DELETE that answers 200."""
     return answer({"success": True, "message": f"{kind} '{ident}' deleted", **extra})
-
-
-async def _list_query(request: Request) -> ListQuery:
-    body: Any = {}
-    if request.method == "POST" and (raw := await request.body()):
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise ValidationError.at(("body",), f"is not JSON: {error}", "json_invalid") from error
-    if not isinstance(body, dict):
-        raise ValidationError.at(("body",), "must be an object", "dict_type")
-    return list_query({**request.query_params, **body})
-
-
-Listed = Annotated[ListQuery, Depends(_list_query)]
-
-
-def list_query(raw: Mapping[str, Any]) -> ListQuery:
-    """Paging, filter, search and sort in every spelling: `limit|page_size`, `offset|page`, `cursor|next_cursor|after`.
-
-    Raises:
-        ValidationError: naming each offending key.
-    """
-    errors: list[FieldError] = []
-    limit = _number(raw, errors, ("limit", "page_size"), 1, 1000, 20)
-    skipped = (_number(raw, errors, ("page",), 1, 10**6, 1) - 1) * limit
-    offset = _number(raw, errors, ("offset",), 0, MAX_OFFSET, skipped)
-    cursor = next((raw[name] for name in ("cursor", "next_cursor", "after") if raw.get(name)), None)
-    sort = _sort(raw, errors)
-    search = raw.get("search")
-    if search is not None and not (isinstance(search, str) and len(search) <= MAX_SEARCH and "\0" not in search):
-        message = f"must be a string of at most {MAX_SEARCH} characters, without NUL"
-        errors.append(FieldError(("search",), message, "string_type"))
-    if errors:
-        raise ValidationError("; ".join(f"{error.loc[0]}: {error.msg}" for error in errors), errors)
-    total = str(raw.get("include_total", True)).lower() != "false"
-    return ListQuery(limit, offset, str(cursor) if cursor else None, search or None, _filter(raw), sort, total)
-
-
-def _number(
-    raw: Mapping[str, Any], errors: list[FieldError], names: Sequence[str], low: int, high: int, default: int
-) -> int:
-    """The first of `names` that is given; what is no such number is an error."""
-    for name in names:
-        value = raw.get(name)
-        if value is None or value == "":
-            continue
-        if isinstance(value, str) and _NUMBER.fullmatch(value):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            shown = repr(value)[:40]
-            errors.append(FieldError((name,), f"must be an integer from {low} to {high}, got {shown}", "int"))
-            return default
-        return value
-    return default
-
-
-def _filter(raw: Mapping[str, Any]) -> Filter | None:
-    filters = raw.get("filters")
-    if isinstance(filters, str):
-        try:
-            filters = orjson.loads(filters)
-        except orjson.JSONDecodeError as error:
-            raise ValidationError.at("filters", f"is not JSON: {error}", "json_invalid") from error
-    return parse_filter(filters, case_sensitive=raw.get("case_sensitive") is True) if filters else None
-
-
-def _sort(raw: Mapping[str, Any], errors: list[FieldError]) -> tuple[tuple[str, bool], ...]:
-    given = raw.get("sorts") or raw.get("sort") or []
-    if isinstance(given, str):
-        given = [{"field": given.lstrip("-"), "direction": "desc" if given.startswith("-") else "asc"}]
-    found = []
-    given = given if isinstance(given, list) else [given]
-    if len(given) > MAX_SORT_KEYS:
-        errors.append(FieldError(("sort",), f"has {len(given)} fields; at most {MAX_SORT_KEYS}", "too_long"))
-        return ()
-    for number, entry in enumerate(given):
-        if not isinstance(entry, dict) or not _is_sort_name(entry.get("field")):
-            message = f"must be {{field, direction}}; a field has 1 to {MAX_SORT_NAME} characters, without NUL"
-            errors.append(FieldError(("sort", number), message, "sort"))
-            continue
-        direction = str(entry.get("direction") or entry.get("order") or "asc").lower()
-        if direction not in ("asc", "desc"):
-            errors.append(FieldError(("sort", number, "direction"), f"must be asc or desc, got '{direction}'", "enum"))
-        found.append((entry["field"], direction == "desc"))
-    return tuple(found)
-
-
-def _is_sort_name(name: Any) -> bool:
-    return isinstance(name, str) and 1 <= len(name) <= MAX_SORT_NAME and "\0" not in name
-
-
-def listed(page: Page, results: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
-    """The union of every list shape clients read."""
-    number = page.offset // page.limit + 1
-    pages = None if page.total is None else max(1, -(-page.total // page.limit))
-    following = number + 1 if page.next_cursor else None
-    return {
-        "results": results,
-        "pagination": {
-            "total": page.total,
-            "page": number,
-            "page_size": page.limit,
-            "total_pages": pages,
-            "next_page": str(following) if following else None,
-            "previous_page": str(number - 1) if number > 1 else None,
-            "next_cursor": page.next_cursor,
-            "has_more": page.next_cursor is not None,
-        },
-        "total_count": page.total if page.total is not None else len(results),
-        "total": page.total if page.total is not None else len(results),
-        "offset": page.offset,
-        "limit": page.limit,
-        "stats": {},
-        **extra,
-    }

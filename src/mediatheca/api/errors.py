@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from mediatheca.api.deps import answer
-from mediatheca.kernel.errors import FieldError, MediathecaError, TooManyRequestsError, ValidationError
+from mediatheca.kernel.errors import FieldError, MediathecaError, TooManyRequestsError, ValidationError, plain_message
 from mediatheca.stores.db.engine import ContentionError
 
 log = structlog.get_logger()
@@ -85,7 +85,7 @@ def request_errors(error: RequestValidationError) -> ValidationError:
     problems = error.errors()
     for entry in problems[:MAX_LISTED]:
         loc = tuple(entry["loc"])
-        message = str(entry["msg"])
+        message = plain_message(entry)
         given = entry.get("input")
         if isinstance(given, str | int | float | bool) and entry["type"] != "missing":
             message += f", got {str(given)[:100]!r}"

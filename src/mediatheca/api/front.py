@@ -1,8 +1,9 @@
 """The front door: one ASGI middleware for what holds everywhere.
 
 Base paths (`/v1`, `/`, `/api/v1`) and both slash forms lead to the same routes without a redirect; empty bodies read as
-`{}`; bodies are capped; every answer has a request id; GET answers have an ETag and honour If-None-Match. A request
-whose transaction lost to another one (a deadlock of PostgreSQL) is run again from the start.
+`{}`; bodies are capped; every answer has a request id; GET answers, and those of POST that bring one, have an
+ETag and honour If-None-Match. A request whose transaction lost to another one (a deadlock of PostgreSQL) is run again
+from the start.
 """
 
 from __future__ import annotations
@@ -198,7 +199,8 @@ class _Kept:
 
 
 class _Answer:
-    """Adds headers to the response, and turns a GET whose ETag the client knows into 304."""
+    """Adds headers to the response, and turns one whose ETag the client knows into 304. Who answers a POST may give an
+    ETag; every GET has one."""
 
     def __init__(self, scope: Scope, headers: dict[bytes, bytes], send: Send, request_id: str) -> None:
         self._send = send
@@ -217,7 +219,8 @@ class _Answer:
             headers: list[Any] = [*message["headers"], (b"x-request-id", self._request_id), *limits]
             message = {**message, "headers": headers}
             is_json = any(name == b"content-type" and value.startswith(_JSON) for name, value in headers)
-            if self._tagged and is_json and self.status == 200:
+            tagged = self._tagged or any(name == b"etag" for name, _ in headers)
+            if tagged and is_json and self.status == 200:
                 self._start = message
                 return
         elif self._start is not None:
@@ -229,12 +232,20 @@ class _Answer:
         await self._send(message)
 
     async def _tag(self, start: Message, message: Message) -> Message:
-        etag = b'"' + hashlib.blake2b(message.get("body", b""), digest_size=16).hexdigest().encode() + b'"'
-        headers = [*start["headers"], (b"etag", etag)]
-        if self._known is not None and etag in (tag.strip().removeprefix(b"W/") for tag in self._known.split(b",")):
+        headers = start["headers"]
+        etag = next((value for name, value in headers if name == b"etag"), None)
+        if etag is None:
+            etag = b'"' + hashlib.blake2b(message.get("body", b""), digest_size=16).hexdigest().encode() + b'"'
+            headers = [*headers, (b"etag", etag)]
+        if self._known is not None and _opaque(etag) in map(_opaque, self._known.split(b",")):
             self.status = 304
             kept = [(name, value) for name, value in headers if name not in (b"content-length", b"content-type")]
             await self._send({**start, "status": 304, "headers": kept})
             return {"type": "http.response.body", "body": b""}
         await self._send({**start, "headers": headers})
         return message
+
+
+def _opaque(etag: bytes) -> bytes:
+    """What weak comparison looks at (RFC 9110, 8.8.3.2)."""
+    return etag.strip().removeprefix(b"W/")

@@ -200,4 +200,4 @@ def checked_params(clusterer: Clusterer, raw: Mapping[str, Any], where: tuple[st
             FieldError((*where, *entry["loc"]), f"{entry['msg']}, got {entry.get('input')!r}"[:300], entry["type"])
             for entry in error.errors()
         ]
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in found), found) from error
+        raise ValidationError.of(found) from error

@@ -23,7 +23,7 @@ from mediatheca.kernel.desk import Desk
 from mediatheca.kernel.errors import BadRequestError, MediathecaError, PayloadTooLargeError, UnavailableError
 from mediatheca.kernel.header_hosts import names_host
 from mediatheca.kernel.outside import HttpRequest
-from mediatheca.kernel.robots import EVERYTHING, MAX_BYTES, NOTHING, RobotRules, read_robots, refused, robots_url
+from mediatheca.kernel.robots import EVERYTHING, MAX_BYTES, RobotRules, read_robots, refused, robots_url
 from mediatheca.kernel.secret_reference import secret_name
 from mediatheca.kernel.web_page import Link, WebPage
 
@@ -269,17 +269,18 @@ class Crawl:
         place = robots_url(url)
         if place not in self._robots:
             self._robots[place] = self._load(place)
-        if not self._robots[place].allows(url):
-            raise PageError(refused(url))
-        return self._robots[place]
+        rules = self._robots[place]
+        if not rules.allows(url):
+            raise PageError(refused(url, rules), retryable=bool(rules.unread))
+        return rules
 
     def _load(self, place: str) -> RobotRules:
         try:
             answer = self._desk.fetch(HttpRequest(place, timeout_s=_ROBOTS_S, max_bytes=MAX_BYTES))
         except PayloadTooLargeError:
             return EVERYTHING
-        except BadRequestError:
-            return NOTHING
+        except BadRequestError as error:
+            return RobotRules(unread=error.message)
         return read_robots(answer.status, answer.data)
 
     def _mapped(self, url: str) -> list[str]:

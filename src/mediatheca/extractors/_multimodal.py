@@ -22,6 +22,7 @@ from mediatheca.extractors._screen import distinct_pictures, read_screen
 from mediatheca.extractors._segments import MAX_SEGMENTS, Segment, at_marks, by_time, middles
 from mediatheca.extractors._silence import silences
 from mediatheca.extractors._speech import transcript_of
+from mediatheca.extractors._texts import nothing_to_embed
 from mediatheca.extractors._transcode import Recipe, scratch_file, transcode
 from mediatheca.extractors._video import Clip, Frame
 from mediatheca.kernel.documents import Vector
@@ -163,7 +164,8 @@ def _text_rows(source: Source, params: Params, tools: Tools) -> Iterator[Row | D
         raise ItemError(f"'{source.key}' is a {type(source.value).__name__}, not a text")
     text = clean_text(source.text())
     if not text.strip():
-        raise ItemError(f"'{source.key}' is empty: there is no text to embed")
+        yield nothing_to_embed(source)
+        return
     row = Row({"modality": "text", "text": text}, source_key=source.key)
     if tools.visual_words is not None:
         vectors = embed_chunks([text], tools.visual_words, params.embedding_model, desk=tools.context.desk)

@@ -14,7 +14,7 @@ from mediatheca.extractors._splitting import SplitBy, split
 from mediatheca.extractors._texts import text_of
 
 FIELDS: dict[str, dict[str, Any]] = {
-    "text": {"type": "string", "description": "The passage."},
+    "text": {"type": "text", "description": "The passage."},
     "chunk_index": {"type": "integer", "description": "From 0."},
     "total_chunks": {"type": "integer"},
     "chunk_start": {"type": "integer", "description": "First character in the source text."},

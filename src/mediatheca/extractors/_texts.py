@@ -30,7 +30,7 @@ class SourceText:
     total_pages: int = 0
     cues: Sequence[Cue] = ()
     dropped: list[Dropped] = field(default_factory=list)
-    """Pages that gave no text."""
+    """Pages that gave no text; the source itself where there is none in it."""
 
     def page_at(self, place: int) -> int:
         """The page that a character stands on; 0 where there are no pages."""
@@ -38,31 +38,31 @@ class SourceText:
 
 
 def text_of(source: Source, captions: bool = True, most_pages: int | None = None) -> SourceText:
-    """The text of a source as it will be stored.
+    """The text of a source as it will be stored; empty, and told as dropped, where there is none in it.
 
     Args:
         captions: read captions files as what is said; else as they are written.
         most_pages: of a PDF no more are read, evenly over it; None: all.
 
     Raises:
-        ItemError: not a text and not a file with one, or nothing but white space; the message says what it is.
+        ItemError: not a text and not a file that may have one; the message says what it is.
     """
     name = source.key or "text"
     if source.value is not None and not isinstance(source.value, str | int | float):
         raise ItemError(f"'{name}' is a {type(source.value).__name__}, not a text")
     if source.value is not None:
-        return _checked(SourceText(source.text()), name)
+        return _cleaned(SourceText(source.text()), source)
     kind, mime_type = kind_of(_head(source), name)
     if kind == "pdf":
-        return _checked(_of_pdf(source, name, most_pages), name)
+        return _cleaned(_of_pdf(source, name, most_pages), source)
     if kind in ("text", "captions", "html", "svg", "empty"):
         text = _decoded(source, name)
         if kind == "captions" and captions:
             cues = _cues(text, name, mime_type)
-            return _checked(SourceText("\n".join(cue.text for cue in cues), cues=cues), name)
-        return _checked(SourceText(_main_text(text, name) if kind == "html" else text), name)
+            return _cleaned(SourceText("\n".join(cue.text for cue in cues), cues=cues), source)
+        return _cleaned(SourceText(_main_text(text, name) if kind == "html" else text), source)
     if kind == "binary":
-        return _checked(SourceText(source.text()), name)  # raises, unless it is text after all
+        return _cleaned(SourceText(source.text()), source)  # raises, unless it is text after all
     raise ItemError(f"'{name}' is not a text: it looks like {_other(kind)} ({mime_type})")
 
 
@@ -101,10 +101,14 @@ def _main_text(html: str, name: str) -> str:
 
 
 def _of_pdf(source: Source, name: str, most: int | None) -> SourceText:
-    """The pages with a text layer, each in reading order, a form feed between them."""
+    """The pages with a text layer, each in reading order, a form feed between them.
+
+    Raises:
+        ItemError: not one page can be read.
+    """
     if lacking := missing("pdf"):
         raise ItemError(f"'{name}' is a PDF: {lacking}", permanent=False)
-    made, parts, length = SourceText(""), [], 0
+    made, parts, length, readable = SourceText(""), [], 0, False
     with Pdf.open(source) as pdf:
         made.total_pages = len(pdf)
         every = range(1, len(pdf) + 1)
@@ -115,6 +119,7 @@ def _of_pdf(source: Source, name: str, most: int | None) -> SourceText:
             except PageError as error:
                 made.dropped.append(Dropped(f"page {number}", str(error), source.key, number, "page"))
                 continue
+            readable = True
             if text.strip():
                 made.pages.append(length)
                 made.numbers.append(number)
@@ -123,15 +128,21 @@ def _of_pdf(source: Source, name: str, most: int | None) -> SourceText:
             elif not blank:
                 reason = "it has no text: a scanned page (document_graph_extractor reads those)"
                 made.dropped.append(Dropped(f"page {number}", reason, source.key, number, "page"))
-    if not parts:
-        why = made.dropped[0].reason if made.dropped else "its pages are blank"
-        raise ItemError(f"'{name}' is a PDF without text: {why}")
+    if made.dropped and not readable:
+        raise ItemError(f"'{name}' is a PDF of which no page can be read: {made.dropped[0].reason}")
     made.text = PAGE_BREAK.join(parts)
     return made
 
 
-def _checked(found: SourceText, name: str) -> SourceText:
+def _cleaned(found: SourceText, source: Source) -> SourceText:
     found.text = clean_text(found.text)
     if not found.text.strip():
-        raise ItemError(f"'{name}' is empty: there is no text to embed")
+        found.text = ""
+        found.dropped.append(nothing_to_embed(source))
     return found
+
+
+def nothing_to_embed(source: Source) -> Dropped:
+    """What is told of a source without a text: no failure, but no document either."""
+    name = source.key or "text"
+    return Dropped(name, f"'{name}' is empty: there is no text to embed", source.key, kind="file")

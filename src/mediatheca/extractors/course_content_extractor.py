@@ -113,10 +113,10 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "unit_type": {"type": "string", "enum": ["video_segment", "pdf_element", "pdf_page", "code"]},
     "doc_type": {"type": "string", "description": "video, pdf, function, class, module, file"},
     "title": {"type": "string", "description": "The heading above, the name of a function, the times of a segment."},
-    "text_content": {"type": "string"},
-    "code_content": {"type": "string"},
+    "text_content": {"type": "text"},
+    "code_content": {"type": "text"},
     "code_language": {"type": "string"},
-    "screen_text": {"type": "string", "description": "What can be read in frames of a lecture."},
+    "screen_text": {"type": "text", "description": "What can be read in frames of a lecture."},
     "segment_index": {"type": "integer"},
     "start_time": {"type": "number", "description": "Seconds."},
     "end_time": {"type": "number", "description": "Seconds."},
@@ -151,9 +151,9 @@ def describe(params: Params, models: Models) -> Description:
     if params.enable_thumbnails:
         fields["thumbnail_url"] = {"type": "string", "description": "JPEG, at most 640 pixels a side."}
     if params.enrich_with_llm:
-        fields["llm_summary"] = {"type": "string"}
+        fields["llm_summary"] = {"type": "text"}
     if params.run_vlm_frame_analysis:
-        fields["frame_analysis"] = {"type": "string", "description": "What a vision model sees in the frames."}
+        fields["frame_analysis"] = {"type": "text", "description": "What a vision model sees in the frames."}
     indexes: list[VectorIndex] = [
         vector_index(name, "v1", models.info(model), modality) for model, modality in params.outputs
     ]

@@ -129,7 +129,7 @@ def describe(params: Params, models: Models) -> Description:
         },
         "bbox": {"type": "object", "description": "x0, y0, x1, y1 in points from the top left of the page as shown."},
         "page_size": {"type": "object", "description": "width and height in points."},
-        "text_raw": {"type": "string", "description": "As in the file, or as recognised."},
+        "text_raw": {"type": "text", "description": "As in the file, or as recognised."},
         "text_source": {"type": "string", "enum": ["text_layer", "ocr", "none"]},
         "table": {"type": "array", "description": "Of a table: its rows, each a list of the texts of its cells."},
         "overall_confidence": {"type": "number", "description": "0 to 1."},
@@ -138,7 +138,7 @@ def describe(params: Params, models: Models) -> Description:
         "blocks_left_out": {"type": "integer", "description": "Blocks of this page shorter than min_text_length."},
     }
     if params.corrects:
-        fields["text_corrected"] = {"type": "string", "description": "By a vision model; only where one corrected it."}
+        fields["text_corrected"] = {"type": "text", "description": "By a vision model; only where one corrected it."}
     if params.shows("full_page"):
         fields["thumbnail_url"] = {"type": "string", "description": "JPEG of the page."}
     if params.shows("segment"):

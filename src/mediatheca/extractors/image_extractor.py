@@ -69,7 +69,7 @@ def describe(params: Params, models: Models) -> Description:
     if params.enable_thumbnails:
         fields["thumbnail_url"] = {"type": "string", "description": "JPEG, at most 640 pixels a side."}
     if params.run_description:
-        fields["description"] = {"type": "string", "description": "What a language model says it shows."}
+        fields["description"] = {"type": "text", "description": "What a language model says it shows."}
     fields |= shape_fields(params, fields)
     asks = params.run_description or params.response_shape is not None
     return Description((index,), fields, needs=needs(params, asks))

@@ -182,7 +182,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "total_segments": {"type": "integer"},
     "width": {"type": "integer", "description": "Pixels, upright."},
     "height": {"type": "integer", "description": "Pixels, upright."},
-    "text": {"type": "string", "description": "Of a text."},
+    "text": {"type": "text", "description": "Of a text."},
     "source_video_url": {"type": "string", "description": "The file it was made of."},
 }
 
@@ -216,15 +216,15 @@ def _describe(version: str, params: Params, models: Models) -> Description:
 
 
 def _chosen_fields(params: Params) -> dict[str, dict[str, Any]]:
-    wanted: dict[str, tuple[bool, str]] = {
-        "transcription": (params.run_transcription, "What is said; empty where nothing is."),
-        "language": (params.run_transcription, "Of what is said, as a code."),
-        "ocr_text": (params.reads_screen, "Text in the picture."),
-        "description": (params.describes, "What is seen, in the words of a language model."),
-        "thumbnail_url": (params.enable_thumbnails, "JPEG, at most 640 pixels a side."),
-        "video_segment_url": (params.store_segments, "The segment as MP4."),
+    wanted: dict[str, tuple[bool, str, str]] = {
+        "transcription": (params.run_transcription, "text", "What is said; empty where nothing is."),
+        "language": (params.run_transcription, "string", "Of what is said, as a code."),
+        "ocr_text": (params.reads_screen, "text", "Text in the picture."),
+        "description": (params.describes, "text", "What is seen, in the words of a language model."),
+        "thumbnail_url": (params.enable_thumbnails, "string", "JPEG, at most 640 pixels a side."),
+        "video_segment_url": (params.store_segments, "string", "The segment as MP4."),
     }
-    return {name: {"type": "string", "description": told} for name, (on, told) in wanted.items() if on}
+    return {name: {"type": kind, "description": told} for name, (on, kind, told) in wanted.items() if on}
 
 
 def _helpers(params: Params, models: Models) -> list[ModelInfo]:

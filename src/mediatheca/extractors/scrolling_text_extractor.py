@@ -64,13 +64,13 @@ def describe(params: Params, models: Models) -> Description:
         message = f"'{params.ocr_model}' is a model for {', '.join(reader.modalities)}, not for ocr"
         raise ValidationError.at("feature_extractor.parameters.ocr_model", message)
     fields: dict[str, dict[str, Any]] = {
-        "scrolling_text": {"type": "string", "description": "Of all bands, a line each."},
+        "scrolling_text": {"type": "text", "description": "Of all bands, a line each."},
         "scroll_bands": {
             "type": "array",
             "description": "bbox in pixels of the video, direction, speed in pixels a second, text.",
         },
         "bands_detected": {"type": "integer"},
-        "static_text": {"type": "string", "description": "What stands still, each line once."},
+        "static_text": {"type": "text", "description": "What stands still, each line once."},
         "source_video_url": {"type": "string", "description": "The file it was made of."},
         "duration": {"type": "number", "description": "Seconds."},
     }

@@ -67,7 +67,7 @@ def describe(params: Params, models: Models) -> Description:
         message = f"'{info.name}' does not label texts; sentiment_classifier needs a model of labels, e.g. vader"
         raise ValidationError.at("feature_extractor.parameters.model", message)
     fields: dict[str, dict[str, Any]] = {
-        "text": {"type": "string"},
+        "text": {"type": "text"},
         "sentiment": {"type": "string", "enum": ["positive", "neutral", "negative"]},
         "sentiment_score": {"type": "number", "description": "-1 to 1: the share of positive less that of negative."},
         "sentiment_scores": {"type": "object", "description": "Label → share, mean over the sentences."},
@@ -99,6 +99,8 @@ def open_extractor(params: Params, context: ExtractContext) -> Extract:
         for source in sources(item.inputs.get("text"), "text"):
             found = text_of(source)
             yield from found.dropped
+            if not found.text:
+                continue
             fields: dict[str, Any] = {"text": found.text, "supported": True}
             if identifier is not None:
                 fields |= _language(found.text, identifier, params.languages)

@@ -150,7 +150,7 @@ def describe(params: Params, models: Models) -> Description:
     if params.split_by == "time_segments":
         require("text_extractor with split_by time_segments", "text", "pysubs2")
     index = vector_index("text_extractor", "v1", models.info(params.embedding_model), "text")
-    fields: dict[str, dict[str, Any]] = {"text": {"type": "string", "description": "What was embedded."}, **_PAGES}
+    fields: dict[str, dict[str, Any]] = {"text": {"type": "text", "description": "What was embedded."}, **_PAGES}
     if params.split_by != "none":
         fields |= _CHUNK | (_TIMES if params.split_by == "time_segments" else _PLACE)
     if params.split_by == "markdown":
@@ -189,7 +189,8 @@ def open_extractor(params: Params, context: ExtractContext) -> Extract:
             with context.timed("decode"):
                 found = text_of(source, params.extract_captions)
             yield from found.dropped
-            yield from worker.rows(found, source, positions)
+            if found.text:
+                yield from worker.rows(found, source, positions)
 
     return extract
 
@@ -299,6 +300,8 @@ def open_query(params: Params, output: str, context: ExtractContext) -> EmbedFil
 
     def read(source: Source, how: Cutting | None) -> Iterator[Passage]:
         found = text_of(source, params.extract_captions, None if how is None else how.most)
+        if not found.text:
+            raise ItemError(f"'{source.key}' has no text to search for: {found.dropped[0].reason}")
         by, size, overlap = params.split_by, params.chunk_size, params.chunk_overlap
         if how is None or how.text is not None or by in ("none", "time_segments"):
             by, size, overlap = "pages", 1, 0

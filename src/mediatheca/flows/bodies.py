@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, TypeVar
 
 import pydantic
 from pydantic import BaseModel
 
+from mediatheca.flows.retrieve.keys import UnknownKey
 from mediatheca.flows.retrieve.request import field_errors
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import FieldError, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
+MAX_NOTES = 20
+"""Most unknown keys that are told of."""
 
 
 def checked(model: type[Model], raw: Any, place: tuple[str | int, ...] = ("body",)) -> Model:
@@ -22,5 +27,20 @@ def checked(model: type[Model], raw: Any, place: tuple[str | int, ...] = ("body"
     try:
         return model.model_validate(raw)
     except pydantic.ValidationError as error:
-        found = field_errors(error, place)
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in found), found) from error
+        raise ValidationError.of(field_errors(error, place), skip=1) from error
+
+
+def key_notes(unread: Iterable[UnknownKey], *, strict: bool) -> list[str]:
+    """Warnings for keys that nothing reads; their places begin below the body.
+
+    Raises:
+        ValidationError: `strict`, and there are some.
+    """
+    what = "refused" if strict else "ignored"
+    found = [
+        FieldError((*entry.place, entry.key[:100]), f"unknown key is {what}{entry.hint}", "extra_forbidden")
+        for entry in islice(unread, MAX_NOTES)
+    ]
+    if strict and found:
+        raise ValidationError.of([FieldError(("body", *entry.loc), entry.msg, entry.type) for entry in found])
+    return [f"{'.'.join(map(str, entry.loc))}: {entry.msg}" for entry in found]

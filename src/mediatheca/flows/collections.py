@@ -78,6 +78,7 @@ def design(
     given = _with_task(extractor, config.get("parameters") or config.get("params") or {}, embedding_task)
     parameters = check_parameters(extractor, given)
     notes = parameter_notes(extractor, given, embedding_task, strict=strict)
+    notes += _undeclared(passed, schema)
     described = extractor.describe(extractor.params.model_validate(parameters), services.models)
     _check_needs(services, described)
     output = _output(schema, passed, described, bool(config.get("include_all_source_fields")))
@@ -216,9 +217,23 @@ def _misfits(extractor: Extractor, name: str, paths: Sequence[str], schema: Mapp
         yield FieldError(where, f"'{extractor.name}' has no input '{name}'; it has: {known}")
     for path in paths:
         if path.split(".")[0] not in (*schema, "metadata"):
-            close = difflib.get_close_matches(path, list(schema), 1)
-            hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(schema)}"
-            yield FieldError(where, f"'{path}' is not a field of the source{hint}")
+            yield FieldError(where, _no_field(path, schema))
+
+
+def _no_field(path: str, schema: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(path, list(schema), 1)
+    hint = f"; did you mean '{close[0]}'?" if close else f"; it has: {', '.join(schema)}"
+    return f"'{path}' is not a field of the source{hint}"
+
+
+def _undeclared(passed: Sequence[Passthrough], schema: Mapping[str, Any]) -> list[str]:
+    """Warnings for what is passed through and not declared: objects may have it all the same."""
+    where = ".".join((*_WHERE, "field_passthrough"))
+    return [
+        f"{where}.{number}: only what has it passes it on, since {_no_field(entry.source_path, schema)}"
+        for number, entry in enumerate(passed)
+        if entry.source_path.split(".")[0] not in (*schema, "metadata", "key_prefix")
+    ][:MAX_NOTES]
 
 
 def _guess(extractor: Extractor, schema: Mapping[str, Any]) -> dict[str, list[str]]:

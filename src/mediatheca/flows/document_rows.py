@@ -53,7 +53,7 @@ def check_keys(payload: Mapping[str, Any], where: Loc) -> None:
             FieldError((*where, clean_text(name)), "is set by the system and cannot be written", "reserved")
             for name in bad
         ]
-        raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in errors), errors)
+        raise ValidationError.of(errors)
 
 
 def check_document_id(raw: Any, where: Loc) -> str:
@@ -83,7 +83,7 @@ def parse_vectors(indexes: tuple[VectorIndex, ...], raw: Any, where: Loc) -> dic
         except ValidationError as error:
             errors += error.errors
     if errors:
-        raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in errors), errors)
+        raise ValidationError.of(errors)
     return found
 
 
@@ -292,7 +292,7 @@ def _checked(document: Document, where: Loc) -> Document:
             found = [
                 FieldError((*where, *map(_clean_part, e.loc[3:])), clean_text(e.msg), e.type) for e in error.errors
             ]
-            raise ValidationError("; ".join(f"{_dotted(e.loc)}: {e.msg}" for e in found), found) from error
+            raise ValidationError.of(found) from error
     return document
 
 
@@ -311,10 +311,6 @@ def clean_text(text: str) -> str:
 
 def _clean_part(part: str | int) -> str | int:
     return clean_text(part) if isinstance(part, str) else part
-
-
-def _dotted(loc: Loc) -> str:
-    return ".".join(map(str, loc))
 
 
 def _short(value: Any) -> str:

@@ -147,9 +147,11 @@ def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[
         if after is None:
             changed.append({"what": "collection_deleted", "collection_id": ident})
             continue
-        if _written(before, after):
+        if before["written"] != after["written"]:
             entry = {"what": "collection_version", "collection_id": ident}
             changed.append({**entry, "then": before["written"], "now": after["written"]})
+        elif _deleted_from(before, after):
+            changed.append({"what": "documents_deleted", "collection_id": ident})
         for name, weights in before["models"].items():
             if after["models"].get(name) != weights:
                 entry = {"what": "model", "collection_id": ident, "vector_index": name}
@@ -157,7 +159,7 @@ def changed_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[
     return changed
 
 
-def _written(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether what a search finds has changed. Deletes alone show only within one run of the process."""
+def _deleted_from(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a search finds something else, though nothing was written: shows only within one run of the process."""
     same_run = before["version"].partition(":")[0] == after["version"].partition(":")[0]
-    return bool(before["written"] != after["written"] or (same_run and before["version"] != after["version"]))
+    return bool(same_run and before["version"] != after["version"])

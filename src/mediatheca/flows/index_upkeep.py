@@ -13,7 +13,7 @@ import structlog
 from mediatheca.flows.index_state import IndexState
 from mediatheca.flows.tables import TableLeases, tombstones
 from mediatheca.kernel.documents import Document
-from mediatheca.kernel.errors import MediathecaError, UnavailableError
+from mediatheca.kernel.errors import MediathecaError, NotFoundError, UnavailableError
 from mediatheca.stores.db.engine import Database
 from mediatheca.stores.db.tx import LeaseLostError, Tx
 from mediatheca.stores.documents.base import DocumentStore, Tombstones
@@ -129,6 +129,8 @@ class IndexUpkeep:
                 state.ready = False
 
             with state.lock:
+                if state.dropped:  # opening it would make it anew
+                    raise NotFoundError("collection", state.collection_id)
                 self.open(state)
                 upto = state.applied
             self._index.rebuild(state.spec, self._live_pages(state, upto), upto, before_swap=hide)

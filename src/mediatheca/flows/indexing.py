@@ -284,6 +284,8 @@ class Indexer:
         with table.lock:
             if table.dropped:
                 raise NotFoundError("collection", collection_id)
+            if table.ready and table.applied >= target:
+                return  # whoever held the lock has brought it there: nothing moves, the version neither
             if not table.ready:
                 self._upkeep.open(table)
             dead = self.tombstones(table.scope, collection_id)

@@ -7,6 +7,7 @@ floor, health says so and names the collections.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections import OrderedDict, deque
@@ -56,7 +57,7 @@ class RecallGuard:
 
     def sample(self, collection_id: str, query: VectorQuery, found: Sequence[Hit]) -> None:
         """Perhaps check this answer; returns at once, and never checks two at a time."""
-        if not found or self._rate <= 0 or self._random.random() >= self._rate or self._exact(collection_id, query):
+        if self._rate <= 0 or self._random.random() >= self._rate or self._exact(collection_id, query):
             return
         if not self._busy.acquire(blocking=False):
             return
@@ -90,6 +91,7 @@ class RecallGuard:
 
     @property
     def mean(self) -> float:
+        """NaN before anything was sampled."""
         return _mean(list(self._samples))
 
     def of(self, collection_id: str) -> tuple[float, int]:
@@ -114,9 +116,10 @@ class RecallGuard:
         worst = self._low_collections()
         low = bool(worst) or (len(self._samples) >= MIN_SAMPLES and self.mean < FLOOR)
         advice = {"next_step": "rebuild the index of the collection, or search with more candidates"} if low else {}
-        counted = {"recall": self.mean, "samples": len(self._samples), "low": low, "floor": FLOOR}
+        number = len(self._samples)
+        counted = {"recall": self.mean if number else None, "samples": number, "low": low, "floor": FLOOR}
         return {**counted, "collections": worst, **advice}
 
 
 def _mean(samples: Sequence[float]) -> float:
-    return sum(samples) / len(samples) if samples else 1.0
+    return sum(samples) / len(samples) if samples else math.nan

@@ -82,7 +82,7 @@ def switch_off(tx: Tx, services: Services, bucket_id: str, object_ids: Sequence[
         rows = tx.rows("objects", where, columns=("object_id", "status"), order=("object_id",), hold="update")
         ids = [row["object_id"] for row in rows if row["status"] != "DEACTIVATED"]
         if ids:
-            values = {"status": "DEACTIVATED", "document_count": 0, "updated_at": clock.now()}
+            values = {"status": "DEACTIVATED", "updated_at": clock.now()}
             tx.update("objects", {"object_id": ids}, values)
             collections = max(collections, len(hide_documents(tx, services, bucket_id, ids)))
             tx.emit_many("object.soft_deleted", [(object_id, event) for object_id in ids])

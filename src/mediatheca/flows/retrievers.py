@@ -77,6 +77,15 @@ def _seen(tx: ReadTx, record: Record) -> CollectionView:
     return CollectionView(record.id, record.name, vectors, fields, languages, redirected)
 
 
+class _Gone(NotFoundError):
+    def __init__(self, name: str, gone: Sequence[str]) -> None:
+        super().__init__("collection", gone[0])
+        self.message = (
+            f"the collections of retriever '{name}' were deleted ({', '.join(gone[:3])}); "
+            "give it others: PATCH its collection_identifiers"
+        )
+
+
 class RetrieverPlans:
     """Looks up plans by scope and id or name; a hit costs a dict look-up."""
 
@@ -101,7 +110,7 @@ class RetrieverPlans:
         """The compiled retriever.
 
         Raises:
-            NotFoundError: no such retriever, or version of it, in this namespace.
+            NotFoundError: no such retriever, or version of it, in this namespace; or all its collections were deleted.
             ValidationError: it no longer fits its collections.
         """
         cached = self._plans.get((scope, ident, version))
@@ -118,10 +127,14 @@ class RetrieverPlans:
         with self._db.read(scope) as tx:
             record = tx.get("retriever", ident)
             body = record.body if version in (None, record.version) else _old_body(tx, record, version)
-            collections = views(tx, [] if body.get("inference_only") else body["collection_ids"] or None)
+            idents = [] if body.get("inference_only") else body["collection_ids"] or None
+            gone = tuple(found for found in idents or () if tx.find("collection", found) is None)
+            if gone and len(gone) == len(idents or ()):
+                raise _Gone(record.name, gone)
+            collections = views(tx, idents if idents is None else [found for found in idents if found not in gone])
             fitted = tx.find("calibration", record.id)
         plan = self._engine.compile(body["stages"], collections, body["input_schema"])
-        plan = replace(plan, optimize=body.get("optimize") or plan.optimize)
+        plan = replace(plan, optimize=body.get("optimize") or plan.optimize, gone=gone)
         limits: dict[str, Any] = body.get("budget_limits") or {}
         time_limit = limits.get("max_time_ms", limits.get("max_execution_time_ms"))
         expires = time.monotonic() + TTL_S

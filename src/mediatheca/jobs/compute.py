@@ -27,6 +27,8 @@ from mediatheca.jobs.compute_tasks import Array
 from mediatheca.kernel.errors import MediathecaError
 
 _POLL_S = 0.2
+_END_S = 10.0
+"""For the last progress of a child that has ended; what it has started may hold its output open."""
 _LAST_WORDS = 2_000
 """Characters of what the child said at the end."""
 
@@ -135,7 +137,7 @@ def _wait(
     while True:
         try:
             code = child.wait(_POLL_S)
-            reader.join(1)
+            reader.join(_END_S)
             _tell(latest, told, report)
             return code
         except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -170,10 +170,12 @@ class OpenQuestions:
         except Exception as error:
             log.exception("runner.question_failed")
             good, payload = False, _error(UnavailableError(f"the answer failed: {type(error).__name__}"))
+        with self._lock:  # before it is sent: who has got an answer may put the next question
+            self._open.pop(number, None)
+            self._answered = time.monotonic()
         with contextlib.suppress(OSError):  # the child has died
             self._send(("answered", number, good, payload))
         with self._lock:
-            self._open.pop(number, None)
             self._answered = time.monotonic()
 
     def until(self, limit_s: float) -> float:
@@ -251,7 +253,8 @@ class AskingDesk:
             self._gone = True
             waiting = list(self._open.values())
         for each in waiting:
-            each.set_exception(UnavailableError("the process that would answer has gone"))
+            with contextlib.suppress(InvalidStateError):  # it has got its answer
+                each.set_exception(UnavailableError("the process that would answer has gone"))
 
 
 def _raised(payload: Mapping[str, Any]) -> MediathecaError:

@@ -104,13 +104,13 @@ class ChildHandle:
     """One running child. Starts it; `kill` ends it with everything it started."""
 
     def __init__(self, settings: ChildSettings, send_timeout_s: float, root: ScratchRoot) -> None:
+        self.home = root.new(*FOLDERS)  # first: where its runner has just been closed, nothing is left open
+        self.inbox = Inbox(self.home / "out")
         ours, theirs = socket.socketpair()
         life, self._life = os.pipe()
         self.socket, self.confined = ours, settings.confined
         self.opened: set[str] = set()
         """Keys of tasks it has opened."""
-        self.home = root.new(*FOLDERS)
-        self.inbox = Inbox(self.home / "out")
         self._sending = threading.Lock()
         try:
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
@@ -271,6 +271,9 @@ class Pool:
         child: ChildHandle | None = None
         try:
             child = ChildHandle(replace(self._settings, confined=confined), self._send_timeout_s, self._root)
+        except FileNotFoundError:
+            self.check_open()  # the folder of the runner goes when it is closed
+            raise
         finally:
             with self._changed:
                 self._starting -= 1
@@ -300,7 +303,7 @@ class Pool:
         return ending
 
     def close(self) -> None:
-        """Kill all children; whoever works with one sees its end."""
+        """Kill all children; whoever works with one sees its end, or that its folder is gone."""
         with self._changed:
             self.closed = True
             idle, self._idle = self._idle, []

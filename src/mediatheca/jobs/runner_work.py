@@ -33,7 +33,9 @@ _HUNGRY_TICK_S = 0.01
 """While a place for work waits for files."""
 _LATE_S = 1.0
 """A look that comes so much later than it should says that this machine slept, or had no time for us; then it had none
-for the children either."""
+for the children either, and what they have said meanwhile is still to be heard."""
+_END_S = 5.0
+"""For which a child that has hung up may go on dying: only then it is known of what."""
 _STRIKES = 2
 _BEATEN_TIMES = 24
 """How many times its limit an item may take if it says that it is alive; then it is not tried again."""
@@ -114,6 +116,8 @@ class Work:
         self._false_starts = 0
         self._ready: list[ItemResult] = []
         self._next_tick = 0.0
+        self._looked = time.monotonic()
+        """Until when it is known where the time went."""
         self._hungry = False
         self._files: Path | None = None
 
@@ -137,11 +141,21 @@ class Work:
     def _handed_out(self) -> Iterator[ItemResult]:
         """Results so far. The time the caller takes for them does not count against the children."""
         ready, self._ready = self._ready, []
-        started = time.monotonic()
+        started = self._account()
         for result in ready:
             yield result
             _remove_files(result)
-        self._put_off(time.monotonic() - started)
+        self._looked = time.monotonic()
+        self._put_off(self._looked - started)
+
+    def _account(self, expected_s: float = 0.0) -> float:
+        """Time that passed beyond what was expected is not the children's. Gives the present moment."""
+        now = time.monotonic()
+        late_s = now - self._looked - expected_s
+        self._looked = now
+        if late_s > _LATE_S:
+            self._put_off(late_s)
+        return now
 
     def _put_off(self, seconds: float) -> None:
         """Give every child this much more time."""
@@ -220,6 +234,7 @@ class Work:
             except ItemError as error:
                 self._fail(index, str(error), "fetch", permanent=error.permanent)
             except Exception as error:
+                self._pool.check_open()  # with the runner the folders go
                 # A full disk may have room again; a file that has gone does not come back.
                 permanent = not isinstance(error, OSError) or isinstance(error, FileNotFoundError)
                 self._fail(index, f"the item cannot be sent to a process: {error}", "input", permanent=permanent)
@@ -241,14 +256,12 @@ class Work:
                 self._pool.check_open()
                 self._supply.wait(_TICK_S)
             return
-        now = time.monotonic()
+        now = self._account()
         nearest = min(lane.deadline for lane in self._lanes)
         tick = _HUNGRY_TICK_S if self._hungry else _TICK_S
         wait_s = max(0.0, min(tick, nearest - now))
         heard = self._selector.select(wait_s)
-        late_s = time.monotonic() - now - wait_s
-        if late_s > _LATE_S:
-            self._put_off(late_s)
+        self._account(wait_s)
         for key, _ in heard:
             lane: _Lane = key.data
             try:
@@ -341,7 +354,7 @@ class Work:
     # When a child dies, or has to
 
     def _watch(self) -> None:
-        now = time.monotonic()
+        now = self._account()
         for lane in list(self._lanes):
             self._check_time(lane, now)
         if now < self._next_tick:
@@ -368,7 +381,7 @@ class Work:
     def _died(self, lane: _Lane) -> None:
         if self._pool.closed:
             raise RunnerClosedError("the runner was closed; the work is taken up again after the restart")
-        lane.child.wait_end(1.0)
+        lane.child.wait_end(_END_S)
         if lane.memory > _NEARLY_FULL * self._host.memory_limit:
             self._strike(lane, "memory", f"{self._too_much()}: it broke down at {lane.memory >> 20} MiB")
         else:

@@ -28,7 +28,6 @@ from mediatheca.stores.db.tx import ReadTx, Tx
 log = structlog.get_logger()
 
 Misfire: TypeAlias = Literal["skip", "once", "all"]
-MISFIRES: tuple[Misfire, ...] = ("skip", "once", "all")
 """What becomes of due times that passed while nobody looked: none runs, the last one runs, each of them runs."""
 GRACE_S = 60
 """So late a due time still counts as kept: for `skip`."""
@@ -126,11 +125,6 @@ def _simulated(cron: str, moment: datetime) -> CronSim:
     except CronSimError as error:
         message = f"'{cron}' is not a cron expression, or names a date that never comes: {error}"
         raise ValidationError.at("cron_expression", message) from error
-
-
-def next_time(after: datetime, cron: str | None, timezone: str, interval_s: int | None) -> datetime:
-    """When a schedule is due next, strictly after `after`; see `Timing.after`."""
-    return Timing(cron, timezone, interval_s).after(after)
 
 
 # ---- schedules in a transaction

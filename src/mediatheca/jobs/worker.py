@@ -71,6 +71,7 @@ class WorkerPool:
         self._ended = threading.Event()
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
+        self._burying = threading.Lock()
         kinds = [[*handlers]] * threads
         if threads > 1:
             kinds[0] = [kind for kind in handlers if kind not in long]
@@ -152,28 +153,33 @@ class WorkerPool:
             log.error("job.fail_not_recorded", job=job.job_id, error=_message(trouble))
 
     def _bury(self) -> None:
-        """See to what dead jobs leave behind, also those of other processes: of our kinds, and of `buries`."""
+        """See to what dead jobs leave behind, also those of other processes: of our kinds, and of `buries`. One thread
+        at a time: each of our own dead is seen to once."""
         if self._on_dead is None:
             return
-        for job, message in self._queue.unburied(self._buries):
-            self._on_dead(job, message)
-            self._queue.bury(job)
+        with self._burying:
+            for job, message in self._queue.unburied(self._buries):
+                self._on_dead(job, message)
+                self._queue.bury(job)
 
     def _keep(self) -> None:
-        """Renew leases three times per lease, also while closing; stop runs whose job was cancelled or taken over."""
+        """Renew leases three times per lease, also while closing; stop runs whose job was cancelled or taken over. Ours
+        are renewed before those that ran out are taken away: after this machine has slept, nobody else has them."""
         while not self._ended.wait(self._queue.lease_us / 3e6):
             with self._lock:
                 runs = dict(self._runs)
             try:
+                self._renew(runs)
                 self._queue.reap()
                 self._bury()
-                alive = self._queue.heartbeat([run.job for run in runs.values()]) if runs else set()
             except Exception as error:
                 log.error("jobs.heartbeat_failed", error=_message(error))
-                continue
-            for job_id, run in runs.items():
-                if job_id not in alive and job_id in self._runs:
-                    run.stop.set()
+
+    def _renew(self, runs: Mapping[str, Run]) -> None:
+        alive = self._queue.heartbeat([run.job for run in runs.values()]) if runs else set()
+        for job_id, run in runs.items():
+            if job_id not in alive and job_id in self._runs:
+                run.stop.set()
 
 
 def _message(error: Exception) -> str:

@@ -165,7 +165,7 @@ def _result(function: str, fold: _Fold) -> Any:
         case "count":
             return fold.count
         case "sum":
-            return fold.total
+            return fold.total if abs(fold.total) < 2**63 else float(fold.total)
         case "avg":
             return fold.total / fold.count if fold.count else None
         case "count_distinct":

@@ -41,12 +41,6 @@ def cluster_id(number: int) -> str:
     return f"{PREFIX}{number}"
 
 
-def number_of(ident: str) -> int:
-    """The number of a cluster's id, -1 of what is none."""
-    tail = ident.removeprefix(PREFIX)
-    return int(tail) if ident.startswith(PREFIX) and tail.isascii() and tail.isdigit() else NOISE
-
-
 def identify(
     new: Labels,
     old: Labels,

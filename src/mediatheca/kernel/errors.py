@@ -18,7 +18,7 @@ MediathecaError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +33,11 @@ class FieldError:
 
     def as_dict(self) -> dict[str, Any]:
         return {"loc": list(self.loc), "msg": self.msg, "type": self.type}
+
+
+def plain_message(problem: Mapping[str, Any]) -> str:
+    """What an entry of pydantic's `errors()` says, without the words it puts before messages of our own validators."""
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 class MediathecaError(Exception):
@@ -115,10 +120,10 @@ class ValidationError(MediathecaError):
         return cls(f"{'.'.join(map(str, path))}: {msg}", [FieldError(path, msg, kind)])
 
     @classmethod
-    def of(cls, errors: Iterable[FieldError]) -> ValidationError:
-        """Several offending fields; the message tells all of them with their places."""
+    def of(cls, errors: Iterable[FieldError], *, skip: int = 0) -> ValidationError:
+        """Several offending fields; the message names the place of each, without its first `skip` parts (`body`)."""
         found = list(errors)
-        return cls("; ".join(f"{'.'.join(map(str, error.loc))}: {error.msg}" for error in found), found)
+        return cls("; ".join(f"{'.'.join(map(str, error.loc[skip:]))}: {error.msg}" for error in found), found)
 
 
 class TooManyRequestsError(MediathecaError):

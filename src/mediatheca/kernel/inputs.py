@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -132,7 +133,7 @@ def parse_input_schema(raw: Any, path: str = "input_schema") -> InputSchema:
     errors: list[FieldError] = []
     fields = {name: _parse_field(spec, f"{path}.{name}", name in required, errors) for name, spec in raw.items()}
     if errors:
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in errors), errors)
+        raise ValidationError.of(errors)
     return InputSchema(fields)
 
 
@@ -199,16 +200,17 @@ def _string(value: Any, spec: InputField) -> str:
 
 
 def _integer(value: Any, spec: InputField) -> int:
+    found: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and len(value) <= 30:
-        try:
-            return int(value)
-        except ValueError:
-            pass
-    raise _refuse(value, "an integer")
+        found = value
+    elif isinstance(value, float) and value.is_integer():
+        found = int(value)
+    elif isinstance(value, str) and len(value) <= 30:
+        with suppress(ValueError):
+            found = int(value)
+    if found is None or not -(2**63) <= found < 2**63:
+        raise _refuse(value, "an integer of at most 64 bits")
+    return found
 
 
 def _number(value: Any, spec: InputField) -> int | float:
@@ -311,4 +313,4 @@ def input_schema_changes(old: InputSchema, new: InputSchema) -> None:
             message = "cannot become required: callers do not send it"
             errors.append(FieldError(("input_schema", name, "required"), message, "incompatible"))
     if errors:
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in errors), errors)
+        raise ValidationError.of(errors)

@@ -78,7 +78,7 @@ def parse_passthrough(raw: Any) -> list[Passthrough]:
             errors.append(FieldError(where, f"must be a name or {{source_path, target_path}}, got {entry!r}"))
             continue
         source = clean_path(str(entry.get("source_path", entry.get("field"))))
-        target = entry.get("target_path") or source.rsplit(".", 1)[-1]
+        target = str(entry.get("target_path") or source.rsplit(".", 1)[-1])
         found.append(Passthrough(source, target, entry.get("default"), bool(entry.get("required", False))))
     if errors:
         raise ValidationError("field_passthrough: " + "; ".join(e.msg for e in errors), errors)

@@ -23,11 +23,12 @@ class RobotRules:
 
     rules: Any = None
     """Of protego; None: all or nothing."""
-    forbidden: bool = False
+    unread: str = ""
+    """Why robots.txt could not be read: nothing may be read then (RFC 9309, 2.3.1.4)."""
 
     def allows(self, url: str) -> bool:
         if self.rules is None:
-            return not self.forbidden
+            return not self.unread
         return bool(self.rules.can_fetch(url, AGENT))
 
     @property
@@ -43,7 +44,6 @@ class RobotRules:
 
 
 EVERYTHING = RobotRules()
-NOTHING = RobotRules(forbidden=True)
 
 
 def site_of(url: str) -> str:
@@ -62,12 +62,15 @@ def read_robots(status: int, data: bytes) -> RobotRules:
     from protego import Protego
 
     if status >= 500 or status == 429:
-        return NOTHING
+        return RobotRules(unread=f"it answered with status {status}")
     if status != 200:
         return EVERYTHING
     return RobotRules(Protego.parse(data[:MAX_BYTES].decode("utf-8", "replace")))
 
 
-def refused(url: str) -> str:
+def refused(url: str, rules: RobotRules) -> str:
     """What to tell about a page that may not be read."""
-    return f"robots.txt of {urlsplit(url).netloc} does not allow this page; respect_robots: false ignores it"
+    place = f"robots.txt of {urlsplit(url).netloc}"
+    if rules.unread:
+        return f"{place} could not be read ({rules.unread}), so no page is; respect_robots: false ignores it"
+    return f"{place} does not allow this page; respect_robots: false ignores it"

@@ -25,7 +25,8 @@ MAX_NUMBER = 400
 
 
 def check_size(value: Any, limit: int = MAX_OUTPUT) -> None:
-    """Refuse a value whose text would be larger than `limit`, without making the text."""
+    """Refuse a value whose text would be larger than `limit`, without making the text; and integers that JSON's readers
+    do not take."""
     left, stack = limit, [value]
     while stack:
         item = stack.pop()
@@ -35,6 +36,8 @@ def check_size(value: Any, limit: int = MAX_OUTPUT) -> None:
             stack.extend(item.values())
         elif isinstance(item, (list, tuple, set, frozenset)):
             stack.extend(item)
+        elif isinstance(item, int) and not -(2**63) <= item < 2**63:
+            raise SecurityError("the template makes an integer of more than 64 bits")
         if left - len(stack) < 0:
             raise SecurityError(f"the template makes more than {limit:,} characters")
 

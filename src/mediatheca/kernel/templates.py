@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from time import monotonic
+from time import thread_time
 from typing import Any, TypeAlias
 
 from jinja2 import TemplateError, nodes
@@ -66,7 +66,7 @@ class CompiledString:
         """
         if self.lookup:
             return self._look_up(scope)
-        began, allowance = monotonic(), scope.get(ALLOWANCE)
+        began, allowance = thread_time(), scope.get(ALLOWANCE)
         budget = Budget() if allowance is None else Budget(allowance.left)
         try:
             context = self.template.new_context({**scope, BUDGET: budget})

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from mediatheca.flows.services import Services
-from mediatheca.flows.taxonomies.apply import ApplyOptions, start_apply
+from mediatheca.flows.taxonomies.applications import Application
+from mediatheca.flows.taxonomies.apply import attached_options, start_apply
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import parse_filter
 from mediatheca.kernel.mapping import clean_path
@@ -237,7 +237,7 @@ def _taxonomy_fits(tx: ReadTx, where: tuple[str | int, ...], fields: dict[str, A
         del fields["target_collection_id"]  # in place
 
 
-def label_what_is_there(tx: Tx, services: Services, collection: Record, entries: Sequence[Mapping[str, Any]]) -> None:
+def label_what_is_there(tx: Tx, collection: Record, entries: Sequence[Mapping[str, Any]]) -> None:
     """Apply each taxonomy that these entries newly add as `retroactive` to the collection, in a task of its own.
 
     Raises:
@@ -247,13 +247,8 @@ def label_what_is_there(tx: Tx, services: Services, collection: Record, entries:
     known = {entry["taxonomy_id"] for entry in held if entry.get("execution_mode") == "retroactive"}
     for entry in entries:
         if entry["execution_mode"] == "retroactive" and entry["taxonomy_id"] not in known:
-            options = ApplyOptions(
-                filters=entry.get("scroll_filters"),
-                style=entry.get("hierarchical_enrichment_style", "combined"),
-                target_collection_id=entry.get("target_collection_id"),
-                version=entry.get("version"),
-            )
-            start_apply(tx, services, collection, tx.get("taxonomy", entry["taxonomy_id"]), options)
+            options = attached_options(Application.of(entry))
+            start_apply(tx, collection, tx.get("taxonomy", entry["taxonomy_id"]), options)
 
 
 def applications_view(body: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
-from mediatheca.api.deps import Caller, answer
+from mediatheca.api.deps import Caller, answer, json_bytes
 from mediatheca.flows.executions import ADHOC
 from mediatheca.flows.executions_replay import PinnedWeights, collections_seen
 from mediatheca.flows.learning.seen import seen_filter
@@ -17,6 +18,7 @@ from mediatheca.flows.materialise import ResultWriter
 from mediatheca.flows.neighbours import Confined
 from mediatheca.flows.retrieve import ExecuteRequest, ExecutionContext, Plan
 from mediatheca.flows.retrieve.execute import Tell
+from mediatheca.flows.retrieve.framing import SIDES
 from mediatheca.flows.retrieve.streaming import Shown, ids
 from mediatheca.flows.retrievers import Compiled
 from mediatheca.kernel.filters import parse_filter
@@ -30,6 +32,7 @@ _QUERY = (
     *("return_presigned_urls", "return_urls", "return_vectors", "explain", "explain_document", "skip_cache"),
     *("limit", "offset", "stream", "stream_documents", "include_legacy_results"),
 )
+_RESULT = ("documents", "facets", *SIDES, "warnings", "limits", "interpretation")
 
 
 def query_of(request: Request) -> dict[str, Any]:
@@ -118,9 +121,18 @@ async def respond(
     if asked.stream:
         return _stream(caller, plan, asked, context, last_event, keep)
     result = await run(caller, plan, asked, context, keep=keep)
-    cached = {"X-Cache": "HIT" if result["cache_hit"] else "MISS"} if context.cache is not None else {}
+    cached = _cache_headers(result) if context.cache is not None else {}
     timing = {"Server-Timing": server_timing(_timings(result))}
     return answer(result, headers={**(headers or {}), **cached, **timing})
+
+
+def _cache_headers(result: dict[str, Any]) -> dict[str, str]:
+    """Of a retriever that keeps its results. The tag is that of the result: who found it, and how fast, is left out."""
+    found = {"X-Cache": "HIT" if result["cache_hit"] else "MISS", "Cache-Control": "private, no-cache"}
+    if result["status"] != "completed":
+        return found
+    data = json_bytes([result.get(name) for name in _RESULT])
+    return {**found, "ETag": f'W/"{hashlib.blake2b(data, digest_size=16).hexdigest()}"'}
 
 
 def _timings(result: dict[str, Any]) -> list[tuple[str, float]]:

@@ -9,24 +9,16 @@ import pydantic
 from fastapi import APIRouter, Body, Response
 from pydantic import AliasChoices, Field, model_validator
 
-from mediatheca.api.deps import (
-    Caller,
-    Delete,
-    Listed,
-    Read,
-    Reader,
-    Writer,
-    answer,
-    deleted,
-    in_slow_thread,
-    listed,
-)
+from mediatheca.api.deps import Caller, Delete, Read, Reader, Writer, answer, deleted, in_slow_thread
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.alerts import store
 from mediatheca.flows.alerts.entries import KIND, attachments
 from mediatheca.flows.alerts.evaluate import evaluate_alert
 from mediatheca.flows.alerts.executions import execution_views
 from mediatheca.flows.alerts.history import Span, look_back
+from mediatheca.flows.alerts.inputs import input_notes
 from mediatheca.flows.alerts.watch import watch
+from mediatheca.flows.delivery.unread import channel_notes
 from mediatheca.flows.retrieve.request import field_errors
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError, NotFoundError, ValidationError
@@ -44,6 +36,12 @@ class ThresholdSpec(Spec):
     field: str = Field(min_length=1, max_length=200)
     operator: Literal["eq", "ne", "gt", "gte", "lt", "lte"]
     value: Any = None
+
+    @model_validator(mode="after")
+    def _compares(self) -> ThresholdSpec:
+        if self.value is None and self.operator not in ("eq", "ne"):
+            raise ValueError(f"operator '{self.operator}' needs a 'value' to compare {self.field} with")
+        return self
 
 
 class SelectorSpec(Spec):
@@ -172,13 +170,23 @@ def _scope(caller: Caller, *, organization: bool) -> Scope:
     return caller.organization if organization else caller.scope
 
 
-def _shown(caller: Caller, scope: Scope, record: Record, notes: dict[str, list[str]]) -> Response:
+def _shown(caller: Caller, scope: Scope, record: Record, notes: list[str]) -> Response:
+    """An alert that was just written, with what the caller is to know."""
+    notes = [*notes, *input_notes(caller.services.plans, scope, record.body)]
     with caller.services.db.read(scope) as tx:
-        return answer(store.views(tx, [record], caller.services)[0] | notes)
+        view = store.views(tx, [record], caller.services)[0]
+    return answer(view | ({"warnings": notes} if notes else {}))
+
+
+def _notes(caller: Caller, spec: AlertSpec | AlertPatch) -> list[str]:
+    told = spec.notification_config
+    place = ("notification_config", "channels")
+    unread = channel_notes(caller.services, (told and told.channels) or [], place)
+    return notes_on(caller, spec, *unread).get("warnings", [])
 
 
 def create(spec: AlertSpec, caller: Caller, *, organization: bool) -> Response:
-    notes, scope, services = notes_on(caller, spec), _scope(caller, organization=organization), caller.services
+    notes, scope, services = _notes(caller, spec), _scope(caller, organization=organization), caller.services
     name = _name(spec.name)
     with services.db.read(scope) as tx:  # names of hosts are asked for: nothing is locked meanwhile
         body = store.checked(tx, body_of(spec), services)
@@ -187,7 +195,7 @@ def create(spec: AlertSpec, caller: Caller, *, organization: bool) -> Response:
 
 
 def change(ident: str, patch: AlertPatch, caller: Caller, *, organization: bool) -> Response:
-    notes, scope, services = notes_on(caller, patch), _scope(caller, organization=organization), caller.services
+    notes, scope, services = _notes(caller, patch), _scope(caller, organization=organization), caller.services
     sent = patch.model_dump(mode="json", exclude_unset=True, include=set(AlertPatch.model_fields))
     if not sent:
         raise BadRequestError("the body is empty: send the fields to change")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, field_validator
 
-from mediatheca.api.deps import Admin, AdminWrite, Listed, OrgRead, answer, listed
+from mediatheca.api.deps import Admin, AdminWrite, OrgRead, answer
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.tenancy import (
     KeyWish,
     change_key,

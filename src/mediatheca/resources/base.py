@@ -46,10 +46,10 @@ def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
         ValidationError: when `strict`.
     """
     notes, errors = [], []
-    known = [*type(spec).model_fields]
     unknown = spec.unknown()
     for name in unknown[:MAX_NOTES]:
-        close = difflib.get_close_matches(name[:100], known, 1, 0.7)
+        inside, _, key = name.rpartition(".")
+        close = difflib.get_close_matches(key[:100], _fields_at(spec, inside), 1, 0.7)
         note = "unknown key is ignored" + (f"; did you mean '{close[0]}'?" if close else "")
         notes.append(f"{name}: {note}")
         errors.append(
@@ -61,8 +61,19 @@ def unknown_keys(spec: Spec, *, strict: bool) -> list[str]:
         notes.append(f"{'.'.join(place)}: {told}")
         errors.append(FieldError(("body", *place), told, CODE))
     if strict and errors:
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in errors), errors)
+        raise ValidationError.of(errors, skip=1)
     return notes
+
+
+def _fields_at(spec: Spec, inside: str) -> list[str]:
+    """The fields of a spec, or of the one at a dotted place in it."""
+    for name in filter(None, inside.split(".")):
+        held = getattr(spec, name, None)
+        found = next((item for item in (held if isinstance(held, list) else [held]) if isinstance(item, Spec)), None)
+        if found is None:
+            return []
+        spec = found
+    return [*type(spec).model_fields]
 
 
 def notes_on(caller: Caller, spec: Spec, *others: str) -> dict[str, list[str]]:

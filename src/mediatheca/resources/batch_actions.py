@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
-from mediatheca.api.deps import Delete, Deleter, Listed, Read, Reader, Write, Writer, answer, listed
+from mediatheca.api.deps import Delete, Deleter, Read, Reader, Write, Writer, answer
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.ingest.plan import ENDED, MAX_OBJECTS, OPEN, get_batch, submit_batch, tiers_for
 from mediatheca.flows.ingest.progress import health, progress, tier_tasks
 from mediatheca.flows.ingest.rerun import delete_documents, reset_batch, submit_drafts, submit_in_bulk

@@ -8,21 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
-from mediatheca.api.deps import (
-    MAX_OFFSET,
-    Delete,
-    Listed,
-    Raw,
-    Read,
-    Reader,
-    Write,
-    Writer,
-    answer,
-    deleted,
-    json_body,
-    listed,
-    names_in,
-)
+from mediatheca.api.deps import Delete, Raw, Read, Reader, Write, Writer, answer, deleted, json_body, names_in
+from mediatheca.api.lists import MAX_OFFSET, Listed, listed
 from mediatheca.flows.ingest import outlook
 from mediatheca.flows.ingest.plan import (
     BATCH_TASK,
@@ -33,6 +20,7 @@ from mediatheca.flows.ingest.plan import (
     create_batch,
     get_batch,
     submit_batch,
+    tiers_for,
 )
 from mediatheca.flows.ingest.progress import audit as audit_of
 from mediatheca.flows.ingest.progress import collection_counts
@@ -113,6 +101,8 @@ def create(
     batch = create_batch(tx, bucket_id, _chosen(tx, bucket_id, spec), **kept)
     if auto_submit or trigger_processing or spec.auto_submit or spec.trigger_processing:
         batch = submit_batch(tx, batch, caller.services.settings.chunk_size)
+    else:
+        tiers_for(tx, batch)  # a collection that is not reached is told now, not when the batch is submitted
     return answer({**batch_view(tx, batch), **notes})
 
 
@@ -243,7 +233,8 @@ def retry(
 ) -> Response:
     """Process the failed items again, and what is made from them."""
     spec, batch = spec or RetrySpec(), _in(tx, bucket, batch_id)
-    collections = [tx.get("collection", ident).id for ident in spec.collection_ids or ()]
+    named = spec.collection_ids
+    collections = None if named is None else [tx.get("collection", ident).id for ident in named]
     wanted = Wanted(
         spec.object_ids, spec.document_ids, collections, spec.tier_nums,
         transient_only=spec.retry_mode == "transient_only", max_attempts=spec.max_retry_count,

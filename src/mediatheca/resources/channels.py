@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import AliasChoices, Field
 
-from mediatheca.api.deps import Admin, AdminWrite, Caller, Listed, OrgRead, answer, in_slow_thread, listed
+from mediatheca.api.deps import Admin, AdminWrite, Caller, OrgRead, answer, in_slow_thread
+from mediatheca.api.lists import Listed, listed
 from mediatheca.channels import Channel
 from mediatheca.flows.delivery import (
     ChannelRef,
@@ -20,6 +21,7 @@ from mediatheca.flows.delivery import (
     rotate_signing,
 )
 from mediatheca.flows.delivery.refs import FIELD, KIND, PREFIX
+from mediatheca.flows.delivery.unread import channel_notes
 from mediatheca.flows.vault import TARGETS
 from mediatheca.kernel import clock
 from mediatheca.kernel.errors import BadRequestError, ConflictError
@@ -95,9 +97,14 @@ def _type(channel: Channel) -> dict[str, Any]:
 @router.post(_PATH, operation_id="create_channel_organizations", response_model=None)
 async def create(spec: ChannelSpec, caller: Admin) -> Response:
     """Store a channel. A signing secret is in this answer and in no later one."""
-    notes = notes_on(caller, spec)
+    notes = _notes(caller, spec, spec.channel_type)
     made, secret = await in_slow_thread(lambda: _create(spec, caller))
     return answer(present(made, secret) | notes)
+
+
+def _notes(caller: Caller, spec: ChannelSpec | ChannelPatch, channel_type: str) -> dict[str, list[str]]:
+    unread = channel_notes(caller.services, {"channel_type": channel_type, "config": spec.config})
+    return notes_on(caller, spec, *unread)
 
 
 def _create(spec: ChannelSpec, caller: Caller) -> tuple[Record, str]:
@@ -145,14 +152,14 @@ def get(channel_identifier: str, tx: OrgRead, caller: Admin) -> Response:
 @router.patch(_ONE, operation_id="update_channel_organizations", response_model=None)
 async def patch(channel_identifier: str, spec: ChannelPatch, caller: Admin) -> Response:
     """Change a channel. It counts at once, also for what is queued already."""
-    notes = notes_on(caller, spec)
-    changed, secret = await in_slow_thread(lambda: _patch(channel_identifier, spec, caller))
+    changed, secret, notes = await in_slow_thread(lambda: _patch(channel_identifier, spec, caller))
     return answer(present(changed, secret) | notes)
 
 
-def _patch(identifier: str, spec: ChannelPatch, caller: Caller) -> tuple[Record, str]:
+def _patch(identifier: str, spec: ChannelPatch, caller: Caller) -> tuple[Record, str, dict[str, list[str]]]:
     with caller.services.db.read(caller.organization) as reading:
         current = reading.get(KIND, identifier)
+    notes = _notes(caller, spec, refs_of(current)[0].channel)
     sent = spec.model_dump(mode="json", exclude_unset=True, include={"description", "metadata"})
     body, secret = {**current.body, **sent}, ""
     if spec.config is not None:
@@ -162,7 +169,7 @@ def _patch(identifier: str, spec: ChannelPatch, caller: Caller) -> tuple[Record,
     with caller.services.db.begin(caller.organization, caller.actor.key_id) as tx:
         changed = tx.change(current, body, name)
         tx.emit("channel.updated", changed.id, {"name": changed.name, "fields": sorted(spec.model_fields_set)})
-    return changed, secret
+    return changed, secret, notes
 
 
 @router.delete(_ONE, operation_id="delete_channel_organizations", response_model=None)

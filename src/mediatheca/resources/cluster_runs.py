@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mediatheca.api.deps import Listed, Raw, Read, Reader, Write, Writer, answer, in_slow_thread, json_body, listed
+from mediatheca.api.deps import Raw, Read, Reader, Write, Writer, answer, in_slow_thread, json_body
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.enrichment.writer import PatchCounts
 from mediatheca.flows.grouping import artifacts, export
 from mediatheca.flows.grouping.fitting import Work
@@ -158,19 +159,22 @@ async def export_run(
     format: Literal["csv", "parquet"] = "parquet", cluster_label: Annotated[str | None, Query(max_length=300)] = None,
     artifact: Literal["centroids", "members", "coordinates"] = "members",
 ) -> Response:  # fmt: skip
-    """The members of a run: CSV rows with labels, or the URL of a Parquet file."""
+    """A file of a run: CSV rows with labels, or the URL of the Parquet file that it wrote."""
     services, scope = caller.services, caller.scope
+    if cluster_label is not None and format != "csv":
+        message = "picks rows of a CSV; add format=csv, or leave it out"
+        raise ValidationError.at(("query", "cluster_label"), message, "conflict")
 
     def work() -> Response:
         with services.db.read(scope) as tx:
             cluster = tx.get(KIND, cluster_identifier)
             row = _ended(get_run(tx, cluster.id, run_id))
-        if format == "csv":
-            text = export.as_csv(export.export_rows(services, scope, cluster, row, cluster_label))
-            headers = {"Content-Disposition": f'attachment; filename="{run_id}.csv"'}
-            return Response(text, 200, headers, "text/csv; charset=utf-8")
         if not artifacts.exists(services.blobs, scope, row, artifact):
             raise NotFoundError(f"file '{artifact}' of execution", run_id)
+        if format == "csv":
+            text = export.as_csv(export.export_rows(services, scope, cluster, row, artifact, cluster_label))
+            headers = {"Content-Disposition": f'attachment; filename="{run_id}.csv"'}
+            return Response(text, 200, headers, "text/csv; charset=utf-8")
         key = artifacts.key(scope, run_id, artifact)
         url = caller.absolute(services.blobs.sign("GET", key, expires_s=EXPIRES_S, content_type=artifacts.TYPE))
         shown = {"format": "parquet", "artifact": artifact, "url": url, "download_url": url, "presigned_url": url}

@@ -101,11 +101,12 @@ def create(spec: ClusterTriggerSpec, tx: Write, caller: Writer) -> Response:
     if spec.cluster_id is None:
         message = "is required: make a cluster with these collections and settings first, and name it here"
         raise ValidationError.at(("body", "cluster_id"), message, "missing")
-    notes = warnings_on(caller, spec, spec.trigger_type, spec.schedule_config)
     extra = spec.execution_config.config if spec.execution_config else {}
+    action = {"action_type": ACTION, "raw": {**extra, "cluster_id": spec.cluster_id}}
+    notes = warnings_on(caller, spec, spec.trigger_type, spec.schedule_config, action)
     made = TriggerSpec(
         action_type=ACTION,
-        action_config={**extra, "cluster_id": spec.cluster_id},
+        action_config=action["raw"],
         trigger_type=spec.trigger_type,
         schedule_config=spec.schedule_config,
         description=spec.description,

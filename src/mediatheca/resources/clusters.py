@@ -8,12 +8,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import AliasChoices, Field, model_validator
 
-from mediatheca.api.deps import Raw, Read, Write, answer, json_body
+from mediatheca.api.deps import Raw, Read, Write, Writer, answer, json_body
 from mediatheca.clusterers._work import checked_params
+from mediatheca.flows.bodies import key_notes
 from mediatheca.flows.grouping import artifacts, config
-from mediatheca.flows.grouping.runs import cancel, latest_run, open_run, start_execution
+from mediatheca.flows.grouping.runs import cancel, latest_run, open_run, other_settings, start_execution
 from mediatheca.flows.grouping.space import find_space
+from mediatheca.flows.grouping.unread import PARTS, cluster_notes, unread_params
 from mediatheca.flows.grouping.views import cluster_views, counts_stale, groups_view
+from mediatheca.flows.retrieve.keys import unknown_keys
 from mediatheca.flows.services import Services
 from mediatheca.kernel.errors import ConflictError, NotEnabledError, ValidationError
 from mediatheca.kernel.filters import parse_filter
@@ -102,6 +105,7 @@ def create(tx: Tx, spec: ClusterSpec, context: Context) -> tuple[str, dict[str, 
         "auto_execute_on_batch": spec.auto_execute_on_batch,
         "auto_execute_min_documents": spec.auto_execute_min_documents,
         "auto_execute_cooldown_seconds": spec.auto_execute_cooldown_seconds,
+        "warnings": _notes(spec.model_dump(include={"vector_config", *PARTS}), context, spec.cluster_type),
         "state": {},
     }
     if spec.cluster_type == "vector":
@@ -113,6 +117,15 @@ def create(tx: Tx, spec: ClusterSpec, context: Context) -> tuple[str, dict[str, 
             raise ValidationError.at(("body", "attribute_config"), message, "missing")
         body["attribute_config"] = config.attribute_config(spec.attribute_config)
     return spec.cluster_name or f"cluster {new_id('x')[-8:]}", body
+
+
+def _notes(sent: dict[str, Any], context: Context, cluster_type: str) -> list[str]:
+    """What is stored as the warnings of a cluster: they hold as long as its configuration does."""
+    notes = cluster_notes(sent, context.services.clusterers, strict=context.services.settings.strict)
+    other = "attribute_config" if cluster_type == "vector" else "vector_config"
+    if sent.get(other):
+        notes.append(f"{other}: has no effect where cluster_type is '{cluster_type}'")
+    return notes
 
 
 def _vector(raw: dict[str, Any], collections: list[Record], services: Services) -> dict[str, Any]:
@@ -141,6 +154,7 @@ def change(tx: Tx, record: Record, patch: ClusterPatch, context: Context) -> tup
     if "source_enrichment_config" in sent:
         body["source_enrichment_config"] = config.enrichment(sent["source_enrichment_config"])
     body["vector_config"] = _changed_vector(body.get("vector_config"), sent, context.services)
+    body["warnings"] = _changed_notes(body, sent, context)
     return sent.get("cluster_name") or record.name, body
 
 
@@ -158,6 +172,17 @@ def _changed_vector(
         merged = {**vector["params"], **config.without_nulls(sent["algorithm_params"])}
         changed["params"] = checked_params(clusterer, merged, ("body", "algorithm_params"))
     return config.vector_config(changed, services.clusterers)
+
+
+def _changed_notes(body: dict[str, Any], sent: Mapping[str, Any], context: Context) -> list[str]:
+    """The warnings of what was sent in the place of those it had."""
+    kept = [note for note in body.get("warnings") or () if not note.startswith(tuple(f"{name}." for name in sent))]
+    made = cluster_notes(sent, context.services.clusterers, strict=context.services.settings.strict)
+    if sent.get("algorithm_params"):
+        clusterer = context.services.clusterers[body["vector_config"]["clustering_method"]]
+        unread = unread_params(clusterer, sent["algorithm_params"], "algorithm_params")
+        made += key_notes(unread, strict=context.services.settings.strict)
+    return kept + made
 
 
 def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -> dict[str, Any]:
@@ -194,11 +219,14 @@ def remove(tx: Tx, record: Record, context: Context, query: Mapping[str, str]) -
 
 def present(tx: ReadTx, records: Sequence[Record], context: Context) -> list[dict[str, Any]]:
     shown = cluster_views(tx, records)
-    for view in shown:
+    for view, record in zip(shown, records, strict=True):
+        if record.body.get("warnings"):
+            view["warnings"] = list(record.body["warnings"])
         if (view["llm_labeling"] or {}).get("enabled") and not _has_model(context.services):
             view["warnings"] = [
+                *view.get("warnings", ()),
                 "llm_labeling: no language model is configured, so clusters are named by the words that tell them "
-                "apart; set MEDIATHECA_LANGUAGE_URL or MEDIATHECA_LANGUAGE_KEY"
+                "apart; set MEDIATHECA_LANGUAGE_URL or MEDIATHECA_LANGUAGE_KEY",
             ]
     return shown
 
@@ -211,17 +239,21 @@ router = APIRouter(tags=["clusters"])
 
 
 @router.post("/clusters/{identifier}/execute", operation_id="execute_clustering_clusters", response_model=None)
-def execute(identifier: str, raw: Raw, tx: Write) -> Response:
+def execute(identifier: str, raw: Raw, tx: Write, caller: Writer) -> Response:
     """Cluster, as a task. While a run of this cluster is going on, its task is the answer."""
-    cluster = tx.get("cluster", identifier)
-    request = config.execute_request(json_body(raw))
+    cluster, sent = tx.get("cluster", identifier), config.without_nulls(json_body(raw))
+    request = config.execute_request(sent)
+    notes = key_notes(unknown_keys(config.ExecuteRequest, sent, ()), strict=caller.services.settings.strict)
     if request.mode == "composite":
         raise NotEnabledError(f"mode composite: {_COMPOSITE}")
     parse_filter(request.filters, path="filters")
+    going = open_run(tx, cluster.id)
+    if going is not None and other_settings(going, cluster, request):
+        notes.append("a run with other settings goes on, and this is its task; execute again when it has ended")
     task = start_execution(tx, cluster, request, automatic=False)
     row = tx.row("tasks", {"task_id": task})
     assert row is not None
-    return answer(task_view(row))
+    return answer({**task_view(row), **({"warnings": notes} if notes else {})})
 
 
 @router.get("/clusters/{identifier}/groups", operation_id="get_cluster_groups", response_model=None)

@@ -230,11 +230,13 @@ def change(tx: Tx, record: Record, patch: CollectionPatch, context: Context) -> 
             f"{', '.join(fixed)} of a collection cannot change; clone it with other values and trigger it"
         )
     name, body = merge(record, patch, "collection_name")
+    if name != record.name:
+        check_name("collection_name", name, "col", low=3)
     if patch.schedule is not None:
         set_schedule(tx, record.id, checked_schedule(patch.schedule) or {})
     kept = {listed: record.body[listed] for listed in LISTS if listed in record.body}  # null leaves a list alone
     sent = checked_applications(tx, patch, own=record.id)
-    label_what_is_there(tx, context.services, record, sent.get("taxonomy_applications", ()))
+    label_what_is_there(tx, record, sent.get("taxonomy_applications", ()))
     body.pop("source_filters", None)
     return name, {**body, **kept, **sent, **_changed_input(tx, record, patch)}
 

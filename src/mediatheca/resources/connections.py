@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from mediatheca.api.deps import Admin, AdminWrite, Caller, Listed, OrgRead, answer, in_slow_thread, listed
+from mediatheca.api.deps import Admin, AdminWrite, Caller, OrgRead, answer, in_slow_thread
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.outside.connections import (
     SQL_PROVIDERS,
     Connection,

@@ -11,7 +11,8 @@ import orjson
 from fastapi import APIRouter, Body, Response
 from pydantic import Field, field_validator
 
-from mediatheca.api.deps import Caller, Deleter, Listed, Reader, Writer, answer
+from mediatheca.api.deps import Caller, Deleter, Reader, Writer, answer
+from mediatheca.api.lists import Listed
 from mediatheca.flows.document_rows import check_document_id, clean_text, patching
 from mediatheca.flows.document_search import search_documents
 from mediatheca.flows.documents import MAX_ROWS, Change, Outcome

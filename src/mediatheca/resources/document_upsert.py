@@ -98,11 +98,10 @@ def _upsert(caller: Caller, record: Record, body: Upsert) -> dict[str, Any]:
     for (number, _), outcome in zip(changes, outcomes, strict=True):
         if outcome.error is not None:
             results[number] |= failure(outcome.error)
-    return _upserted(caller, record, body, results, outcomes, dropped)
+    return _upserted(record, body, results, outcomes, dropped)
 
 
 def _upserted(
-    caller: Caller,
     record: Record,
     body: Upsert,
     results: list[dict[str, Any]],

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import Field
 
-from mediatheca.api.deps import Caller, Deleter, Listed, OrgReader, Reader, Writer, answer, deleted, list_query, listed
+from mediatheca.api.deps import Caller, Deleter, OrgReader, Reader, Writer, answer, deleted
+from mediatheca.api.lists import Listed, list_query, listed
 from mediatheca.flows.document_reads import DocumentReader, Partition, Vectors
 from mediatheca.flows.document_reads import Query as DocumentsQuery
 from mediatheca.flows.document_rows import creation, patching, replacement

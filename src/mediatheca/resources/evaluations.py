@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from mediatheca.api.deps import Delete, OrgReader, Raw, Read, Write, answer, deleted, json_body
-from mediatheca.flows.bodies import checked
+from mediatheca.api.deps import Delete, OrgReader, Raw, Read, Write, Writer, answer, deleted, json_body
+from mediatheca.flows.bodies import checked, key_notes
 from mediatheca.flows.evaluation import (
     DatasetSpec,
     EvaluationConfig,
@@ -24,6 +24,7 @@ from mediatheca.flows.evaluation.datasets import KIND as DATASET
 from mediatheca.flows.evaluation.datasets import GenerateSpec
 from mediatheca.flows.evaluation.evaluations import KIND, TASK, delete_evaluation, get_evaluation
 from mediatheca.flows.replay import MATCH_ON
+from mediatheca.flows.retrieve.keys import unknown_keys
 from mediatheca.kernel.clock import wire_time
 from mediatheca.kernel.errors import ConflictError, NotFoundError, ValidationError
 from mediatheca.kernel.filters import all_of, parse_filter
@@ -126,8 +127,11 @@ class StartSpec(BaseModel):
 
 
 @router.post(_EVALUATIONS, operation_id="start_evaluation", response_model=None)
-def start(identifier: str, spec: StartSpec, tx: Write) -> Response:
+def start(identifier: str, raw: Raw, tx: Write, caller: Writer) -> Response:
     """Measure a retriever on a data set, as a job: poll the evaluation, or its task."""
+    sent = json_body(raw)
+    spec = checked(StartSpec, sent)
+    notes = key_notes(unknown_keys(StartSpec, sent, ()), strict=caller.services.settings.strict)
     retriever = tx.get("retriever", identifier)
     config = spec.evaluation_config or EvaluationConfig()
     if spec.baseline_evaluation_id:
@@ -135,7 +139,7 @@ def start(identifier: str, spec: StartSpec, tx: Write) -> Response:
     made, task = start_evaluation(tx, retriever, spec.dataset_name, config)
     created = wire_time(made.created_at) if made.created_at else ""
     started = {"task_id": task, "evaluation_id": made.id, "task_type": TASK, "status": "pending"}
-    return answer({**started, "created_at": created}, 202)
+    return answer({**started, "created_at": created, **({"warnings": notes} if notes else {})}, 202)
 
 
 @router.get(_EVALUATIONS, operation_id="list_evaluations", response_model=None)

@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from mediatheca.api.deps import Caller, Listed, Read, Reader, answer, json_body, listed, names_in
+from mediatheca.api.deps import Caller, Read, Reader, answer, json_body, names_in
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.executions import ADHOC, MAX_RANKING
 from mediatheca.flows.executions_replay import changed_since, collections_seen, repeat_of, repeated
 from mediatheca.flows.replay import Ran, compare_runs, ran_of

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Response
 
 from mediatheca.api.deps import OrgReader, OrgWriter, answer, in_slow_thread
 from mediatheca.flows.plugins.deploy import UPLOAD
+from mediatheca.resources._uploaded import ConfirmSpec
 from mediatheca.resources.base import notes_on
-from mediatheca.resources.plugins import ConfirmSpec, UploadSpec, announced, confirmed
+from mediatheca.resources.plugin_uploads import UploadSpec, announced, confirmed
 from mediatheca.stores.db.tx import Record
 
 router = APIRouter(tags=["extractors"])

@@ -53,23 +53,22 @@ def examine(services: Services) -> dict[str, Any]:
     return found
 
 
-class _Memory:
-    """The last examination: a check writes to every backend, and anybody may ask."""
+class Examination:
+    """The last examination of a server: a check writes to every backend, and anybody may ask."""
 
-    def __init__(self) -> None:
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._lock = threading.Lock()
-        self._found: dict[int, tuple[float, dict[str, Any]]] = {}
+        self._at = 0.0
+        self._found: dict[str, Any] = {}
 
-    def examine(self, services: Services) -> dict[str, Any]:
+    def fresh(self) -> dict[str, Any]:
+        """What it found, at most a second ago."""
         with self._lock:
-            at, found = self._found.get(id(services), (0.0, {}))
-            if time.monotonic() - at > FRESH_S:
-                found = examine(services)
-                self._found = {id(services): (time.monotonic(), found)}
-            return found
-
-
-_memory = _Memory()
+            if not self._found or time.monotonic() - self._at > FRESH_S:
+                self._found = examine(self._services)
+                self._at = time.monotonic()
+            return self._found
 
 
 @router.get("/health", operation_id="healthcheck", response_model=None)
@@ -77,7 +76,7 @@ _memory = _Memory()
 def health(request: Request) -> Response:
     """Every backend; 503 when one is not well. What is wrong is told to the operator only."""
     services: Services = request.app.state.services
-    found = _memory.examine(services)
+    found = request.app.state.examination.fresh()
     well = all(entry["status"] == "OK" for entry in found.values())
     body: dict[str, Any] = {"status": "OK" if well else "DEGRADED", "version": __version__}
     body |= {name: entry["status"] for name, entry in found.items()}

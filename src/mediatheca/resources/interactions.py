@@ -8,20 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from mediatheca.api.deps import (
-    Caller,
-    Delete,
-    Deleter,
-    Listed,
-    Raw,
-    Read,
-    Write,
-    Writer,
-    answer,
-    deleted,
-    json_body,
-    listed,
-)
+from mediatheca.api.deps import Caller, Delete, Deleter, Raw, Read, Write, Writer, answer, deleted, json_body
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.learning import InteractionSpec, Recorder, forget_user, learning_config, remove_interaction
 from mediatheca.flows.learning.clicks import curve_of
 from mediatheca.flows.learning.interactions import MAX_BULK, bulk

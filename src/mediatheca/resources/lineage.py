@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from mediatheca.api.deps import Caller, Listed, Reader, answer, listed
+from mediatheca.api.deps import Caller, Reader, answer
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.document_reads import DocumentReader
 from mediatheca.flows.document_reads import Query as DocumentsQuery
 from mediatheca.kernel.errors import NotFoundError

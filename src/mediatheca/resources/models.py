@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -21,9 +20,9 @@ from mediatheca.flows.plugins.models import (
     enable_model,
     weights_id,
 )
-from mediatheca.flows.plugins.uploads import Arrived
-from mediatheca.kernel.errors import BadRequestError, ConflictError, ValidationError
+from mediatheca.kernel.errors import BadRequestError, ValidationError
 from mediatheca.kernel.no_effect import NoEffect
+from mediatheca.resources._uploaded import ConfirmSpec, copies, copy_of, listed_of, stored
 from mediatheca.resources.base import Spec, notes_on
 from mediatheca.resources.documents import in_namespace
 from mediatheca.stores.db.tx import Record
@@ -31,6 +30,7 @@ from mediatheca.stores.db.tx import Record
 router = APIRouter(tags=["models"])
 _IN = "/namespaces/{namespace}/models"
 _ONE = f"{_IN}/{{model_id}}"
+_ORIGIN = "org_model_id"
 _TYPE = "application/gzip"
 _RESOURCES = NoEffect("a model runs in the processes of the extractors that name it", harmless=({},))
 
@@ -50,11 +50,6 @@ class ModelUploadSpec(Spec):
     source: Annotated[
         str | None, NoEffect("a model is the archive that you send; there is no other source", harmless=("customer",))
     ] = None
-
-
-class ModelConfirmSpec(Spec):
-    etag: str | None = None
-    file_size_bytes: int | None = Field(None, ge=0)
 
 
 class ModelEnableSpec(Spec):
@@ -112,14 +107,8 @@ def _document(model: Record, caller: Caller) -> dict[str, Any]:
     }
 
 
-def _read(caller: Caller, model_id: str) -> Record:
-    with caller.services.db.read(caller.scope) as tx:
-        return tx.get(KIND, model_id)
-
-
 def _listed(caller: Caller) -> dict[str, Any]:
-    with caller.services.db.read(caller.scope) as tx:
-        found = [_item(model) for model in reversed(tx.resources(KIND))]
+    found = [_item(model) for model in listed_of(caller, KIND)]
     ids = {"organization_id": caller.scope.organization_id, "namespace_id": caller.scope.namespace_id}
     return {"success": True, "models": found, "results": found, "total": len(found), **ids}
 
@@ -145,13 +134,11 @@ def _announced(caller: Caller, spec: ModelUploadSpec) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _confirmed(caller: Caller, upload_id: str, spec: ModelConfirmSpec) -> dict[str, Any]:
+def _confirmed(caller: Caller, upload_id: str, spec: ConfirmSpec) -> dict[str, Any]:
     notes = notes_on(caller, spec)
-    with caller.services.db.read(caller.scope) as tx:
-        upload = tx.get(UPLOAD, upload_id)
-    said = Arrived(spec.file_size_bytes, spec.etag)
+    upload = stored(caller, UPLOAD, upload_id)
     try:
-        made = confirm_model(caller.services, caller.scope, caller.actor.key_id, upload, said)
+        made = confirm_model(caller.services, caller.scope, caller.actor.key_id, upload, spec.arrived())
     except (ValidationError, BadRequestError) as error:
         return {"success": False, "upload_id": upload_id, "model_id": None, "validation_status": "failed",
                 "validation_errors": [error.message], "message": error.message, **notes}  # fmt: skip
@@ -168,9 +155,9 @@ def org_upload(spec: ModelUploadSpec, caller: OrgWriter) -> Response:
 
 
 @router.post("/models/uploads/{upload_id}/confirm", operation_id="confirm_org_model_upload", response_model=None)
-async def org_confirm(upload_id: str, caller: OrgWriter, spec: ModelConfirmSpec | None = None) -> Response:
+async def org_confirm(upload_id: str, caller: OrgWriter, spec: ConfirmSpec | None = None) -> Response:
     """Refuse what runs code, open the rest once in a confined process."""
-    return await in_slow_thread(lambda: answer(_confirmed(caller, upload_id, spec or ModelConfirmSpec())))
+    return await in_slow_thread(lambda: answer(_confirmed(caller, upload_id, spec or ConfirmSpec())))
 
 
 @router.post(f"{_IN}/uploads", operation_id="create_namespace_model_upload", response_model=None)
@@ -181,10 +168,10 @@ def upload(namespace: str, spec: ModelUploadSpec, request: Request, caller: OrgW
 
 @router.post(f"{_IN}/uploads/{{upload_id}}/confirm", operation_id="confirm_namespace_model_upload", response_model=None)
 async def confirm(
-    namespace: str, upload_id: str, request: Request, caller: OrgWriter, spec: ModelConfirmSpec | None = None
+    namespace: str, upload_id: str, request: Request, caller: OrgWriter, spec: ConfirmSpec | None = None
 ) -> Response:
     def work() -> Response:
-        return answer(_confirmed(in_namespace(caller, request, namespace), upload_id, spec or ModelConfirmSpec()))
+        return answer(_confirmed(in_namespace(caller, request, namespace), upload_id, spec or ConfirmSpec()))
 
     return await in_slow_thread(work)
 
@@ -199,14 +186,13 @@ def org_list(caller: OrgReader) -> Response:
 
 @router.get("/models/{model_id}", operation_id="get_org_model", response_model=None)
 def org_get(model_id: str, caller: OrgReader) -> Response:
-    return answer({"success": True, "model": _document(_read(caller, model_id), caller)})
+    return answer({"success": True, "model": _document(stored(caller, KIND, model_id), caller)})
 
 
 @router.get("/models/{model_id}/download", operation_id="download_org_model", response_model=None)
 def org_download(model_id: str, caller: OrgReader) -> Response:
-    model = _read(caller, model_id)
-    key = model.body["archive_key"]
-    url = caller.absolute(caller.services.blobs.sign("GET", key, expires_s=7200 - int(time.time()) % 3600))
+    model = stored(caller, KIND, model_id)
+    url = caller.signed(model.body["archive_key"])
     return answer({"model_id": model.id, "download_url": url, "presigned_url": url})
 
 
@@ -235,15 +221,10 @@ def list_(namespace: str, request: Request, caller: OrgReader) -> Response:
 def available(namespace: str, request: Request, caller: OrgReader) -> Response:
     """Models of the organization, and which this namespace has enabled."""
     inside = in_namespace(caller, request, namespace)
-    enabled = _enabled(inside)
+    enabled = copies(inside, KIND, _ORIGIN)
     with caller.services.db.read(caller.scope) as tx:
         found = [{**_item(model), "enabled_in_namespace": model.id in enabled} for model in tx.resources(KIND)]
     return answer({"success": True, "models": found, "total": len(found), "namespace_id": inside.scope.namespace_id})
-
-
-def _enabled(inside: Caller) -> dict[str, Record]:
-    with inside.services.db.read(inside.scope) as tx:
-        return {str(each.body["org_model_id"]): each for each in tx.resources(KIND) if each.body.get("org_model_id")}
 
 
 @router.post(f"{_IN}/org/{{model_id}}/enable", operation_id="enable_org_model", response_model=None)
@@ -253,7 +234,7 @@ async def switch_on(
     """Make a model of the organization one of the namespace."""
 
     def work() -> Response:
-        inside, model = in_namespace(caller, request, namespace), _read(caller, model_id)
+        inside, model = in_namespace(caller, request, namespace), stored(caller, KIND, model_id)
         asked = spec or ModelEnableSpec()
         notes = notes_on(inside, asked)
         with inside.services.db.begin(inside.scope, inside.actor.key_id) as tx:
@@ -271,9 +252,7 @@ async def switch_on(
 def switch_off(namespace: str, model_id: str, request: Request, caller: OrgWriter) -> Response:
     """Refused while collections use it."""
     inside = in_namespace(caller, request, namespace)
-    held = _enabled(inside).get(_read(caller, model_id).id)
-    if held is None:
-        raise ConflictError(f"model '{model_id}' is not enabled in this namespace")
+    held = copy_of(inside, KIND, _ORIGIN, stored(caller, KIND, model_id), "model")
     done = _deleted(inside, held.id)
     return answer({**done, "namespace_id": inside.scope.namespace_id, "message": f"model '{held.name}' disabled"})
 
@@ -281,7 +260,7 @@ def switch_off(namespace: str, model_id: str, request: Request, caller: OrgWrite
 @router.get(_ONE, operation_id="get_model", response_model=None)
 def get(namespace: str, model_id: str, request: Request, caller: OrgReader) -> Response:
     inside = in_namespace(caller, request, namespace)
-    return answer({"success": True, "model": _document(_read(inside, model_id), inside)})
+    return answer({"success": True, "model": _document(stored(inside, KIND, model_id), inside)})
 
 
 @router.delete(_ONE, operation_id="delete_model", response_model=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,7 +12,6 @@ from mediatheca.api.deps import (
     Caller,
     Delete,
     Deleter,
-    Listed,
     Raw,
     Read,
     Reader,
@@ -22,11 +20,11 @@ from mediatheca.api.deps import (
     answer,
     in_slow_thread,
     json_body,
-    listed,
 )
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.objects.changes import change_object
 from mediatheca.flows.objects.create import create_objects
-from mediatheca.flows.objects.reads import blobs_of, get_object
+from mediatheca.flows.objects.reads import blobs_of, document_counts, get_object
 from mediatheca.flows.objects.requests import Author, Options, Outcome
 from mediatheca.flows.removal import delete_objects, switch_off
 from mediatheca.kernel.errors import ConflictError, FieldError, NotFoundError, ValidationError
@@ -90,20 +88,14 @@ def author(caller: Caller) -> Author:
 
 
 def signer(caller: Caller) -> Callable[[Row], str | None]:
-    """URLs of stored files, good for one to two hours: stable within an hour, so that answers keep their ETag."""
-    lifetime = 7200 - int(time.time()) % 3600
-
-    def sign(blob: Row) -> str | None:
-        if not blob["store_key"]:
-            return None
-        blobs = caller.services.blobs
-        return caller.absolute(blobs.sign("GET", blob["store_key"], expires_s=lifetime, content_type=blob["mime_type"]))
-
-    return sign
+    """URLs of stored files; None of a blob without one."""
+    return lambda blob: caller.signed(blob["store_key"], blob["mime_type"]) if blob["store_key"] else None
 
 
-def present(row: Row, blobs: Sequence[Row], sign: Callable[[Row], str | None] | None = None) -> dict[str, Any]:
-    """An object as callers read it: its own fields at the top level."""
+def present(
+    row: Row, blobs: Sequence[Row], sign: Callable[[Row], str | None] | None = None, documents: int | None = None
+) -> dict[str, Any]:
+    """An object as callers read it: its own fields at the top level. `documents`: how many came of it."""
     view: dict[str, Any] = {
         **row["fields"],
         "object_id": row["object_id"],
@@ -112,8 +104,8 @@ def present(row: Row, blobs: Sequence[Row], sign: Callable[[Row], str | None] | 
         "metadata": row["metadata"],
         "blobs": [_present_blob(blob, sign) for blob in blobs],
         "status": row["status"],
-        "error": row["error"],
-        "document_count": row["document_count"],
+        "error": row["error"] or row["processing_error"],
+        "document_count": documents,
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
     }
@@ -199,7 +191,8 @@ async def create_many(
 
 def _created(outcome: Outcome) -> dict[str, Any]:
     assert outcome.row is not None
-    view = present(outcome.row, outcome.blobs)
+    fresh = outcome.replayed_by is None and outcome.row["version"] == 1
+    view = present(outcome.row, outcome.blobs, documents=0 if fresh else None)
     return view | ({"replayed": True, "replayed_by": outcome.replayed_by} if outcome.replayed_by else {})
 
 
@@ -240,11 +233,21 @@ def _bucket_id(tx: ReadTx, ident: str) -> str:
     return tx.get("bucket", ident).id
 
 
+def _presented(
+    tx: ReadTx,
+    rows: Sequence[Row],
+    blobs: Mapping[str, Sequence[Row]],
+    sign: Callable[[Row], str | None] | None = None,
+) -> list[dict[str, Any]]:
+    counts = document_counts(tx, [row["object_id"] for row in rows])
+    return [present(row, blobs.get(ident := row["object_id"], []), sign, counts.get(ident, 0)) for row in rows]
+
+
 def _page(tx: ReadTx, bucket: str, query: ListQuery, sign: Callable[[Row], str | None] | None, select: Any) -> Response:
     where = {"bucket_id": _bucket_id(tx, bucket)}
     page = tx.page("objects", where, query)
     blobs = blobs_of(tx, [row["object_id"] for row in page.rows])
-    results = [present(row, blobs.get(row["object_id"], []), sign) for row in page.rows]
+    results = _presented(tx, page.rows, blobs, sign)
     if isinstance(select, list) and select:
         kept = {"object_id", "bucket_id", *map(str, select)}
         results = [{name: value for name, value in result.items() if name in kept} for result in results]
@@ -283,7 +286,7 @@ def _all_objects(tx: ReadTx, bucket_id: str, query: ListQuery) -> Iterator[dict[
     while True:
         page = tx.page("objects", {"bucket_id": bucket_id}, ListQuery(_PAGE, 0, cursor, None, query.filter, (), False))
         blobs = blobs_of(tx, [row["object_id"] for row in page.rows])
-        yield from (present(row, blobs.get(row["object_id"], [])) for row in page.rows)
+        yield from _presented(tx, page.rows, blobs)
         cursor = page.next_cursor
         if cursor is None:
             return
@@ -299,8 +302,10 @@ def get(
     include_document_count: Flag = True,
 ) -> Response:
     row = get_object(tx, _bucket_id(tx, bucket_identifier), object_identifier)
-    blobs = blobs_of(tx, [row["object_id"]]).get(row["object_id"], [])
-    return answer(present(row, blobs, signer(caller) if return_presigned_urls else None))
+    ident = row["object_id"]
+    documents = document_counts(tx, [ident]).get(ident, 0) if include_document_count else None
+    sign = signer(caller) if return_presigned_urls else None
+    return answer(present(row, blobs_of(tx, [ident]).get(ident, []), sign, documents))
 
 
 # ---- changing
@@ -309,7 +314,7 @@ def get(
 def _change(bucket: str, ident: str, body: Mapping[str, Any], tx: Write, *, replace: bool) -> Response:
     record = tx.get("bucket", bucket)
     row = change_object(tx, record, get_object(tx, record.id, ident), body, replace_metadata=replace)
-    return answer(present(row, blobs_of(tx, [row["object_id"]]).get(row["object_id"], [])))
+    return answer(_presented(tx, [row], blobs_of(tx, [row["object_id"]]))[0])
 
 
 @router.patch(f"{_BUCKET}/{{object_identifier}}", operation_id="patch_object_buckets", response_model=None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from mediatheca.api.deps import Listed, OrgDelete, OrgRead, OrgReader, OrgWriter, answer, in_slow_thread
+from mediatheca.api.deps import OrgDelete, OrgRead, OrgReader, OrgWriter, answer, in_slow_thread
+from mediatheca.api.lists import Listed
 from mediatheca.flows.alerts import store
 from mediatheca.flows.alerts.entries import KIND
 from mediatheca.resources.alerts import (

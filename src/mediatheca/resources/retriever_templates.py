@@ -11,19 +11,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from mediatheca.api.deps import (
-    Caller,
-    Listed,
-    OrgDelete,
-    OrgDeleter,
-    OrgRead,
-    OrgReader,
-    Write,
-    Writer,
-    answer,
-    deleted,
-    listed,
-)
+from mediatheca.api.deps import Caller, OrgDelete, OrgDeleter, OrgRead, OrgReader, Write, Writer, answer, deleted
+from mediatheca.api.lists import Listed, listed
 from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.filters import all_of, parse_filter
 from mediatheca.kernel.ids import check_name

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 
-from mediatheca.api.deps import Caller, Listed, Read, Reader, answer, listed
+from mediatheca.api.deps import Caller, Read, Reader, answer
+from mediatheca.api.lists import Listed, listed
 from mediatheca.kernel.errors import NotFoundError
 from mediatheca.resources.base import Context
 from mediatheca.resources.retrievers import present

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
-from mediatheca.api.deps import Listed, Read, Write, Writer, answer, listed
+from mediatheca.api.deps import Read, Write, Writer, answer
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.outside.connections import load_connection
 from mediatheca.flows.syncs.failures import mark_failed, requeue
 from mediatheca.flows.syncs.state import begin, interrupt

@@ -10,19 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 from pydantic import AliasChoices, Field
 
-from mediatheca.api.deps import (
-    Caller,
-    Delete,
-    Listed,
-    Read,
-    Reader,
-    Write,
-    Writer,
-    answer,
-    deleted,
-    in_slow_thread,
-    listed,
-)
+from mediatheca.api.deps import Caller, Delete, Read, Reader, Write, Writer, answer, deleted, in_slow_thread
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.bodies import checked
 from mediatheca.flows.outside.connections import Connection, new_connection_id, opened
 from mediatheca.flows.syncs.config import MODES, NOT_HERE, FileFilters, Part, Reconcile, SchemaMapping, zoned

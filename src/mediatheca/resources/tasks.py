@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from mediatheca.api.deps import Delete, Listed, Raw, Read, answer, json_body, listed, names_in
+from mediatheca.api.deps import Delete, Raw, Read, answer, json_body, names_in
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.ingest.outlook import of_task
 from mediatheca.flows.ingest.plan import BATCH_TASK, ENDED, TIER_TASK, cancel_batch, change_task, get_batch
 from mediatheca.flows.ingest.progress import progress

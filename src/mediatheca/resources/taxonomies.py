@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 from pydantic import AliasChoices, Field
 
-from mediatheca.api.deps import Raw, Read, Reader, Write, Writer, answer, in_slow_thread, json_body, listed
+from mediatheca.api.deps import Raw, Read, Reader, Write, Writer, answer, in_slow_thread, json_body
+from mediatheca.api.lists import listed
 from mediatheca.flows.taxonomies.applications import FIELD, application_of, attached
-from mediatheca.flows.taxonomies.apply import ApplyOptions, start_apply
+from mediatheca.flows.taxonomies.apply import attached_options, start_apply
 from mediatheca.flows.taxonomies.config import Loc, parse_config, unknown_in
 from mediatheca.flows.taxonomies.design import settle
 from mediatheca.flows.taxonomies.infer import check_inference, plan_inference, start_inference
@@ -168,7 +169,10 @@ def _nodes(tx: ReadTx, record: Record, body: Mapping[str, Any], context: Context
 
 def _works(tx: ReadTx, record: Record, body: Mapping[str, Any], context: Context) -> dict[str, Any]:
     if not body["ready"]:
-        return {"works_as": {"mode": "waiting", "reason": "its hierarchy is not known yet", "stored_vectors": []}}
+        mode, why = (
+            ("unusable", "could not be inferred") if _status(body) == "failed" else ("waiting", "is not known yet")
+        )
+        return {"works_as": {"mode": mode, "reason": f"its hierarchy {why}", "stored_vectors": []}}
     try:
         view = view_of(tx, context.services.plans, record, body["version"])
     except MediathecaError as error:
@@ -297,16 +301,11 @@ def apply(identifier: str, spec: Annotated[ApplySpec, Body()], tx: Write, caller
     budget = spec.budget_limits or ApplyBudget()
     if budget.max_credits is not None:
         notes = [*notes, "budget_limits.max_credits: comparisons cost no credits; max_time_ms bounds them"]
-    options = ApplyOptions(
-        filters=spec.scroll_filters or attachment.filters,
-        batch_size=spec.batch_size,
-        parallelism=spec.parallelism,
-        max_time_ms=budget.max_time_ms,
-        style=attachment.style,
-        target_collection_id=attachment.target_collection_id,
-        version=spec.version or attachment.version,
-    )
-    task_id = start_apply(tx, caller.services, collection, taxonomy, options)
+    options = attached_options(
+        attachment, filters=spec.scroll_filters, version=spec.version, batch_size=spec.batch_size,
+        parallelism=spec.parallelism, max_time_ms=budget.max_time_ms,
+    )  # fmt: skip
+    task_id = start_apply(tx, collection, taxonomy, options)
     task = tx.row("tasks", {"task_id": task_id})
     estimated = caller.services.indexer.index.count(collection.id) if _counted(caller, collection.id) else None
     return answer(

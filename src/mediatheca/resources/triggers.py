@@ -10,10 +10,11 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
 from mediatheca.api.deps import Caller, Delete, Read, Reader, Write, Writer, answer
+from mediatheca.flows.bodies import key_notes
 from mediatheca.flows.services import Services
-from mediatheca.flows.triggers.actions import parse_action
+from mediatheca.flows.triggers.actions import action_notes, parse_action
 from mediatheca.flows.triggers.conditions import drift_index, watched
-from mediatheca.flows.triggers.config import TriggerType, parse_schedule, unknown_schedule_keys
+from mediatheca.flows.triggers.config import TriggerType, parse_schedule, unread_schedule_keys
 from mediatheca.flows.triggers.runs import run_now
 from mediatheca.flows.triggers.state import KIND, create_trigger, remove_trigger, require, schedule, set_status
 from mediatheca.jobs.schedule import from_us, next_due
@@ -223,15 +224,23 @@ def _one(tx: ReadTx, trigger: Record, notes: Mapping[str, Any] | None = None) ->
     return answer({**trigger_views(tx, [trigger])[0], **(notes or {})})
 
 
-def warnings_on(caller: Caller, spec: Spec, kind: TriggerType, config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Warnings for unknown keys of the body and of its schedule."""
-    notes = notes_on(caller, spec).get("warnings", []) + unknown_schedule_keys(kind, config or {})
-    return {"warnings": notes} if notes else {}
+def warnings_on(
+    caller: Caller, spec: Spec, kind: TriggerType, config: Any, action: Row | None = None
+) -> dict[str, Any]:
+    """Warnings for unknown keys of the body, of its schedule and of its `action` (`action_type`, `raw`).
+
+    Raises:
+        ValidationError: the server is strict, and there are some.
+    """
+    strict = caller.services.settings.strict
+    notes = key_notes(unread_schedule_keys(kind, config), strict=strict)
+    return notes_on(caller, spec, *notes, *(action_notes(**action, strict=strict) if action else ()))
 
 
 @router.post("/triggers", operation_id="create_trigger", response_model=None)
 def create(spec: TriggerSpec, tx: Write, caller: Writer) -> Response:
-    notes = warnings_on(caller, spec, spec.trigger_type, spec.schedule_config)
+    action = {"action_type": spec.action_type, "raw": spec.action_config}
+    notes = warnings_on(caller, spec, spec.trigger_type, spec.schedule_config, action)
     return _one(tx, declare(tx, spec, caller.services), notes)
 
 

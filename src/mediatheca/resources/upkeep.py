@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from mediatheca.api.deps import OrgWriter, Read, answer, listed
+from mediatheca.api.deps import OrgWriter, Read, answer
+from mediatheca.api.lists import listed
 from mediatheca.flows.ingest.graph import reads_collections, upstream
 from mediatheca.flows.ingest.plan import OPEN
 from mediatheca.flows.removal import cuts

@@ -12,7 +12,6 @@ from mediatheca.api.deps import (
     Caller,
     Delete,
     Deleter,
-    Listed,
     Raw,
     Read,
     Reader,
@@ -21,8 +20,8 @@ from mediatheca.api.deps import (
     answer,
     in_slow_thread,
     json_body,
-    listed,
 )
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.confirmation import Claim, confirm
 from mediatheca.flows.ingest.plan import add_task, change_task
 from mediatheca.flows.objects.requests import Author
@@ -126,21 +125,18 @@ _COPIED = (
 
 
 def _signed(row: Row, caller: Caller) -> str | None:
-    blobs, key = caller.services.blobs, row["store_key"]
-    if not key:
+    """Where the file is read, or is still to be sent."""
+    key, status = row["store_key"], row["status"]
+    if key and status == "COMPLETED":
+        return caller.signed(key, row["body"].get("detected_type"))
+    if not key or status != "PENDING":
         return None
-    if row["status"] == "COMPLETED":
-        kind = row["body"].get("detected_type")
-        url = blobs.sign("GET", key, expires_s=7200 - int(time.time()) % 3600, content_type=kind)
-    elif row["status"] == "PENDING":
-        left = int((row["expires_at"].timestamp()) - time.time())
-        if left < 1:
-            return None
-        # The client's size is checked at confirm; the URL bounds what this server takes at all.
-        url = blobs.sign("PUT", key, expires_s=left, max_bytes=caller.services.settings.max_upload_mb << 20)
-    else:
+    left = int(row["expires_at"].timestamp() - time.time())
+    if left < 1:
         return None
-    return caller.absolute(url)
+    # The client's size is checked at confirm; the URL bounds what this server takes at all.
+    most = caller.services.settings.max_upload_mb << 20
+    return caller.absolute(caller.services.blobs.sign("PUT", key, expires_s=left, max_bytes=most))
 
 
 @router.post(_BUCKET, operation_id="create_upload_buckets", response_model=None)

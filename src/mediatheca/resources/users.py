@@ -9,7 +9,8 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import Field, field_validator
 
-from mediatheca.api.deps import Admin, AdminWrite, Listed, OrgRead, OrgReader, answer, listed
+from mediatheca.api.deps import Admin, AdminWrite, OrgRead, OrgReader, answer
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.tenancy import change_user, remove_user
 from mediatheca.kernel.errors import ConflictError
 from mediatheca.kernel.filters import all_of, parse_filter

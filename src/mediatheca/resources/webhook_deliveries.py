@@ -10,7 +10,8 @@ from anyio import sleep, to_thread
 from fastapi import APIRouter, Body, Response
 from pydantic import Field
 
-from mediatheca.api.deps import Caller, Listed, OrgRead, OrgReader, OrgWrite, OrgWriter, answer, in_slow_thread, listed
+from mediatheca.api.deps import Caller, OrgRead, OrgReader, OrgWrite, OrgWriter, answer, in_slow_thread
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.delivery import (
     delivery_view,
     enqueue_delivery,

@@ -9,19 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from mediatheca.api.deps import (
-    Caller,
-    Listed,
-    OrgDelete,
-    OrgRead,
-    OrgWriter,
-    answer,
-    in_slow_thread,
-    listed,
-)
+from mediatheca.api.deps import Caller, OrgDelete, OrgRead, OrgWriter, answer, in_slow_thread
+from mediatheca.api.lists import Listed, listed
 from mediatheca.flows.delivery import ChannelRef
+from mediatheca.flows.delivery.unread import channel_notes
 from mediatheca.flows.webhooks import changes
-from mediatheca.flows.webhooks.config import view
+from mediatheca.flows.webhooks.config import channels_given, view
 from mediatheca.flows.webhooks.health import health_of
 from mediatheca.flows.webhooks.subscriptions import KIND
 from mediatheca.kernel.event_names import ALL
@@ -65,9 +58,14 @@ def _sent(spec: WebhookSpec) -> dict[str, Any]:
     return spec.model_dump(exclude_unset=True, include=set(WebhookSpec.model_fields))
 
 
+def _notes(caller: Caller, spec: WebhookSpec) -> list[str]:
+    unread = channel_notes(caller.services, channels_given(_sent(spec)) or [], ("channels",))
+    return notes_on(caller, spec, *unread).get("warnings", [])
+
+
 async def create(spec: WebhookSpec, request: Request, caller: OrgWriter) -> Response:
     """Make a webhook. The answer has the signing secret of its channels; it is not shown again."""
-    notes = notes_on(caller, spec).get("warnings", [])
+    notes = _notes(caller, spec)
     aliased = request.url.path.startswith("/v1/webhooks")
     header = request.headers.get("x-namespace") if aliased else None
 
@@ -89,7 +87,7 @@ def _shown(caller: Caller, found: Record, fresh: list[ChannelRef], notes: list[s
 def _changing(*, whole: bool) -> Callable[..., Any]:
     async def change(identifier: str, spec: WebhookSpec, caller: OrgWriter) -> Response:
         """Change a webhook. A secret that comes back masked, or not at all, stays as it was."""
-        notes = notes_on(caller, spec).get("warnings", [])
+        notes = _notes(caller, spec)
 
         def work() -> dict[str, Any]:
             changed, refs, more = changes.change(

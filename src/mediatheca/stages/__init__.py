@@ -226,6 +226,13 @@ class StageContext(Protocol):
         """A cap reduced a requested number."""
 
     @property
+    def explaining(self) -> bool:
+        """Somebody asks why a document is there, or is not: worth ranking what would be cut unseen."""
+
+    def ranked(self, hits: Sequence[Hit]) -> None:
+        """What the stage ranked, best first, before it cut: told to whoever asks why a document is not there."""
+
+    @property
     def listening(self) -> bool:
         """Somebody reads along: the execution is streamed."""
 
@@ -298,6 +305,8 @@ class Stage:
     the search that follows instead of on a list of documents."""
     needs: tuple[Need, ...] = ()
     """What of the installation it cannot do without: said when a retriever is made, and in the catalogue."""
+    per_document: bool = True
+    """Its parameters may hold templates of `DOC`. False: it looks at all documents at once, and they are refused."""
     searches: bool = False
     """It replaces what came before by documents that pass the context's filter, best first, at most `final_top_k`: a
     filter that follows it may be applied inside it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 from mediatheca.kernel.errors import BadRequestError, MediathecaError, PayloadTooLargeError
 from mediatheca.kernel.outside import Http, HttpRequest
-from mediatheca.kernel.robots import EVERYTHING, MAX_BYTES, NOTHING, RobotRules, read_robots, refused, robots_url
+from mediatheca.kernel.robots import EVERYTHING, MAX_BYTES, RobotRules, read_robots, refused, robots_url
 
 _TIMEOUT_S = 5.0
 
@@ -19,18 +20,22 @@ class Robots:
         self._rules: dict[str, asyncio.Task[RobotRules]] = {}
 
     async def check(self, url: str) -> None:
-        """Raises BadRequestError when the site does not want this page to be read."""
+        """Raises BadRequestError when the site does not want this page to be read, or cannot be asked."""
+        if not urlsplit(url).netloc:
+            return  # no address: whoever fetches it says so
         place = robots_url(url)
         if place not in self._rules:
             self._rules[place] = asyncio.create_task(self._load(place))
-        if not (await self._rules[place]).allows(url):
-            raise BadRequestError(refused(url))
+        try:
+            rules = await self._rules[place]
+        except MediathecaError as error:
+            raise BadRequestError(f"{place} cannot be read, so the page is not: {error.message}") from error
+        if not rules.allows(url):
+            raise BadRequestError(refused(url, rules))
 
     async def _load(self, place: str) -> RobotRules:
         try:
             answer = await self._http.send(HttpRequest(place, timeout_s=_TIMEOUT_S, max_bytes=MAX_BYTES))
         except PayloadTooLargeError:
             return EVERYTHING
-        except MediathecaError:
-            return NOTHING
         return await asyncio.to_thread(read_robots, answer.status, answer.data)

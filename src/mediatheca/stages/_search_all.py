@@ -79,7 +79,8 @@ async def _guarded(
             raise
         outcome = _Failed(error, "timed_out", f"'{label_of(search)}' did not answer in time")
     except MediathecaError as error:
-        if limit_s is None or error.status < 500:
+        # A source that cannot be reached is no mistake of the caller's, whatever its status.
+        if limit_s is None or (error.status < 500 and not error.retryable):
             raise
         outcome = _Failed(error, "failed", f"'{label_of(search)}': {error.message}")
     except Exception as error:

@@ -16,7 +16,6 @@ from mediatheca.stages._templates import Templates, per_document, render_tree
 
 SCROLL_LIMIT = 1000
 """Documents of one collection that the stage takes when it starts a pipeline."""
-_LEAF = ("field", "operator", "value")
 _OPTIONS = (
     *("batch_size", "case_insensitive", "case_sensitive"),
     *("natural_language", "field_hints", "hard_timeout_ms"),

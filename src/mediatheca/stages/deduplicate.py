@@ -69,6 +69,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "deduplicate",
     kind="reduce",
     params=Params,
+    per_document=False,
     use_cases=("Show each item once", "Drop reposts and near copies"),
     icon="copy-minus",
     aliases=("dedup",),

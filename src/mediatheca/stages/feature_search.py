@@ -30,6 +30,7 @@ def _ranks(raw: Mapping[str, Any]) -> bool:
     "feature_search",
     kind="filter",
     params=Params,
+    per_document=False,
     use_cases=(
         "Find documents by meaning, by words, or by both",
         "Find what looks or sounds like an example",
@@ -73,7 +74,9 @@ async def feature_search(hits: list[Hit], params: Params, ctx: StageContext) -> 
     elif params.group_by is not None:
         found = await _grouped(params, params.group_by, ctx)
     else:
-        found = (await _collect(params, ctx, final))[:final]
+        found = await _collect(params, ctx, final)
+        ctx.ranked(found)
+        found = found[:final]
     if params.facets:
         ctx.side["facets"] = ctx.metadata["facets"] = await facets(params, found, ctx)
     await highlight(found, params, ctx)
@@ -101,7 +104,7 @@ async def _collect(params: Params, ctx: StageContext, final: int | None, factor:
     ceiling = final if final is not None and len(params.searches) == 1 else MAX_CANDIDATES
     arms = await run_all(params, [min(search.top_k * factor, ceiling) for search in params.searches], ctx)
     ctx.side["tracked_feature_uris"] = list(dict.fromkeys(arm.search.feature_uri for arm in arms))
-    return single(arms[0]) if len(arms) == 1 else await fused(arms, params, final, ctx)
+    return single(arms[0]) if len(arms) == 1 else await fused(arms, params, None if ctx.explaining else final, ctx)
 
 
 async def _grouped(params: Params, group: GroupBy, ctx: StageContext) -> list[Hit]:
@@ -116,6 +119,7 @@ async def _grouped(params: Params, group: GroupBy, ctx: StageContext) -> list[Hi
         seen, factor = len(found), factor * 2
     if len(groups) < group.limit and deepest >= MAX_CANDIDATES:
         ctx.limit("candidates", deepest, MAX_CANDIDATES)
+    ctx.ranked(found)
     kept = list(groups.values())[: group.limit]
     size = 1 if group.output_mode == "first" else group.max_per_group
     ctx.side["groups"] = [

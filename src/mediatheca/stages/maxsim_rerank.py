@@ -63,6 +63,7 @@ def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[
     "maxsim_rerank",
     kind="sort",
     params=Params,
+    per_document=False,
     use_cases=("Rank by the best match of every query token", "Refine candidates with multi-vector models"),
     icon="grid-3x3",
     aliases=("late_interaction_rerank", "colbert_rerank"),

@@ -90,6 +90,7 @@ def prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict[
     "rerank",
     kind="sort",
     params=Params,
+    per_document=False,
     use_cases=("Put the best of many candidates on top", "Raise precision before an answer is generated"),
     icon="arrow-down-wide-narrow",
     aliases=("learned_rerank", "reranker"),

@@ -56,6 +56,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "retriever",
     kind="apply",
     params=Params,
+    per_document=False,
     use_cases=("Reuse one search inside another", "Fuse the rankings of several retrievers"),
     icon="git-merge",
     starts=True,

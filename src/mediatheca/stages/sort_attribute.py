@@ -47,6 +47,7 @@ def _sort_keys(params: Params) -> list[SortKey]:
     "sort_attribute",
     kind="sort",
     params=Params,
+    per_document=False,
     use_cases=("Show the newest or cheapest first", "Order by several fields"),
     icon="arrow-up-down",
     aliases=("sort_by_field",),

@@ -35,6 +35,7 @@ def _prepare(raw: dict[str, Any], collections: Sequence[CollectionView]) -> dict
     "sort_relevance",
     kind="sort",
     params=Params,
+    per_document=False,
     use_cases=("Bring results back into the order of a score", "Order by a score that another stage wrote"),
     icon="arrow-down-wide-narrow",
     example={"score_field": "score", "direction": "desc"},

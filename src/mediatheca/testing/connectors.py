@@ -32,7 +32,7 @@ import pytest
 from mediatheca.connectors import Connector, Entry, Source, SourceError
 from mediatheca.kernel.errors import PayloadTooLargeError, ValidationError
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.fetch_storage import StorageHttp
+from mediatheca.stores.fetch.storage import StorageHttp
 
 NAMES = (
     "a.txt", "b c.txt", "d+e.txt", "deep/er/f.txt", "deep/g.txt", "naïve/ünï.txt", "percent%20.txt", "漢字.txt",

@@ -28,6 +28,7 @@ from mediatheca.kernel.notices import Notice, Sent
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.deliveries import Claimed, Result
 from mediatheca.stores.db.engine import Database
+from ports import free_ports
 from webhook_receiver import Got, Receiver, Reply, a_receiver
 
 
@@ -145,10 +146,9 @@ def test_an_address_that_is_refused_by_now_is_not_asked(world: World, receiver: 
 
 
 def test_a_receiver_that_is_not_there_is_no_trouble(world: World) -> None:
-    with a_receiver() as closed:
-        pass
+    (port,) = free_ports(1)
     world.deliverer((0.0,))
-    (ident,) = world.send(world.hook(closed.url))
+    (ident,) = world.send(world.hook(f"http://127.0.0.1:{port}"))
     row = world.ended(ident)
     assert (row["status"], row["attempts"], row["last_status"]) == ("failed", 2, None)
     assert "cannot be reached" in row["last_error"]
@@ -258,10 +258,11 @@ def test_connections_are_kept(world: World, receiver: Receiver) -> None:
 
 def test_a_connection_that_the_receiver_closed_meanwhile_costs_no_attempt(world: World) -> None:
     world.deliverer()
-    with a_receiver() as first:
+    (port,) = free_ports(1)  # none that somebody else is given in between
+    with a_receiver(port) as first:
         target = world.hook(first.url)
         world.ended(*world.send(target))
-    with a_receiver(first.port) as second:
+    with a_receiver(port) as second:
         (ident,) = world.send(target)
         assert world.ended(ident)["attempts"] == 1
         assert second.ids == [ident]

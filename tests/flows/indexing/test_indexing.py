@@ -14,7 +14,7 @@ from datapath_shop import Shop, content, ok, parts_of
 from fastapi.testclient import TestClient
 
 from mediatheca.app import App, build
-from mediatheca.kernel.errors import UnavailableError
+from mediatheca.kernel.errors import NotFoundError, UnavailableError
 
 
 def texts_of(*numbers: int, version: int = 1) -> list[str]:
@@ -198,6 +198,18 @@ def test_a_rebuild_that_fails_leaves_the_old_index_answering(
     assert all(shop.finds(text) for text in texts_of(0, 1, 2, 3, 4))
     wait_until(lambda: indexer.ready(shop.collection))
     assert all(shop.finds(text) for text in texts_of(0, 1, 2, 3, 4))
+
+
+def test_a_collection_that_was_dropped_meanwhile_is_not_rebuilt(application: Application, shop: Shop) -> None:
+    shop.create([content(1, 1)])
+    shop.process()
+    indexer = application.services.indexer
+    state = indexer._table(application.scope(shop), shop.collection)  # as whoever is about to rebuild it has it
+    ok(shop.client.delete(f"/v1/collections/{shop.collection}"))
+    wait_until(lambda: not application.jobs("collection.drop"))
+    with pytest.raises(NotFoundError):
+        indexer._upkeep.rebuild(state)
+    assert list(application.folder.glob(f"*/{shop.collection}*")) == []
 
 
 def test_deletes_are_purged_from_the_documents_and_the_tombstones_go(application: Application, shop: Shop) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from datapath_shop import Shop, content, ok
+from datapath_plugins.hashed import NAME
+from datapath_process import wait_until
+from datapath_shop import Shop, content, ok, parts_of
 
 
 def listed(shop: Shop, path: str = "/v1/batches/list", **body: Any) -> list[str]:
@@ -72,3 +74,38 @@ def test_options_that_are_not_there_are_answered_with_warnings(shop: Shop) -> No
     said = " ".join(ok(shop.client.post(f"{path}/submit", json=options))["warnings"])
     assert all(name in said for name in ("include_processing_history", "webhook_url", "did you mean 'collection_ids'"))
     assert "warnings" not in ok(shop.client.post(f"{path}/submit", json={"include_processing_history": False}))
+
+
+def test_a_draft_for_a_collection_that_its_bucket_does_not_feed_is_refused(shop: Shop) -> None:
+    shop.create([content(1, 1)])
+    body = {"collection_ids": [shop.collection, "nobody", "nothing"]}
+    response = shop.client.post(f"/v1/buckets/{shop.bucket}/batches", json=body)
+    assert (response.status_code, "nobody, nothing" in response.text) == (404, True)
+
+
+def test_objects_of_several_buckets_are_triggered_by_their_ids(shop: Shop) -> None:
+    schema = {"properties": {"text": {"type": "string"}}}
+    other = ok(shop.client.post("/v1/buckets", json={"bucket_name": "more", "bucket_schema": schema}))["bucket_id"]
+    body = {
+        "collection_name": "both",
+        "source": {"type": "bucket", "bucket_ids": [shop.bucket, other]},
+        "feature_extractor": {"feature_extractor_name": NAME, "input_mappings": {"text": "text"}},
+    }
+    both = ok(shop.client.post("/v1/collections", json=body))["collection_id"]
+    here, _ = shop.create([content(1, 1), content(2, 1)])
+    there = ok(shop.client.post(f"/v1/buckets/{other}/objects", json={"text": "from the other bucket"}))["object_id"]
+    path = f"/v1/collections/{both}/trigger"
+    for batch_id in ok(shop.client.post(path, json={"object_ids": [there, here]}))["batch_ids"]:
+        wait_until(lambda ident=batch_id: ok(shop.client.get(f"/v1/batches/{ident}"))["status"] == "COMPLETED")
+    assert shop.texts(both) == sorted([*parts_of(1, 1), "from the other bucket"])
+    response = shop.client.post(path, json={"object_ids": [there, "obj_of_nobody"]})
+    assert (response.status_code, "obj_of_nobody" in response.text, there in response.text) == (404, True, False)
+
+
+def test_an_empty_list_of_ids_chooses_nothing(shop: Shop) -> None:
+    shop.create([content(1, 1), {"number": 2, "text": "!raise"}])
+    batch = shop.process()
+    for field in ("object_ids", "document_ids", "collection_ids", "tier_nums"):
+        path = f"/v1/buckets/{shop.bucket}/batches/{batch['batch_id']}/retry"
+        assert ok(shop.client.post(path, json={field: []}))["retried_object_count"] == 0
+    assert shop.client.post(f"/v1/collections/{shop.collection}/trigger", json={"object_ids": []}).status_code == 400

@@ -24,7 +24,7 @@ from mediatheca.kernel.errors import (
 )
 from mediatheca.kernel.outside import Generate, HttpRequest, RenderRequest
 from mediatheca.kernel.scope import Scope
-from outside_site import Reply, Site, a_site
+from outside_site import Asked, Reply, Site, a_site
 
 PARAMETERS = {"headers": {"authorization": "{{SECRET.token}}"}, "llm": [{"llm_api_key": "{{ SECRET.model_key }}"}]}
 
@@ -163,10 +163,16 @@ def test_a_secret_that_does_not_exist_is_an_error_that_names_it(served: Applicat
 
 
 def test_many_threads_ask_at_once(desk: ExtractionDesk, site: Site) -> None:
-    site.routes["/many"] = Reply(b"page", delay_s=0.1)
+    together = threading.Barrier(2)  # an answer comes when two have asked
+
+    def answer(asked: Asked) -> Reply:
+        together.wait(120)
+        return Reply(b"page")
+
+    site.routes["/many"] = answer
     found: list[bytes] = []
     threads = [
-        threading.Thread(target=lambda: found.append(desk.fetch(HttpRequest(f"{site.url}/many")).data))
+        threading.Thread(target=lambda: found.append(desk.fetch(HttpRequest(f"{site.url}/many", timeout_s=120)).data))
         for _ in range(8)
     ]
     for thread in threads:

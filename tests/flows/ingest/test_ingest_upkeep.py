@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from counted_shop import Counted
 from datapath_app import Application
 from datapath_plugins.counted import NAME as COUNTED
+from datapath_process import wait_until
 from datapath_shop import Shop, content, ok
 from tier_shop import listed, processed, reading
 
-from mediatheca.flows.ingest.upkeep import DRAFT_AGE, reap_drafts, sweep_artifacts, sweep_collection
+from mediatheca.flows.ingest.upkeep import DRAFT_AGE, reap_drafts, sweep_artifacts
 from mediatheca.kernel import clock
 
 
@@ -21,6 +23,11 @@ def artifacts(application: Application, shop: Shop, collection: str) -> set[str]
     scope = application.scope(shop)
     prefix = f"{scope.organization_id}/{scope.namespace_id}/artifacts/{collection}/"
     return {info.key for info in application.services.blobs.list(prefix)}
+
+
+def swept(sweep: Callable[[], int]) -> int:
+    """How many files went. The indexer puts tables in order now and then; what is swept waits for that."""
+    return wait_until(sweep)
 
 
 def named(shop: Shop, collection: str) -> set[str]:
@@ -40,7 +47,7 @@ def test_files_of_replaced_documents_are_swept_and_those_in_use_stay(
     shop.update(first, content(0, 2))
     processed(shop)
     assert len(artifacts(application, shop, collection)) > len(named(shop, collection))
-    assert sweep_artifacts(application.services) >= 1
+    assert swept(lambda: sweep_artifacts(application.services)) >= 1
     left = artifacts(application, shop, collection)
     assert left == named(shop, collection)
     assert before & left  # of the object that did not change
@@ -57,13 +64,12 @@ def test_a_file_that_only_a_document_of_a_later_tier_names_stays(
     processed(shop)
     kept = {row["thumbnail_url"] for row in shop.documents(last)}
     assert kept
-    scope = application.scope(shop)
     for row in shop.documents(first):
         ok(shop.client.delete(f"/v1/collections/{first}/documents/{row['document_id']}"))
-    assert sweep_collection(application.services, scope, first) == 0
+    assert sweep_artifacts(application.services) == 0
     assert artifacts(application, shop, first)
     shop.delete(ident)
-    assert sweep_collection(application.services, scope, first) == len(kept)
+    assert swept(lambda: sweep_artifacts(application.services)) == len(kept)
 
 
 def test_files_of_a_deleted_collection_go_when_nothing_names_them(
@@ -79,7 +85,7 @@ def test_files_of_a_deleted_collection_go_when_nothing_names_them(
     assert sweep_artifacts(application.services) == 0
     assert artifacts(application, shop, first) == {row["thumbnail_url"] for row in shop.documents(last)}
     ok(shop.client.delete(f"/v1/collections/{last}"))
-    assert sweep_artifacts(application.services) >= 2
+    assert swept(lambda: sweep_artifacts(application.services)) >= 2
     assert artifacts(application, shop, first) == set()
 
 
@@ -93,12 +99,12 @@ def test_nothing_is_swept_while_something_is_processed(application: Application,
     with application.db.begin(scope) as tx:
         chunk = {"chunk_id": "open", "batch_id": "btch_x", "collection_id": collection, "tier": 0}
         tx.insert("chunks", [{**chunk, "status": "PROCESSING", "object_ids": [], "updated_at": clock.now()}])
-    assert sweep_collection(application.services, scope, collection) == 0
+    assert sweep_artifacts(application.services) == 0
     with application.db.begin(scope) as tx:
         tx.delete("chunks", {"chunk_id": "open"})
     with application.services.leases.acquire(scope, collection):  # canceled, and already writing
-        assert sweep_collection(application.services, scope, collection) == 0
-    assert sweep_collection(application.services, scope, collection) >= 1
+        assert sweep_artifacts(application.services) == 0
+    assert swept(lambda: sweep_artifacts(application.services)) >= 1
     assert artifacts(application, shop, collection) == set()
 
 
@@ -108,7 +114,7 @@ def test_a_draft_that_nobody_submits_is_canceled_and_a_young_one_stays(applicati
     old, young = (ok(shop.client.post(path, json={}))["batch_id"] for _ in range(2))
     with application.db.begin(application.scope(shop)) as tx:
         tx.update("batches", {"batch_id": old}, {"updated_at": clock.now() - DRAFT_AGE - timedelta(seconds=1)})
-    assert reap_drafts(application.services) >= 1
+    reap_drafts(application.services)  # unless the chore of the application was faster
     assert (shop.batch(old)["status"], shop.batch(young)["status"]) == ("CANCELED", "DRAFT")
     assert shop.client.post(f"{path}/{old}/submit").status_code == 409
 

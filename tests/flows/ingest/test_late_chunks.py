@@ -10,6 +10,7 @@ from datapath_app import Application
 from datapath_process import wait_until
 from datapath_shop import Shop, content, ok, parts_of
 
+from mediatheca.flows.indexing import Indexer
 from mediatheca.flows.ingest import chunk
 from mediatheca.flows.ingest.chunk import process_chunk
 from mediatheca.jobs.worker import JobCancelledError, Run
@@ -19,8 +20,10 @@ from mediatheca.stores.db.tx import LeaseLostError
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """No workers: chunks are run by hand."""
-    made = Application(tmp_path_factory.mktemp("data"), workers=0)
+    """No workers: chunks are run by hand. No indexer either: a test says when it looks; and nobody looks after jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Indexer, "start", lambda indexer: None)
+        made = Application(tmp_path_factory.mktemp("data"), workers=0, lease_s=36_000)
     yield made
     made.close()
 
@@ -273,6 +276,7 @@ def test_a_chunk_that_died_with_its_worker_every_time_fails_its_objects_and_ends
     assert ended["status"] == "FAILED"
     assert {row["phase"] for row in ended["failed_objects"]} == {"job"}
     assert "stopped answering" in ended["failed_objects"][0]["reason"]
+    assert {row["status"] for row in shop.objects().values()} == {"FAILED"}
     shop.retry(batch)
     work_off(application)
     assert everywhere(application, shop) == sorted(parts_of(1, 1) + parts_of(2, 1))

@@ -50,7 +50,8 @@ def test_files_of_an_object_store_become_documents(counted: Counted) -> None:
 
 
 class Watch:
-    """Looks at the files of a folder again and again: how many there were at once, at most."""
+    """Looks at the files of a folder again and again: how many there were at once, at least, at the worst moment. A
+    look takes its time, and files come and go meanwhile: those that are there in two looks were there between them."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self._folder, self._size, self.most = folder, size, 0
@@ -58,18 +59,21 @@ class Watch:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
+        before = self.look()
         while not self._over.wait(0.002):
-            self.most = max(self.most, self.count())
+            now = self.look()
+            self.most = max(self.most, len(before & now))
+            before = now
 
-    def count(self) -> int:
-        """By what is behind the names: a child has its own name of a file."""
+    def look(self) -> set[tuple[int, int]]:
+        """What is behind the names: a child has its own name of a file."""
         found = set()
         for folder, _, names in os.walk(self._folder):
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
                     state = os.stat(os.path.join(folder, name))
-                    found |= {state.st_ino} if state.st_size >= self._size else set()
-        return len(found)
+                    found |= {(state.st_ino, state.st_mtime_ns)} if state.st_size >= self._size else set()
+        return found
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -89,7 +93,7 @@ def test_only_a_few_files_of_a_chunk_are_here_at_once(large_chunks: Application,
         assert counted.process(collection)["status"] == "COMPLETED"
     assert len(counted.shop.texts(collection)) == 120
     assert 0 < watch.most <= AHEAD + 3  # ahead, in the hands of the one process, and those that come and go meanwhile
-    assert watch.count() == 0
+    assert watch.look() == set()
 
 
 def test_results_that_are_kept_need_no_file(counted: Counted) -> None:

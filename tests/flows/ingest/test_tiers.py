@@ -350,8 +350,23 @@ def test_a_canceled_batch_runs_no_tier_behind_it(gated: tuple[Shop, Path, str, s
     wait_until(lambda: statuses(shop.batch(batch_id)) == ["COMPLETED", "PROCESSING", "PENDING"])
     shop.cancel(batch_id)
     gate.touch()
-    assert statuses(shop.batch(batch_id)) == ["COMPLETED", "CANCELED", "CANCELED"]
-    assert shop.documents(last) == []
+    canceled = shop.batch(batch_id)
+    assert statuses(canceled) == ["COMPLETED", "CANCELED", "CANCELED"]
+    assert (canceled["lifecycle_reason"], shop.documents(last)) == ("canceled by request", [])
+    assert tier(shop, canceled, 1, "retry")["retried_object_count"] == 1
+    again = shop.ended(batch_id)
+    assert (again["status"], again["lifecycle_reason"]) == ("COMPLETED", None)
+
+
+def test_a_batch_that_ends_with_its_only_collection_says_so(shop: Shop, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    shop.create([{"number": 1, "version": 1, "text": f"!wait {gate}"}])
+    batch_id = shop.trigger()
+    wait_until(Path(f"{gate}.waiting").exists)
+    ok(shop.client.delete(f"/v1/collections/{shop.collection}"))
+    gate.touch()
+    ended = shop.ended(batch_id)
+    assert (ended["status"], "collection was deleted" in str(ended["lifecycle_reason"])) == ("CANCELED", True)
 
 
 def test_a_collection_that_is_switched_off_in_the_middle_takes_nothing_more(gated: tuple[Shop, Path, str, str]) -> None:

@@ -20,7 +20,7 @@ from mediatheca.flows.outside.devtools import BrowserGoneError, DevTools
 from mediatheca.kernel.errors import BadRequestError, UnavailableError, ValidationError
 from mediatheca.kernel.outside import RenderRequest
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.fetch_proxy import MAX_CONNECTIONS
+from mediatheca.stores.fetch.proxy import MAX_CONNECTIONS
 from outside_site import Asked, Reply, Site, a_site
 
 APP = """<html><body><div id="root">loading</div><img src="/big.png"><script>
@@ -47,14 +47,21 @@ def _fresh(site: Site) -> None:
     site.asked.clear()
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time to start a browser, and others wait for it."""
+    monkeypatch.setattr("mediatheca.flows.outside.chromium.START_S", 240.0)
+    monkeypatch.setattr("mediatheca.flows.outside.browser.BUSY_S", 240.0)
+
+
 def shown(browser: Browser, url: str, **more: object) -> str:
-    return browser.render(RenderRequest(url, **{"timeout_s": 30, **more})).data.decode()  # type: ignore[arg-type]
+    return browser.render(RenderRequest(url, **{"timeout_s": 60, **more})).data.decode()  # type: ignore[arg-type]
 
 
 def test_a_page_is_what_its_scripts_make_of_it(browser: Browser, site: Site) -> None:
     site.html("/app", APP)
     site.routes["/data.json"] = Reply({"name": "fox"})
-    answer = browser.render(RenderRequest(f"{site.url}/app", timeout_s=30))
+    answer = browser.render(RenderRequest(f"{site.url}/app", timeout_s=60))
     assert b"Hello fox" in answer.data
     assert (answer.status, answer.content_type, answer.final_url) == (200, "text/html", f"{site.url}/app")
     assert "/big.png" not in site.paths()
@@ -64,9 +71,9 @@ def test_a_page_is_what_its_scripts_make_of_it(browser: Browser, site: Site) -> 
 def test_redirects_statuses_and_history_are_told(browser: Browser, site: Site) -> None:
     site.routes["/old"] = Reply(status=302, headers={"location": "/new"})
     site.html("/new", "<script>history.pushState({}, '', '/pushed')</script>new")
-    assert browser.render(RenderRequest(f"{site.url}/old", timeout_s=30)).final_url == f"{site.url}/pushed"
+    assert browser.render(RenderRequest(f"{site.url}/old", timeout_s=60)).final_url == f"{site.url}/pushed"
     site.routes["/gone"] = Reply(b"<p>gone</p>", 410, {"content-type": "text/html"})
-    assert browser.render(RenderRequest(f"{site.url}/gone", timeout_s=30)).status == 410
+    assert browser.render(RenderRequest(f"{site.url}/gone", timeout_s=60)).status == 410
 
 
 def test_a_page_reaches_nothing_inside(browser: Browser, site: Site) -> None:
@@ -214,14 +221,17 @@ def test_calls_between_browsers_go_past_the_proxy_to_nobody(browser: Browser, si
         const servers = [{{urls: "stun:127.0.0.1:{stun}"}},
             {{urls: ["turn:127.0.0.1:{turn}?transport=tcp", "turn:127.0.0.1:{stun}"], username: "u", credential: "c"}}];
         const call = new RTCPeerConnection({{iceServers: servers}});
-        call.onicegatheringstatechange = () => {{ p.textContent = "gathering is " + call.iceGatheringState; }};
+        call.onicegatheringstatechange = () => {{
+            p.textContent = "gathering is " + call.iceGatheringState;
+            if (call.iceGatheringState === "complete") clearInterval(busy);
+        }};
         call.createDataChannel("x");
         call.createOffer().then(offer => call.setLocalDescription(offer));
-        setInterval(() => fetch("/tick"), 50);
+        const busy = setInterval(() => fetch("/tick"), 50);
         </script>""",
         )
         site.routes["/tick"] = Reply(b"")
-        assert "gathering is" in shown(browser, f"{site.url}/call", timeout_s=15)
+        assert "gathering is" in shown(browser, f"{site.url}/call", timeout_s=60)
         with pytest.raises(BlockingIOError):
             near.recv(100)
         with pytest.raises(BlockingIOError):

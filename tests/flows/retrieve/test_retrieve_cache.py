@@ -110,6 +110,16 @@ def test_tenants_and_constraints_never_share(shop):
     assert {d["category"] for d in narrowed["documents"]} == {"thing"}
 
 
+@pytest.mark.parametrize("policy", [POLICY, CachePolicy(60, frozenset({"labelled"}))], ids=["results", "stages"])
+def test_retrievers_with_the_same_stages_do_not_show_each_others_names(shop, policy):
+    plan = shop.compile(text_search(), stage("labelled", text="{{CONTEXT.retriever_name}}"))
+    for ident in ("a", "b", "a"):
+        who = {"retriever_id": f"ret_{ident}", "retriever_name": ident}
+        body = shop.execute(plan, {"inputs": {"query": "red"}}, cache=policy, **who)
+        assert {document["label"] for document in body["documents"]} == {ident}
+    assert body["cache_hit"] is True
+
+
 def test_stages_with_other_filters_are_other_entries(shop):
     ask(shop, shop.compile(text_search()))
     assert ask(shop, shop.compile(text_search(post_filters={"price": 1})))["cache_hit"] is False

@@ -191,6 +191,7 @@ def test_a_search_that_takes_too_long_is_tried_again_unless_interactive(shop: Sh
     assert body["documents"] == []
     assert body["status"] == "degraded"
     assert body["warnings"]
+    assert "did not answer within 10 ms" in body["diagnostics"]["summary"]
 
 
 def test_the_time_budget_stops_the_walk_with_what_there_is(shop: Shop):
@@ -237,6 +238,7 @@ def test_an_empty_result_says_why(shop: Shop):
     body = shop.run(text_search("red fox"), stage("attribute_filter", field="colour", value="red"), optimize="off")
     assert "not a field" in body["diagnostics"]["summary"]
     assert body["diagnostics"]["stages"]["attribute_filter"] == [8, 0]
+    assert "stage 'attribute_filter' got 8 documents and left none" in body["diagnostics"]["summary"]
 
 
 def test_zero_documents_stay_zero_without_listing_anything(shop: Shop):

@@ -73,6 +73,59 @@ def test_the_stage_that_dropped_a_document_is_named(shop):
     assert found["path"][-1]["rank_out"] is None
 
 
+def two_searches(**more: object) -> dict:
+    uri = TEXT_INDEX.feature_uri
+    searches = [{"feature_uri": uri, "query": "red fox"}, {"feature_uri": uri, "query": "red fox", "lexical": True}]
+    own = {"filters": {"collection_id": "col_a"}}
+    return {"stage_name": "search", "stage_id": "feature_search", "parameters": {"searches": searches, **own, **more}}
+
+
+def test_a_document_that_fusion_puts_below_final_top_k_is_told_its_rank_there(shop):
+    everything = ids(shop.run(two_searches(), inputs={"query": "red fox"}))
+    found = asked(shop, everything[2], two_searches(final_top_k=2))
+    assert (found["reason"], found["dropped_by"]) == ("dropped", "search")
+    assert "number 3 of what its searches found, of which 2 are kept; raise final_top_k" in found["message"]
+
+
+def test_a_document_that_is_not_the_best_of_its_group_is_told_so(shop):
+    everything = ids(shop.run(two_searches(), inputs={"query": "red fox"}))
+    found = asked(shop, everything[-1], two_searches(group_by={"field": "collection_id", "max_per_group": 1}))
+    assert (found["reason"], found["dropped_by"]) == ("dropped", "search")
+    assert f"it is number {len(everything)} of what" in found["message"]
+    assert "group_by.max_per_group" in found["message"]
+
+
+def test_a_document_that_post_filters_take_away_is_told_the_condition(shop):
+    late = {**text_search(), "stage_name": "search", "post_filters": {"field": "price", "operator": "gte", "value": 3}}
+    found = asked(shop, "a0", late)
+    assert (found["reason"], found["dropped_by"]) == ("filtered", "search")
+    assert found["conditions"][0]["condition"]["field"] == "price"
+    assert found["conditions"][0]["values"] == {"price": [0]}
+
+
+def test_a_document_that_a_list_leaves_out_is_told_the_condition(shop):
+    dear = {"field": "price", "operator": "gte", "value": 3}
+    for lists in (
+        stage("attribute_filter", conditions=dear),
+        {"stage_id": "feature_search", "parameters": {"searches": []}, "pre_filters": dear},
+    ):
+        found = asked(shop, "a0", lists)
+        assert (found["reason"], found["arms"][0]["arm"]) == ("filtered", "list")
+        assert found["arms"][0]["conditions"][0]["values"] == {"price": [0]}
+    every = {"field": "price", "operator": "gte", "value": 0}
+    short = {"stage_id": "feature_search", "parameters": {"searches": [], "filters": every, "final_top_k": 1}}
+    left = next(name for name in ("a0", "a1") if name not in ids(shop.run(short)))
+    assert asked(shop, left, short)["reason"] == "below_limit"
+
+
+def test_a_document_whose_rows_are_in_the_result_is_there(shop):
+    rows = stage("unwind", field="text", preserve_null_and_empty=True)
+    group = stage("group_by", field="collection_id", max_per_group=10, output_mode="all")
+    for shown in (rows, group):
+        found = asked(shop, "a1", text_search(filters={"collection_id": "col_a"}), shown)
+        assert found["in_result"] is True
+
+
 def test_a_document_without_a_vector_is_told_so(shop):
     bare = Document("bare", ARTICLES.collection_id, {"text": "red fox"}, {}, "obj_1", "obj_1")
     shop.searcher.add(ARTICLES, [bare])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -209,6 +210,32 @@ def test_a_field_without_an_index_is_told_and_works(shop: Shop, found, where):
     assert len(told) == 1
     assert f"{where}: 'category'" in told[0]
     assert not any("indexed" in warning for warning in shop.compile(found, views=[ARTICLES]).warnings)
+
+
+def test_a_search_by_words_where_there_are_no_texts_is_told(shop: Shop):
+    search = {"feature_uri": TEXT_URI, "query": "{{INPUT.query}}", "lexical": True}
+    found = {"stage_id": "feature_search", "parameters": {"searches": [search]}}
+    told = shop.compile(found, views=[replace(ARTICLES, fields={"text": "keyword"})]).warnings
+    assert len(told) == 1
+    assert "searches.0: no field of articles is of the type text, so no word is found there" in told[0]
+    assert shop.compile(found, views=[ARTICLES]).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        text_search("{{DOC.title}}"),
+        text_search(filters={"field": "category", "value": "{{DOC.category}}"}),
+        stage("sort_attribute", field="{{DOC.best}}"),
+        stage("deduplicate", fields=["{{DOC.best}}"]),
+        stage("rerank", query="{{DOC.title}}"),
+    ],
+    ids=["query", "filter", "sort", "deduplicate", "rerank"],
+)
+def test_templates_of_one_document_are_refused_where_a_stage_runs_once_for_all(shop: Shop, found):
+    error = refused(shop, found)
+    assert places(error) == ["stages.0.config.parameters"]
+    assert "DOC is not known here" in error.errors[0].msg
 
 
 def test_the_filters_of_a_request_are_told_too(shop: Shop):

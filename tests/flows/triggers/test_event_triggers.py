@@ -24,7 +24,9 @@ def waiting_for(world: World, threshold: int, **more: object) -> str:
 
 
 def dispatchers(world: World, count: int = 2) -> list[Dispatcher]:
-    made = [Dispatcher(world.db, world.services.feed, [EventTriggers(world.db)]) for _ in range(count)]
+    consumers = [[EventTriggers(world.db)] for _ in range(count)]
+    # Who has lost to the other tries again at once.
+    made = [Dispatcher(world.db, world.services.feed, each, backoff=(0.0,)) for each in consumers]
     for dispatcher in made:
         dispatcher.lag()
     return made

@@ -38,13 +38,13 @@ def _fail(arrays: Mapping[str, Array], options: Mapping[str, Any], ctx: ComputeC
         return Computed({"huge": np.ones((1 << 30,), np.float64)})
     if how == "write":
         arrays["x"][0] = 1
-    time.sleep(60)
+    time.sleep(600)
     return Computed()
 
 
 def _pid(arrays: Mapping[str, Array], options: Mapping[str, Any], ctx: ComputeContext) -> Computed:
     ctx.progress(os.getpid(), "pid")
-    time.sleep(60)
+    time.sleep(600)
     return Computed()
 
 

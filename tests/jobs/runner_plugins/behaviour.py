@@ -82,8 +82,9 @@ def extract(item: Item) -> Iterator[Row]:
         case "abort":
             os.abort()
         case "full_abort":
-            kept = np.ones(33_000_000)  # noqa: F841 (held)
-            time.sleep(0.5)
+            kept = np.ones(37_000_000)  # noqa: F841 (held)
+            while not Path(rest).exists():
+                time.sleep(0.01)
             os.abort()
         case "hang":
             while True:

@@ -19,7 +19,7 @@ from mediatheca.connectors.azure_blob import azure_blob
 from mediatheca.connectors.gcs import gcs
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.fetch_storage import StorageHttp
+from mediatheca.stores.fetch.storage import StorageHttp
 from mediatheca.testing.connectors import ConnectorContract, every, opened
 from store_servers import ACCOUNT, ACCOUNT_KEY, AzureServer, Blob, GcsServer, a_gcs_server, an_azure_server
 

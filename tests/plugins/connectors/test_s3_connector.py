@@ -17,7 +17,7 @@ from mediatheca.connectors.s3 import S3Config, base_url, s3
 from mediatheca.connectors.tigris import tigris
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.fetch_storage import StorageHttp
+from mediatheca.stores.fetch.storage import StorageHttp
 from mediatheca.testing.connectors import ConnectorContract, every, opened
 from s3_server import KEY, SECRET, s3_server
 from store_folders import BUCKET, S3Files

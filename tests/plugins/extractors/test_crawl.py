@@ -104,8 +104,18 @@ def test_robots_nofollow_and_noindex_are_kept_to(desk: Desk, outside: Site) -> N
 def test_a_site_whose_robots_txt_fails_is_left_alone(desk: Desk, outside: Site) -> None:
     outside.routes["/robots.txt"] = Reply(status=503)
     outside.html("/", page("home"))
-    with pytest.raises(ItemError, match="does not allow"):
+    with pytest.raises(
+        ItemError, match=r"robots.txt of .* could not be read \(it answered with status 503\)"
+    ) as caught:
         crawl(desk, f"{outside.url}/")
+    assert not caught.value.permanent
+
+
+def test_a_site_that_does_not_answer_is_not_said_to_forbid_its_pages(tmp_path: Path) -> None:
+    with a_desk(tmp_path, fetch_allow="127.0.0.1:1") as desk:
+        with pytest.raises(ItemError, match=r"robots.txt of 127.0.0.1:1 could not be read") as caught:
+            crawl(desk, "http://127.0.0.1:1/")
+        assert not caught.value.permanent
 
 
 def test_a_host_is_asked_no_faster_than_it_wants(desk: Desk, outside: Site) -> None:
@@ -203,11 +213,11 @@ def test_whether_a_first_page_may_succeed_later_is_told(desk: Desk, outside: Sit
 def test_time_ends_a_crawl_and_what_was_read_stays(desk: Desk, outside: Site) -> None:
     def slow(asked: Asked) -> Reply:
         number = len(outside.asked)
-        return Reply(page(f"p{number}", f"/n{number}").encode(), headers={"content-type": "text/html"}, delay_s=0.15)
+        return Reply(page(f"p{number}", f"/n{number}").encode(), headers={"content-type": "text/html"}, delay_s=0.4)
 
     outside.routes["/robots.txt"] = Reply(status=404)
     outside.routes["*"] = slow
-    visited, dropped = crawl(desk, f"{outside.url}/", depth=10, pages=100, seconds=1.0)
+    visited, dropped = crawl(desk, f"{outside.url}/", depth=10, pages=100, seconds=3.0)
     assert 1 <= len(visited) < 10
     assert any("crawl_timeout" in entry.reason or "within" in entry.reason for entry in dropped)
 
@@ -291,8 +301,8 @@ def test_lists_are_not_read_when_the_time_is_over(desk: Desk, outside: Site) -> 
     lists = "".join(f"Sitemap: {outside.url}/map{number}\n" for number in range(20))
     outside.routes["/robots.txt"] = Reply(lists.encode())
     outside.html("/", page("home"))
-    outside.routes["*"] = Reply(b"<urlset></urlset>", delay_s=0.4)
-    crawl(desk, f"{outside.url}/", sitemap=True, seconds=1.0)
+    outside.routes["*"] = Reply(b"<urlset></urlset>", delay_s=0.8)
+    crawl(desk, f"{outside.url}/", sitemap=True, seconds=3.0)
     assert sum(path.startswith("/map") for path in outside.paths()) < 6
 
 

@@ -245,9 +245,9 @@ def test_a_scan_is_read_by_the_extractor_that_reads_scans_and_refused_by_the_oth
 def test_blank_pages_have_no_text_to_search_for(opened: Opened) -> None:
     for extractor in (text_extractor, document_graph_extractor):
         query = opened(extractor, E5)
-        with pytest.raises(ItemError, match=r"no text to search for|PDF without text"):
+        with pytest.raises(ItemError, match="no text to search for"):
             cut(query, pdf(["", ""]))
-        with pytest.raises(ItemError, match=r"no text to search for|PDF without text"):
+        with pytest.raises(ItemError, match="no text to search for"):
             query(Source(data=pdf([""]), key="query"))
 
 

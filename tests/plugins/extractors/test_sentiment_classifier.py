@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mediatheca.extractors import ExtractContext, Extractor, Item, ItemError, Source
+from mediatheca.extractors import Dropped, ExtractContext, Extractor, Item, Source
 from mediatheca.extractors.sentiment_classifier import Params, sentiment_classifier
 from mediatheca.kernel.errors import UnavailableError, ValidationError
 from mediatheca.providers._catalog import ModelCatalog
@@ -81,9 +81,11 @@ def test_a_flood_without_sentences_is_judged_in_pieces(judged: Any) -> None:
     assert 100 < fields["sentence_count"] <= 5_000
 
 
-def test_an_empty_text_fails_with_a_reason(judged: Any) -> None:
-    with pytest.raises(ItemError, match="empty"):
-        judged("   ")
+def test_an_empty_text_is_not_judged_and_says_so(models: ModelCatalog, tmp_path: Path) -> None:
+    extract = sentiment_classifier.open(Params(), ExtractContext(models, tmp_path))
+    (told,) = extract(Item("obj_1", {"text": [Source(value="   ", key="review")]}))
+    assert isinstance(told, Dropped)
+    assert "empty" in told.reason
 
 
 def test_a_model_that_labels_nothing_is_refused_when_the_collection_is_made(models: ModelCatalog) -> None:

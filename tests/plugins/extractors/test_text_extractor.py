@@ -121,15 +121,11 @@ def test_several_texts_of_one_object_keep_their_keys(models: ModelCatalog) -> No
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (Source(value="", key="body"), "'body' is empty"),
-        (Source(value=" \n\t\0 ", key="body"), "'body' is empty"),
-        (Source(data=b"", key="body"), "'body' is empty"),
         (Source(data=b"\xff\xfe\x00bin\x00", key="body"), "'body' is not UTF-8 text"),
         (Source(data=b"caf\xe9 au lait", key="body"), "'body' is not UTF-8 text"),
         (Source(data=b"\x89PNG\r\n\x1a\n" + bytes(20), key="body"), "looks like a file of type image"),
         (Source(data=b"PK\x03\x04" + bytes(40), key="body"), "looks like a file of type archive"),
         (Source(data=pdf(["x"], password="p"), key="body"), "'body' is encrypted"),
-        (Source(data=pdf([np.full((20, 20, 3), 99, np.uint8)]), key="body"), "a PDF without text.*scanned"),
         (Source(data=b"WEBVTT\n\n", key="body"), "'body' has no captions"),
         (Source(value={"a": 1}, key="body"), "'body' is a dict, not a text"),
         (Source(value=["a"], key="body"), "'body' is a list, not a text"),
@@ -140,6 +136,32 @@ def test_what_is_not_a_text_fails_that_object_with_the_reason(
 ) -> None:
     with pytest.raises(ItemError, match=reason):
         rows(models, source)
+
+
+@pytest.mark.parametrize(
+    ("source", "reasons"),
+    [
+        (Source(value="", key="body"), ["empty"]),
+        (Source(value=" \n\t\0 ", key="body"), ["empty"]),
+        (Source(data=b"", key="body"), ["empty"]),
+        (Source(data=pdf([""]), key="body"), ["empty"]),
+        (Source(data=pdf([np.full((20, 20, 3), 99, np.uint8)]), key="body"), ["a scanned page", "empty"]),
+    ],
+)
+@pytest.mark.parametrize("split_by", ["none", "sentences", "markdown", "time_segments"])
+def test_where_there_is_no_text_no_document_is_made_and_the_reason_is_told(
+    models: ModelCatalog, source: Source, reasons: list[str], split_by: str
+) -> None:
+    extract = text_extractor.open(Params(split_by=split_by), ExtractContext(models, models.settings.models_dir))
+    told = list(extract(Item("obj_1", {"text": [source]})))
+    assert rows_of(told) == []
+    assert all(reason in part.reason for part, reason in zip(dropped_of(told), reasons, strict=True))
+
+
+def test_an_empty_text_leaves_the_other_texts_of_the_object_alone(models: ModelCatalog) -> None:
+    assert [row.source_key for row in rows(models, Source(value=" ", key="body"), Source(value="a", key="title"))] == [
+        "title"
+    ]
 
 
 def test_a_number_is_a_text(models: ModelCatalog) -> None:

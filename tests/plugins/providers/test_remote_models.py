@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from mediatheca.testing.providers import ProviderContract
 
 KEY = "sk-very-secret"
 DIMENSIONS = 6
+NO_TIME = SimpleNamespace(sleep=lambda _: None)
+"""The clock of the module alone, which has waited already."""
 
 
 @dataclass
@@ -83,7 +86,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     script.url = f"http://127.0.0.1:{server.server_port}/v1"
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(module, "time", NO_TIME)
     yield script
     server.shutdown()
     thread.join()
@@ -222,7 +225,7 @@ def test_another_model_behind_the_same_name_is_noticed(script: Script, settings:
 
 
 def test_an_endpoint_that_is_down_is_an_error_not_other_weights(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(module, "time", NO_TIME)
     settings = ModelSettings(tmp_path, remote_url="http://127.0.0.1:9/v1")
     with pytest.raises(UnavailableError, match="MEDIATHECA_MODELS_URL"):
         remote.find("multilingual_e5_small", settings)

@@ -261,16 +261,22 @@ def test_what_a_killed_writer_left_is_swept_a_day_later(store: LocalBlobs, tmp_p
     assert list(again.list()) == []
 
 
+def note(calls: list[str], call: str) -> None:
+    """In other threads are servers of other tests."""
+    if threading.current_thread() is threading.main_thread():
+        calls.append(call)
+
+
 def test_a_file_is_synced_before_its_name_appears(store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     fsync, rename = os.fsync, Path.rename
 
     def spy_fsync(descriptor: int) -> None:
-        calls.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+        note(calls, f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")
         fsync(descriptor)
 
     def spy_rename(self: Path, target: Path) -> Path:
-        calls.append(f"rename {target.name}")
+        note(calls, f"rename {target.name}")
         return rename(self, target)
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
@@ -291,11 +297,11 @@ def test_many_blobs_share_one_sync_before_their_names_appear(
     assert together is not None
 
     def spy_sync(descriptor: int) -> None:
-        calls.append("sync")
+        note(calls, "sync")
         together(descriptor)
 
     def spy_rename(self: Path, target: Path) -> Path:
-        calls.append("rename")
+        note(calls, "rename")
         return rename(self, target)
 
     monkeypatch.setattr(local, "syncfs", spy_sync)

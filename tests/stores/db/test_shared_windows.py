@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from mediatheca.flows.publishing import door
 from mediatheca.flows.publishing.door import PublicDoor, SharedWindows, Windows
 from mediatheca.kernel.errors import TooManyRequestsError
 from mediatheca.stores.db.engine import Database
@@ -18,7 +20,8 @@ def rows(db: Database) -> list[tuple[object, ...]]:
         return [tuple(row) for row in connection.execute(request_windows.select())]
 
 
-def test_two_processes_share_one_limit(db: Database) -> None:
+def test_two_processes_share_one_limit(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "time", SimpleNamespace(time=lambda: 1_000_000.0))  # no window ends while it runs
     first, second = SharedWindows(db), SharedWindows(db)
     for windows in (first, second, first):
         windows.take("a", 86_400, 3, "requests")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import resource
 import subprocess
 import sys
 import textwrap
@@ -378,10 +377,10 @@ def test_a_check_leaves_nothing_behind(root: Path, store: LanceDocuments) -> Non
 
 
 def test_many_tables_need_no_open_files(root: Path) -> None:
-    store = LanceDocuments(str(root))
+    store, before = LanceDocuments(str(root)), len(os.listdir("/proc/self/fd"))
     for number in range(40):
         store.ensure(f"col_{number}", [INDEX])
         store.upsert(f"col_{number}", rows(["a"]), 1)
         assert store.count(f"col_{number}") == 1
-    assert len(os.listdir("/proc/self/fd")) < 200
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 200
+    # Servers of other tests in this process have files, too: counted is what these tables added.
+    assert len(os.listdir("/proc/self/fd")) < before + 40

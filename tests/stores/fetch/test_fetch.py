@@ -414,7 +414,7 @@ def test_a_type_that_is_not_told_is_looked_for_in_the_bytes(site: Site, told: st
 def test_the_file_name_is_safe(site: Site, disposition: str, path: str, name: str) -> None:
     from urllib.parse import unquote
 
-    from mediatheca.stores.fetch_body import filename
+    from mediatheca.stores.fetch.body import filename
 
     assert filename(disposition, unquote(path) if "%20" in path else path) == name
 
@@ -445,17 +445,19 @@ def raw_server(behave: Callable[[socket.socket, threading.Event], None]) -> tupl
     stop = threading.Event()
 
     def serve() -> None:
-        connection, _ = listener.accept()
-        with connection, contextlib.suppress(OSError):
-            behave(connection, stop)
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                behave(connection, stop)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
 
     def end() -> None:
         stop.set()
-        listener.close()
+        listener.shutdown(socket.SHUT_RDWR)  # nobody may have come: closing alone does not end the waiting for them
         thread.join()
+        listener.close()
 
     return listener.getsockname()[1], end
 

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from mediatheca.kernel.errors import ValidationError
-from mediatheca.stores.fetch_guard import AllowList, Guard, kind_of, system_resolve
+from mediatheca.stores.fetch.guard import AllowList, Guard, kind_of, system_resolve
 
 REFUSED = {
     "0.0.0.0": "unspecified",

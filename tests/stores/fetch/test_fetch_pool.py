@@ -14,7 +14,7 @@ import pytest
 
 from mediatheca.kernel.errors import BadRequestError, ValidationError
 from mediatheca.stores.fetch import Answered, Fetcher, FetchFailedError
-from mediatheca.stores.fetch_pool import MAX_IDLE, Sender
+from mediatheca.stores.fetch.sender import MAX_IDLE, Sender
 from webhook_receiver import Receiver, Reply, a_receiver
 
 CERTIFICATE = Path(__file__).parent / "tls_example.pem"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.fetch_proxy import FetchProxy
+from mediatheca.stores.fetch.proxy import FetchProxy
 from outside_site import Asked, Reply, Site, a_site
 
 

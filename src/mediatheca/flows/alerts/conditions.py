@@ -20,13 +20,13 @@ SCORE = ("score", "raw_score")
 def is_hit(body: Mapping[str, Any], matches: list[Match]) -> tuple[bool, str]:
     """Whether the alert with this body is hit by these matches, best first, and why or why not."""
     if body.get("trigger_on") == "no_results":
-        return (not matches), ("nothing was found" if not matches else f"{len(matches)} documents were found")
+        return (not matches), ("nothing was found" if not matches else f"{_documents(matches)} found")
     least = int(body.get("min_count") or 1)
     if len(matches) < least:
-        return False, f"{len(matches)} documents match, {least} are needed"
+        return False, f"{_documents(matches)} matched, {least} {'is' if least == 1 else 'are'} needed"
     threshold = body.get("threshold")
     if not threshold:
-        return True, f"{len(matches)} documents match"
+        return True, f"{_documents(matches)} matched"
     name, how = str(threshold.get("field")), str(threshold.get("operator"))
     value = value_of(name, matches)
     held = compare(value, how, threshold.get("value"))
@@ -34,6 +34,10 @@ def is_hit(body: Mapping[str, Any], matches: list[Match]) -> tuple[bool, str]:
         held,
         f"{name} of the best match is {value!r}, {how} {threshold.get('value')!r} {'holds' if held else 'does not'}",
     )
+
+
+def _documents(matches: list[Match]) -> str:
+    return f"{len(matches)} document{'' if len(matches) == 1 else 's'}"
 
 
 def value_of(name: str, matches: list[Match]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import defaultdict
@@ -62,12 +63,14 @@ class Entries:
         self._runs = runs
         self._known: dict[Scope, _Known] = {}
         self._locks: defaultdict[Scope, threading.Lock] = defaultdict(threading.Lock)
+        # A number is never given twice, whoever commits at the same moment: what was read under it would count as new.
+        self._numbers = itertools.count(1)
         self._generation = 0
         database.listen(self._moved)
 
     def _moved(self, topics: set[str]) -> None:
         if topics & _TOPICS:
-            self._generation += 1
+            self._generation = next(self._numbers)
 
     def of(self, scope: Scope, collection_id: str) -> list[Entry]:
         """The entries of a collection, the most urgent first."""

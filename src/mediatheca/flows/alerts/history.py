@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -91,18 +91,27 @@ def look_back(services: Services, scope: Scope, alert: Record, span: Span) -> Ro
 
     async def work(engine: RetrieveEngine, around: Surroundings) -> list[tuple[Bin, list[Match]]]:
         hours = []
-        for hour in span.bins():
-            if await _any(engine, found, _within(hour)):
-                context = replay_context(around, scope, found)
-                hits = await documents_of(engine, found.plan, inputs, replace(context, filter=_within(hour)))
-                hours.append((hour, [Match(hit, hit.score) for hit in hits]))
+        for hour in await _busy(engine, found, list(span.bins())):
+            context = replay_context(around, scope, found)
+            hits = await documents_of(engine, found.plan, inputs, replace(context, filter=_within(hour)))
+            hours.append((hour, [Match(hit, hit.score) for hit in hits]))
         return hours
 
     return _report(alert, span, services.replayer.call(work, LONGEST_S))
 
 
+async def _busy(engine: RetrieveEngine, found: Compiled, hours: Sequence[Bin]) -> list[Bin]:
+    """The hours in which anything was written. Asked of ever smaller halves: most of a month is empty."""
+    if not hours or not await _any(engine, found, _within((hours[0][0], hours[-1][1]))):
+        return []
+    if len(hours) == 1:
+        return list(hours)
+    middle = len(hours) // 2
+    return [*await _busy(engine, found, hours[:middle]), *await _busy(engine, found, hours[middle:])]
+
+
 async def _any(engine: RetrieveEngine, found: Compiled, within: Filter) -> bool:
-    """Whether anything was written in that hour."""
+    """Whether anything was written in that time."""
     for view in found.plan.collections:
         if (await engine.searcher.count(view.collection_id, within))[0]:
             return True

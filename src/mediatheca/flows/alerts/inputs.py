@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mediatheca.flows.retrieve.plan import Plan
+from mediatheca.flows.retrievers import RetrieverPlans
+from mediatheca.kernel.errors import MediathecaError, ValidationError
 from mediatheca.kernel.mapping import MISSING, read_path
 from mediatheca.kernel.present import field_value
+from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.search import Hit
 
 FROM_DOCUMENT = ("document_field", "source_blob")
+_ELSEWHERE = "without it a run may fail, unless the input_mappings of a collection give it"
 
 
 def split_mappings(
@@ -25,6 +30,31 @@ def split_mappings(
         else:
             constant[str(mapping.get("input_key"))] = source.get("value")
     return constant, read
+
+
+def input_notes(plans: RetrieverPlans, scope: Scope, body: Mapping[str, Any]) -> list[str]:
+    """Warnings for inputs of an alert that nothing reads, and for those that its retriever reads and does not get.
+
+    They may come from a document all the same, by the `input_mappings` of a collection, so none is refused.
+    """
+    if body["source"] != "retriever":
+        return []
+    try:
+        plan = plans.get(scope, str(body["retriever_id"])).plan
+    except MediathecaError:
+        return []  # `works_as` says that its retriever cannot run
+    return _differences(plan, body.get("inputs") or {})
+
+
+def _differences(plan: Plan, given: Mapping[str, Any]) -> list[str]:
+    try:
+        report = plan.schema.check(given, plan.inputs)
+    except ValidationError as error:
+        return [f"{entry.loc[0]}.{entry.loc[-1]}: {entry.msg}; {_ELSEWHERE}" for entry in error.errors]
+    absent = sorted(name for name in plan.inputs - {"*"} if report.values.get(name) in (None, ""))
+    notes = [f"inputs.{name}: the retriever reads it, and it is not given; {_ELSEWHERE}" for name in absent]
+    known = ", ".join(sorted(plan.inputs)) or "none"
+    return notes + [f"inputs.{name}: nothing in the retriever reads it; it reads: {known}" for name in report.ignored]
 
 
 def mapped_inputs(mappings: Sequence[Mapping[str, Any]], document: Hit) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from mediatheca.kernel.filters import Filter
 from mediatheca.kernel.query_files import may_be_long
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery
 from mediatheca.kernel.templates import is_template
-from mediatheca.stages import CollectionView
 from mediatheca.stages._search_spellings import find_index
 
 Mode: TypeAlias = Literal["inverted", "verified", "direct", "per_document", "system"]
@@ -156,7 +155,7 @@ def _alone(plan: Plan, first: PlannedStage) -> Way:
         if search.get("min_score") is not None:
             return Way("verified", "new documents look up their words; a run says how well they match")
         return Way("inverted", "new documents look up the queries that ask for their words", _unlimited(search))
-    warnings = () if search.get("min_score") is not None else _no_floor(first, search)
+    warnings = () if search.get("min_score") is not None else _no_floor(search)
     return Way("inverted", "new documents are compared with all standing queries at once", warnings)
 
 
@@ -166,7 +165,7 @@ def _unlimited(search: Mapping[str, Any]) -> tuple[str, ...]:
     return ("one word of the query is enough to match; set operator to 'and' for documents that hold all of them",)
 
 
-def _no_floor(first: PlannedStage, search: Mapping[str, Any]) -> tuple[str, ...]:
+def _no_floor(search: Mapping[str, Any]) -> tuple[str, ...]:
     most = search.get("top_k", 100)
     return (
         f"the search has no min_score: the alert fires for every new document that comes among the best {most}, "
@@ -251,14 +250,3 @@ def _checked(outcome: Outcome) -> Outcome:
         reasons = "; ".join(str(entry["reason"]) for entry in outcome.notes.degraded.values())
         raise BadRequestError(f"the answer was degraded and empty: {reasons}")
     return outcome
-
-
-def dense_index(views: Sequence[CollectionView], probe: Probe) -> Any:
-    """The vector index that a probe asks; None: it asks by words, or lists."""
-    if not isinstance(probe.query, VectorQuery):
-        return None
-    using = probe.query.using
-    return next(
-        (index for view in views if view.collection_id == probe.collection_id
-         for index in view.vectors if index.name == using), None,
-    )  # fmt: skip

@@ -136,7 +136,8 @@ class StandingSet:
         alone = entry.way.mode == "inverted"
         limited = replace(query, limit=min(query.limit, MAX_PAGE)) if alone else query
         if isinstance(limited, VectorQuery):
-            self.dense[limited.using].arms.append(Arm(number, place, limited, asked, alone, limited.using))
+            label = self.vector_index(limited.using).feature_uri or limited.using
+            self.dense[limited.using].arms.append(Arm(number, place, limited, asked, alone, label))
             return []
         changeable = tuple(word for word in dict.fromkeys(words(limited.text)) if self._changeable(word, limited))
         certain = alone and not self.spec.languages and self._one_word_each(limited)

@@ -267,12 +267,15 @@ def _params(tx: ReadTx, condition: Condition, given: Row, where: tuple[str, ...]
     for old, new in _ALIASES.items():
         if old in given and old not in condition.numbers and new in condition.numbers:
             given[new] = given.pop(old)
-    known = {*condition.numbers, *condition.refers, "metric"}
+    evaluated = condition.refers == _RETRIEVER
+    known = {*condition.numbers, *condition.refers, *(("metric",) if evaluated else ())}
     unknown = sorted(set(given) - known)
     if unknown:
-        message = f"'{unknown[0][:60]}' is no parameter of this condition; there are {', '.join(sorted(known))}"
+        message = (
+            f"'{unknown[0][:60]}' is no parameter of this condition; there are {', '.join(sorted(known)) or 'none'}"
+        )
         raise ValidationError.at((*where, unknown[0][:60]), message, "extra_forbidden")
-    made: Row = {"metric": str(given.get("metric") or "ndcg")} if condition.refers == _RETRIEVER else {}
+    made: Row = {"metric": str(given.get("metric") or "ndcg")} if evaluated else {}
     for name, (default, low, high) in condition.numbers.items():
         value = given.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:

@@ -18,7 +18,7 @@ from mediatheca.kernel.errors import TooManyRequestsError, UnavailableError
 from mediatheca.kernel.notices import ChannelSettings, Escape, Sent
 from mediatheca.kernel.outside import HttpAnswer, HttpRequest
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.fetch_pool import Sender
+from mediatheca.stores.fetch.sender import Sender
 
 MAX_MAILING = 32
 """Mails that wait for the one connection; more would keep webhooks from being sent while the mail server hangs."""

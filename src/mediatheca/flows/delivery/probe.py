@@ -13,7 +13,7 @@ from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.notices import ChannelSettings
 from mediatheca.settings import Settings
 from mediatheca.stores.fetch import Fetcher
-from mediatheca.stores.fetch_pool import Sender
+from mediatheca.stores.fetch.sender import Sender
 
 _TIMEOUT_S = 10.0
 

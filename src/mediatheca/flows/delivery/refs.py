@@ -17,13 +17,12 @@ from pydantic import ValidationError as PydanticError
 from mediatheca.channels import Channel, ChannelParams, Where
 from mediatheca.flows.delivery.signing import Signing, fresh, given, kept, rotated
 from mediatheca.flows.vault import Vault, sealed_name
-from mediatheca.kernel.errors import FieldError, NotFoundError, ValidationError
+from mediatheca.kernel.errors import FieldError, NotFoundError, ValidationError, plain_message
 from mediatheca.kernel.ids import new_id
 from mediatheca.kernel.redaction import MASK
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.tx import ReadTx, Record
-from mediatheca.stores.fetch import Fetcher, FetchFailedError, check_url
-from mediatheca.stores.fetch_pool import check_encrypted
+from mediatheca.stores.fetch import Fetcher, FetchFailedError, check_encrypted, check_url
 
 if TYPE_CHECKING:
     from mediatheca.flows.services import Services
@@ -215,6 +214,14 @@ def check_address(fetcher: Fetcher, url: str, where: Where, timeout_s: float) ->
         raise ValidationError.at((*where, "url"), error.errors[0].msg, error.errors[0].type) from error
 
 
+def parts_of(item: Any) -> tuple[str, str, Any]:
+    """(type, key of the settings, settings) of a channel as it was sent, right or wrong."""
+    if not isinstance(item, Mapping):
+        return "", "config", {}
+    key = "config" if item.get("config") or not item.get("configs") else "configs"
+    return str(item.get("channel_type") or item.get("channel") or "").lower(), key, item.get(key) or {}
+
+
 def _parts(item: Any, where: Where) -> tuple[str, str, dict[str, Any]]:
     """(type, channel id, settings) of any spelling."""
     if not isinstance(item, Mapping):
@@ -237,7 +244,7 @@ def _params(channel: Channel, config: dict[str, Any], where: Where) -> ChannelPa
         return channel.params.model_validate(config)
     except PydanticError as error:
         # Without its input, which may be a secret.
-        found = [FieldError((*where, *each["loc"]), each["msg"], each["type"]) for each in error.errors()]
+        found = [FieldError((*where, *each["loc"]), plain_message(each), each["type"]) for each in error.errors()]
         told = "; ".join(f"{'.'.join(map(str, each.loc))}: {each.msg}" for each in found)
         raise ValidationError(told, found) from None
 

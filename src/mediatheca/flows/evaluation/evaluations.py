@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -344,14 +344,19 @@ def _by_query(outcomes: Sequence[Mapping[str, Any]], k: str, metric: str) -> dic
     return found
 
 
-def finish(services: Services, run: Run, kind: str, ident: str, result: Mapping[str, Any]) -> None:
-    """Store the result and end the job in one transaction."""
+def finish(
+    services: Services, run: Run, kind: str, ident: str, result: Mapping[str, Any],
+    then: Callable[[Tx, str], None] | None = None,
+) -> None:  # fmt: skip
+    """Store the result, do what follows from it, and end the job in one transaction."""
     with services.db.begin(run.job.scope) as tx:
         record = tx.find(kind, ident)
         if record is None:
             tx.finish_job(run.job.job_id, run.job.token)
             return
         _close(tx, run, record, result)
+        if then is not None:
+            then(tx, ident)
 
 
 def _close(tx: Tx, run: Run, record: Record, result: Mapping[str, Any]) -> None:

@@ -207,22 +207,20 @@ def run_training(services: Services, run: Run) -> None:
         result = _train(services, run, _work(services, run, record)) if begun else _failed("cancelled")
     except MediathecaError as error:
         result = _failed(error.message)
-    finish(services, run, KIND, ident, result)
-    if result["status"] == "completed" and record.body["config"]["ship"] and result["verdict"]["passed"]:
-        _ship_now(services, run, ident)
+    wanted = result["status"] == "completed" and record.body["config"]["ship"] and result["verdict"]["passed"]
+    finish(services, run, KIND, ident, result, then=_ship_now if wanted else None)
 
 
 def _failed(message: str) -> dict[str, Any]:
     return {"status": "failed", "error_message": message}
 
 
-def _ship_now(services: Services, run: Run, ident: str) -> None:
+def _ship_now(tx: Tx, ident: str) -> None:
     """Ship what has just passed; somebody may have changed the retriever meanwhile, and then it stays unshipped."""
-    with services.db.begin(run.job.scope) as tx:
-        record = tx.find(KIND, ident)
-        retriever = tx.find("retriever", record.parent) if record is not None else None
-        if record is not None and retriever is not None and not _refusal(tx, retriever, record):
-            ship(tx, retriever, record)
+    record = tx.get(KIND, ident)
+    retriever = tx.find("retriever", record.parent)
+    if retriever is not None and not _refusal(tx, retriever, record):
+        ship(tx, retriever, record)
 
 
 def _work(services: Services, run: Run, record: Record) -> _Work:

@@ -14,7 +14,6 @@ from mediatheca.kernel.errors import NotEnabledError, ValidationError
 from mediatheca.kernel.mapping import clean_path
 
 Loc: TypeAlias = tuple[str | int, ...]
-LAYOUTS = ("align", "transform", "none")
 MAX_FEATURES = 8
 MAX_ATTRIBUTES = 5
 MAX_CANDIDATES = 255
@@ -148,11 +147,8 @@ class VectorConfig(_Part):
             if value and not (isinstance(value, Mapping) and value.get("enabled") is False):
                 raise NotEnabledError(f"vector_config.{name}: {why}")
         _features(found)
-        method = found.get("clustering_method") or found.get("algorithm") or "hdbscan"
-        given = found.get("algorithm_params") or found.get(f"{method}_parameters") or found.get("parameters") or {}
-        if "params" not in found and isinstance(given, Mapping):
-            found["params"] = without_nulls(given)
-        return found
+        _, _, given = given_params(found)
+        return {**found, "params": without_nulls(given)} if isinstance(given, Mapping) else found
 
     @field_validator("feature_weights")
     @classmethod
@@ -173,6 +169,14 @@ class VectorConfig(_Part):
                 "leaf for finer clusters, or a second cluster with filters on cluster_id"
             )
         return self
+
+
+def given_params(raw: Mapping[str, Any]) -> tuple[str, str, Any]:
+    """The algorithm of a `vector_config`, the key under which its parameters were sent, and the parameters."""
+    method = raw.get("clustering_method") or raw.get("algorithm") or raw.get("method") or "hdbscan"
+    spellings = ("params", "algorithm_params", f"{method}_parameters", "parameters")
+    key = next((name for name in spellings if raw.get(name)), "algorithm_params")
+    return str(method), key, raw.get(key) or {}
 
 
 def _features(found: dict[str, Any]) -> None:

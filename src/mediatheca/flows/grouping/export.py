@@ -115,14 +115,26 @@ def _listed(part: pa.Table, labels: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{**entry, "cluster_label": labels.get(entry["cluster_id"])} for entry in part.to_pylist()]
 
 
-def export_rows(services: Services, scope: Scope, cluster: Record, row: Row, wanted: str | None) -> pa.Table:
-    """Members with labels and coordinates. `wanted`: only the cluster of this id or label."""
+def export_rows(
+    services: Services, scope: Scope, cluster: Record, row: Row, name: artifacts.Name, wanted: str | None
+) -> pa.Table:
+    """A file of a run with the labels as they are now, members with those that joined since, centroids without their
+    vectors. `wanted`: only the cluster of this id or label.
+
+    Raises:
+        NotFoundError: the run left no such file, or has no such cluster.
+    """
     labels = labels_of(cluster, row)
-    members = artifacts.read_members(services.blobs, scope, row["run_id"])
-    names = [labels.get(ident, ident) for ident in members["cluster_id"].to_pylist()]
-    table = members.append_column("cluster_label", pa.array(names, pa.string()))
+    if name == "members":
+        table = artifacts.read_members(services.blobs, scope, row["run_id"])
+    else:
+        table = artifacts.read(services.blobs, scope, row["run_id"], name)
+    table = table.drop_columns([column for column in ("label", "vector") if column in table.column_names])
+    idents = table["cluster_id"].to_pylist()
+    names = [labels.get(ident, ident) for ident in idents]
+    table = table.append_column("cluster_label", pa.array(names, pa.string()))
     if wanted is not None:
-        kept = [wanted in pair for pair in zip(members["cluster_id"].to_pylist(), names, strict=True)]
+        kept = [wanted in pair for pair in zip(idents, names, strict=True)]
         if not any(kept):
             raise NotFoundError("cluster group", wanted)
         table = table.filter(pa.array(kept, pa.bool_()))

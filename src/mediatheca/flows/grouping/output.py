@@ -21,6 +21,7 @@ from mediatheca.flows.grouping import artifacts
 from mediatheca.flows.grouping.fitting import Work
 from mediatheca.flows.grouping.history import Pair, pairs_of
 from mediatheca.flows.grouping.space import find_space
+from mediatheca.flows.held import held
 from mediatheca.flows.services import Services
 from mediatheca.flows.tables import tombstones
 from mediatheca.kernel import clock
@@ -196,7 +197,7 @@ def output_collection(tx: Tx, work: Work) -> Record:
         found = tx.put("collection", "col", name, _body(work))
         tx.insert("document_tables", [{"collection_id": found.id}])
         tx.emit("collection.created", found.id, {"name": name, "cluster_id": work.cluster.id})
-    cluster = tx.get("cluster", work.cluster.id)
+    cluster = held(tx, "cluster", work.cluster.id)
     state = cluster.body.get("state") or {}
     if state.get("output_collection_id") != found.id:
         state = {**state, "output_collection_id": found.id, "output_collection_name": found.name}

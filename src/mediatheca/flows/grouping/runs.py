@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mediatheca.flows.grouping.config import ExecuteRequest
+from mediatheca.flows.held import hold
 from mediatheca.flows.ingest.plan import ENDED, add_task, change_task
 from mediatheca.flows.services import Services
 from mediatheca.jobs.worker import Run
@@ -76,6 +77,11 @@ def snapshot(cluster: Record, request: ExecuteRequest) -> dict[str, Any]:
         "assignment_threshold": request.assignment_threshold,
         "defer_visualization": request.defer_visualization,
     }
+
+
+def other_settings(run: Row, cluster: Record, request: ExecuteRequest) -> bool:
+    """Whether a run does something else than what is asked for."""
+    return (run["body"]["mode"], run["body"]["config"]) != (request.mode, snapshot(cluster, request))
 
 
 def open_run(tx: ReadTx, cluster_id: str) -> Row | None:
@@ -192,7 +198,7 @@ def watch(services: Services, run: Run, row: Row) -> Callable[[], None]:
 
 def change_state(tx: Tx, cluster_id: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change what the cluster remembers of its runs."""
-    record = tx.find(KIND, cluster_id)
+    record = hold(tx, KIND, cluster_id)
     if record is not None:
         state = record.body.get("state") or {}
         tx.change(record, {**record.body, "state": {**state, **change(dict(state))}})

@@ -48,7 +48,9 @@ def trigger_collection(
     if reads_collections(collection):
         found, options["type"] = dict(units), COLLECTION
     else:
-        found = {bucket: _objects(tx, bucket, collection, wanted) for bucket in _buckets(tx, collection, wanted)}
+        buckets = _buckets(tx, collection, wanted)
+        check_objects(tx, buckets, wanted.object_ids or ())
+        found = {bucket: _objects(tx, bucket, collection, wanted) for bucket in buckets}
     targets = [record.id for layer in tiers_of(tx, collection) for record in layer]
     options |= {"collection_ids": targets, "dedup_strategy": wanted.dedup_strategy}
     batches = []
@@ -74,9 +76,11 @@ def _buckets(tx: ReadTx, collection: Record, wanted: Wanted) -> list[str]:
 
 
 def _objects(tx: ReadTx, bucket_id: str, collection: Record, wanted: Wanted) -> list[str]:
-    if wanted.object_ids:
-        check_objects(tx, bucket_id, wanted.object_ids)
-        return list(dict.fromkeys(wanted.object_ids))
+    if wanted.object_ids is not None:
+        where = {"bucket_id": bucket_id}
+        return [
+            i for cut in cuts(wanted.object_ids) for i in tx.column("objects", "object_id", where | {"object_id": cut})
+        ]
     return objects_of(tx, bucket_id, collection.body["source"]["source_filters"], wanted.source_filters)
 
 
@@ -115,7 +119,7 @@ def find_units(services: JobServices, scope: Scope, collection: Record, wanted: 
     if tree is None and not wanted.include_collections:  # objects that the sources hold nothing of any more
         with services.db.read(scope) as tx:
             units |= dict.fromkeys(unit for unit in _counted(tx, collection.id) if unit)
-    if wanted.object_ids:
+    if wanted.object_ids is not None:
         units = {ident: None for ident in wanted.object_ids if ident in units}
     with services.db.read(scope) as tx:
         return _by_bucket(tx, list(units))

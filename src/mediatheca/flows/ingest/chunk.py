@@ -21,7 +21,7 @@ from mediatheca.flows.ingest.recording import record
 from mediatheca.flows.ingest.registry import record_death
 from mediatheca.flows.ingest.sources import IN_USE, NEVER, State, derived, fetch, living
 from mediatheca.flows.ingest.spool import Advance, Spool
-from mediatheca.flows.ingest.tiers import OPEN_CHUNK, end_chunk, end_unfinished, end_unrun, release
+from mediatheca.flows.ingest.tiers import OPEN_CHUNK, end_chunk, end_unfinished, end_unrun, mark_failed, release
 from mediatheca.flows.ingest.work import Result, Work, skips
 from mediatheca.flows.migration.fence import need_same_extractor
 from mediatheca.flows.plugins.scoped import scoped
@@ -172,8 +172,8 @@ def _gather(
 
 
 def _built(source: SourceObject, builder: ItemBuilder) -> Item | Failure:
-    if source.row["status"] == "FAILED":
-        return Failure(source.item_id, "object", source.row["error"] or "the object is FAILED")
+    if source.row["error"]:
+        return Failure(source.item_id, "object", source.row["error"])
     return builder.build(source)
 
 
@@ -292,8 +292,9 @@ def chunk_died(services: JobServices, job: Job, message: str) -> None:
             end_unfinished(tx, {"chunk_id": chunk["chunk_id"]}, "CANCELED", "the collection was deleted")
             release(tx, batch, chunk["part"], chunk["collection_id"])
             return
-        count, again = record_death(tx, chunk, collection, message)
-        values = {"status": "FAILED", "fetched": count, "failed": count, "error": message[:2_000]}
+        again, failed = record_death(tx, chunk, collection, message)
+        mark_failed(tx, failed)
+        values = {"status": "FAILED", "fetched": len(failed), "failed": len(failed), "error": message[:2_000]}
         end_chunk(tx, batch, chunk, {**values, "retried": chunk["retried"] + again})
 
     services.db.run(job.scope, died)

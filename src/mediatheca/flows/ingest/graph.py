@@ -68,9 +68,8 @@ def below(everything: Iterable[Record], starts: Collection[str], *, disabled: bo
 
 def _chosen(reached: Sequence[Record], chosen: Sequence[str]) -> list[Record]:
     by_name = {name: record for record in reached for name in (record.id, record.name)}
-    for ident in chosen:
-        if ident not in by_name:
-            raise NotFoundError("collection (enabled, fed by this bucket)", ident)
+    if unknown := [ident for ident in chosen if ident not in by_name]:
+        raise NotFoundError("collection (enabled, fed by this bucket)", ", ".join(unknown[:10]))
     return list({by_name[ident].id: by_name[ident] for ident in chosen}.values())
 
 

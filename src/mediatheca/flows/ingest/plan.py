@@ -43,8 +43,8 @@ def create_batch(tx: Tx, bucket_id: str, object_ids: Sequence[str], **options: A
     return get_batch(tx, row["batch_id"])
 
 
-def check_objects(tx: ReadTx, bucket_id: str, wanted: Sequence[str]) -> None:
-    """Raises NotFoundError naming every id that is no object of the bucket."""
+def check_objects(tx: ReadTx, bucket_id: str | Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises NotFoundError naming every id that is no object of the bucket, or of one of the buckets."""
     known: set[str] = set()
     for start in range(0, len(wanted), 500):
         where = {"bucket_id": bucket_id, "object_id": wanted[start : start + 500]}

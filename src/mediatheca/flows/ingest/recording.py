@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from mediatheca.flows.ingest.registry import record_items
 from mediatheca.flows.ingest.sources import IN_USE
-from mediatheca.flows.ingest.tiers import end_chunk
+from mediatheca.flows.ingest.tiers import end_chunk, mark_failed, tried_again
 from mediatheca.flows.ingest.work import Result, Work
 from mediatheca.jobs.worker import Run
 from mediatheca.kernel import clock
@@ -23,8 +23,9 @@ def record(tx: Tx, work: Work, result: Result, run: Run, seq: int, replaced: int
         ours = True
     except LeaseLostError:
         ours = False
-    objects = sorted(result.units & work.fetched.objects)
-    where = {"object_id": objects, "status": IN_USE}
+    failed = {failure.item_id for failure in result.failures}
+    # Those that failed, too: held in one order, as other chunks hold them.
+    where = {"object_id": sorted((result.units | failed) & work.fetched.objects), "status": IN_USE}
     held = tx.rows("objects", where, columns=("object_id",), order=("object_id",), hold="update")
     loose = result.units - work.fetched.objects
     result.keep(work, {*loose, *(row["object_id"] for row in held)}, DELETED)
@@ -42,6 +43,7 @@ def _record_chunk(tx: Tx, work: Work, result: Result, seq: int, replaced: int) -
     counts |= {"dropped": len(result.dropped), "replaced": replaced, "last_seq": seq, "advanced": chunk["units"]}
     status = "FAILED" if result.failures and not counts["processed"] and not counts["filtered"] else "COMPLETED"
     again, failed = record_items(tx, work, result)
+    mark_failed(tx, (row for row in failed if not tried_again(row)))
     end_chunk(tx, work.batch, chunk, {**counts, "status": status, "retried": chunk["retried"] + again}, failed)
 
 
@@ -67,7 +69,8 @@ def _record_documents(tx: Tx, work: Work, result: Result, seq: int) -> None:
         ],
     )
     if work.chunk["tier"] == 0:
-        tx.update("objects", {"object_id": sorted(result.units & work.fetched.objects)}, {"status": "COMPLETED"})
+        done = {"status": "COMPLETED", "processing_error": None}
+        tx.update("objects", {"object_id": sorted(result.units & work.fetched.objects)}, done)
     _tell(tx, work, [document.document_id for document in result.documents.values()], seq)
 
 

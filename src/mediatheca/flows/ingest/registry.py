@@ -31,9 +31,9 @@ def record_items(tx: Tx, work: Work, result: Result) -> tuple[int, list[Row]]:
     return replaced, [row for row in rows if row["outcome"] == "failed"]
 
 
-def record_death(tx: Tx, chunk: Row, collection: Record, reason: str) -> tuple[int, int]:
-    """All items of a chunk have failed, for a reason of its own. Returns how many, and how many failures that replaced
-    which were not marked as retried. The job was repeated before: nobody tries them again by himself."""
+def record_death(tx: Tx, chunk: Row, collection: Record, reason: str) -> tuple[int, list[Row]]:
+    """All items of a chunk have failed, for a reason of its own: as `record_items`. The job was repeated before: nobody
+    tries them again by himself."""
     common = {"outcome": "failed", "phase": "job", "reason": reason, "error_type": "transient", "what": ""}
     entries: list[Row] = []
     if chunk["document_ids"] is None:
@@ -43,7 +43,7 @@ def record_death(tx: Tx, chunk: Row, collection: Record, reason: str) -> tuple[i
         where["source_document_id"] = chunk["document_ids"]
         for row in tx.rows("failed_items", where, columns=("object_id", "source_document_id")):
             entries.append({**common, **row, "kind": "document"})
-    return len(entries), _replace(tx, chunk, collection, entries)[0]
+    return _replace(tx, chunk, collection, entries)
 
 
 def _replace(tx: Tx, chunk: Row, collection: Record, entries: Sequence[Row]) -> tuple[int, list[Row]]:

@@ -33,7 +33,7 @@ class Wanted:
             "collection_id": self.collection_ids, "tier": self.tier_nums,
         }  # fmt: skip
         found: dict[str, Any] = {"batch_id": batch_id, "outcome": "failed", "retried_at": None}
-        found |= {name: list(values) for name, values in given.items() if values}
+        found |= {name: list(values) for name, values in given.items() if values is not None}
         if self.transient_only:
             found["error_type"] = "transient"
         if self.max_attempts is not None:

@@ -107,7 +107,7 @@ def _stopped(tx: Tx, batch: Row) -> bool:
     return tx.count("resources", {"kind": "collection", "id": collections}) > 0
 
 
-_OUTCOME = ("error_summary", "unaccounted_object_count")
+_OUTCOME = ("error_summary", "unaccounted_object_count", "cancel_reason")
 
 
 def _end(tx: Tx, batch: Row) -> None:
@@ -123,6 +123,10 @@ def _end(tx: Tx, batch: Row) -> None:
     batch["body"] = {key: value for key, value in batch["body"].items() if key not in _OUTCOME}  # before a retry
     extra: dict[str, Any] = {"documents_written": counts["written"], "failed_object_count": failed}
     extra |= {"unaccounted_object_count": lost} if lost else {}
+    if status == "CANCELED":
+        extra["cancel_reason"] = tx.rows("chunks", {"batch_id": batch["batch_id"]}, columns=("error",), limit=1)[0][
+            "error"
+        ]
     end_batch(tx, batch, status, extra | ({"error_summary": summary} if summary else {}))
     kept = {name: counts[name] for name in ("processed", "total", "percent", "items_per_second", "failed", "written")}
     tx.update("tasks", {"task_id": batch["task_id"]}, {"progress": kept})

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mediatheca.flows.ingest.graph import edges, families, reads_collections, upstream
+from mediatheca.flows.objects.reads import document_counts
 from mediatheca.flows.removal import cuts
 from mediatheca.kernel import clock
 from mediatheca.kernel.ids import new_uuid
@@ -117,7 +118,7 @@ def _pieces(tx: Tx, collection: Record, object_ids: Sequence[str]) -> Iterator[l
     if not reads_collections(collection):
         yield list(object_ids)
         return
-    limit, counts = max(1, MAX_ITEMS // weight(collection)), _documents(tx, upstream(collection), object_ids)
+    limit, counts = max(1, MAX_ITEMS // weight(collection)), document_counts(tx, object_ids, upstream(collection))
     piece: list[str] = []
     total = 0
     for unit in object_ids:
@@ -129,28 +130,37 @@ def _pieces(tx: Tx, collection: Record, object_ids: Sequence[str]) -> Iterator[l
     yield piece
 
 
-def _documents(tx: Tx, collection_ids: Sequence[str], object_ids: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for cut in cuts(object_ids):
-        where = {"collection_id": list(collection_ids), "object_id": cut}
-        rows = tx.sums("derivations", where, ("documents",), by=("object_id",))
-        found |= {row["object_id"]: int(row["documents"]) for row in rows}
-    return found
-
-
 def end_chunk(tx: Tx, batch: Row, chunk: Row, values: Row, failed: Sequence[Row] = ()) -> None:
     """Write how an open chunk ended, and start what waited for it. What has `failed` for the moment (rows of the list
     of failures) is tried again before, in a chunk of its own that counts these objects instead."""
     if batch["body"].get("dag_edges"):
         # Before the first write: two chunks of a part that end at the same moment must not hold what the other wants.
         tx.rows("chunks", _part(batch, chunk["part"]), columns=("chunk_id",), order=("chunk_id",), hold="update")
-    items = [row for row in failed if row["error_type"] == "transient" and row["attempt"] <= len(BACK_OFF_S)]
+    items = [row for row in failed if tried_again(row)]
     units = chunk["units"] - len({row["object_id"] for row in items})
     ended = {**values, "units": units, "updated_at": clock.now()}
     if tx.update("chunks", {"chunk_id": chunk["chunk_id"], "status": OPEN_CHUNK}, ended):
         if items:
             _try_again(tx, chunk, items)
         release(tx, batch, chunk["part"], chunk["collection_id"])
+
+
+def tried_again(failure: Row) -> bool:
+    """Whether an item that failed is tried again by itself."""
+    return bool(failure["error_type"] == "transient" and failure["attempt"] <= len(BACK_OFF_S))
+
+
+def mark_failed(tx: Tx, failures: Iterable[Row]) -> None:
+    """Objects among what has failed for good are FAILED, with the reason, unless something came of them. That one has
+    not what a collection reads hides no other reason."""
+    by_reason: dict[tuple[str, bool], list[str]] = {}
+    for row in failures:
+        if row["kind"] == "object":
+            by_reason.setdefault((row["reason"], row["phase"] == "input"), []).append(row["object_id"])
+    for (reason, absent), object_ids in by_reason.items():
+        for cut in cuts(sorted(object_ids)):
+            where = {"object_id": cut, "status": "PENDING" if absent else ("PENDING", "FAILED")}
+            tx.update("objects", where, {"status": "FAILED", "processing_error": reason})
 
 
 def _try_again(tx: Tx, chunk: Row, items: Sequence[Row]) -> None:

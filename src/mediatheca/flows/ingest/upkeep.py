@@ -68,12 +68,6 @@ def sweep_artifacts(services: JobServices) -> int:
     return removed
 
 
-def sweep_collection(services: JobServices, scope: Scope, collection_id: str) -> int:
-    """The same for the files that were made in one collection."""
-    prefix = f"{_folder(scope)}{collection_id}/"
-    return _sweep(services, scope, collection_id, [info.key for info in services.blobs.list(prefix)])
-
-
 def _folder(scope: Scope) -> str:
     return f"{scope.organization_id}/{scope.namespace_id}/artifacts/"
 

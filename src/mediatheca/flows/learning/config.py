@@ -11,7 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from mediatheca.kernel.bandit import REWARDS, Tuning
-from mediatheca.kernel.errors import FieldError, ValidationError
+from mediatheca.kernel.errors import FieldError, ValidationError, plain_message
 from mediatheca.kernel.mapping import MISSING, read_path
 
 Feature = Annotated[str, Field(min_length=1, max_length=200)]
@@ -147,7 +147,7 @@ def check_learning(stages: Iterable[Mapping[str, Any]]) -> LearningConfig | None
             config = LearningConfig.model_validate(raw)
         except pydantic.ValidationError as error:
             errors = _errors(error, place)
-            raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in errors), errors) from error
+            raise ValidationError.of(errors) from error
         if found is not None and found != config:
             message = "differs from that of an earlier stage; a retriever learns in one way"
             raise ValidationError.at(place, message, "conflict")
@@ -158,7 +158,7 @@ def check_learning(stages: Iterable[Mapping[str, Any]]) -> LearningConfig | None
 def _errors(error: pydantic.ValidationError, place: tuple[str | int, ...]) -> list[FieldError]:
     made = []
     for item in error.errors(include_url=False, include_context=False):
-        message = item["msg"]
+        message = plain_message(item)
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(item["loc"][-1])[:50], LearningConfig.model_fields, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(LearningConfig.model_fields)}"

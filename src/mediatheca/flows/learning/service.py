@@ -8,6 +8,7 @@ execution carries. The static fusion is used then: the weight set that was shipp
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,7 @@ class LearnedFusion:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._known: dict[tuple[Scope, str], _Known] = {}
+        self._lock, self._drops = threading.Lock(), 0
         database.listen(self._changed)
 
     def _changed(self, topics: set[str]) -> None:
@@ -132,8 +134,11 @@ class LearnedFusion:
             self._known = {}
 
     def drop(self, scope: Scope, retriever_id: str) -> None:
-        """Forget what is remembered of a retriever: it has learned something."""
-        self._known.pop((scope, retriever_id), None)
+        """Forget what is remembered of a retriever: it has learned something. What is being read right now may be of
+        before that, and is not kept."""
+        with self._lock:
+            self._drops += 1
+            self._known.pop((scope, retriever_id), None)
 
     async def sample(self, asker: Asker, feature_uris: Sequence[str]) -> Sampled:
         """Weights for these searches, which sum to 1."""
@@ -167,7 +172,7 @@ class LearnedFusion:
             return await asyncio.to_thread(self._load, asker)
 
     def _load(self, asker: Asker) -> _State:
-        memory = self._known  # of before the look-up: a change that commits meanwhile replaces it
+        memory, drops = self._known, self._drops  # of before the look-up: a change that commits meanwhile replaces them
         with self._db.read(asker.scope) as tx:
             record = tx.find("retriever", asker.retriever_id)
             stages = record.body["stages"] if record else []
@@ -182,14 +187,20 @@ class LearnedFusion:
         if learning.error:
             log.warning("learned_fusion.broken_config", retriever=asker.retriever_id, error=learning.error)
         state = _State(settings, learning, out, levels, time.monotonic() + TTL_S)
-        if len(memory) >= _MAX:
-            memory.clear()
-        known = memory.setdefault((asker.scope, asker.retriever_id), _Known(config))
-        if len(known.states) >= _MAX:
-            known.states.clear()
-        known.config = config
-        known.states[_combination(config, asker)] = state
+        with self._lock:
+            if self._drops == drops:
+                _keep(memory, asker, state)
         return state
+
+
+def _keep(memory: dict[tuple[Scope, str], _Known], asker: Asker, state: _State) -> None:
+    if len(memory) >= _MAX:
+        memory.clear()
+    known = memory.setdefault((asker.scope, asker.retriever_id), _Known(state.config))
+    if len(known.states) >= _MAX:
+        known.states.clear()
+    known.config = state.config
+    known.states[_combination(state.config, asker)] = state
 
 
 def _combination(config: LearningConfig, asker: Asker) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mediatheca.flows.held import hold
 from mediatheca.flows.learning.config import LearningConfig, learning_config, searches_of
 from mediatheca.kernel import clock
 from mediatheca.kernel.bandit import context_key
@@ -56,7 +57,7 @@ def static_settings(tx: ReadTx, retriever_id: str, stages: Sequence[Mapping[str,
 
 def write_settings(tx: Tx, retriever_id: str, values: dict[str, Any]) -> None:
     """Change switches; an event says which."""
-    found = tx.find(KIND, retriever_id)
+    found = hold(tx, KIND, retriever_id)
     if found is None:
         tx.put(KIND, "lf", retriever_id, values, parent=retriever_id, ident=retriever_id)
     else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mediatheca.flows.held import held
 from mediatheca.flows.migration.state import KIND, Pair, note, with_all_vectors
 from mediatheca.flows.migration.vectors import Built, OvertakenError, VectorMaker, changes_of, lacks
 from mediatheca.flows.services import Services
@@ -123,9 +124,9 @@ class Fill:
 
     def _keep(self, values: Mapping[str, Any]) -> None:
         def keep(tx: Tx) -> None:
-            held = tx.get(KIND, self.migration.id)
-            if held.body["status"] != self.migration.body["status"]:  # somebody cancelled it
+            record = held(tx, KIND, self.migration.id)
+            if record.body["status"] != self.migration.body["status"]:  # somebody cancelled it
                 raise JobCancelledError(self.migration.id)
-            note(tx, held, values)
+            note(tx, record, values)
 
         self.services.db.run(self.scope, keep)

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from mediatheca.flows.held import held, hold
 from mediatheca.flows.migration.compare import Comparison
 from mediatheca.flows.migration.fill import Fill
 from mediatheca.flows.migration.state import DOING, JOB, KIND, ask, end, note, pairs_of
@@ -62,7 +63,7 @@ def _fallback(migration: Record) -> str:
 def _finish(services: Services, run: Run, ident: str, values: dict[str, Any], status: str) -> None:
     def finish(tx: Tx) -> None:
         tx.finish_job(run.job.job_id, run.job.token)
-        record = tx.find(KIND, ident)
+        record = hold(tx, KIND, ident)
         if record is None:
             return
         record = end(tx, record, values, status)
@@ -98,7 +99,7 @@ def _build(services: Services, run: Run, migration: Record, collection: Record) 
     fill = _fill(services, run, migration, collection)
 
     def total(tx: Tx) -> None:
-        record = tx.get(KIND, migration.id)
+        record = held(tx, KIND, migration.id)
         note(tx, record, {"progress": {**record.body["progress"], "documents": documents}})
 
     documents = services.indexer.index.count(collection.id) if services.indexer.ready(collection.id) else None
@@ -137,7 +138,7 @@ def migration_died(services: Services, job: Job, message: str) -> None:
         return
 
     def bury(tx: Tx) -> None:
-        record = tx.find(KIND, job.payload["migration_id"])
+        record = hold(tx, KIND, job.payload["migration_id"])
         if record is not None and record.body["status"] == DOING[job.payload["verb"]]:
             end(tx, record, {"error_message": message[:2_000]}, _fallback(record))
 

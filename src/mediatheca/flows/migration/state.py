@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mediatheca.flows.indexing import all_vectors, stored_vectors
+from mediatheca.flows.indexing import stored_vectors
 from mediatheca.flows.ingest.plan import add_task, change_task
 from mediatheca.kernel import clock
 from mediatheca.kernel.documents import VectorIndex
@@ -59,10 +59,6 @@ def with_all_vectors(collection: Record) -> Record:
     """The collection as its documents are written while two models stand side by side."""
     indexes = [*collection.body.get("vector_indexes", []), *collection.body.get("side_indexes", [])]
     return replace(collection, body={**collection.body, "vector_indexes": indexes})
-
-
-def index_names(collection: Record) -> set[str]:
-    return {index.name for index in all_vectors(collection.body)}
 
 
 def get_migration(tx: ReadTx, collection_id: str, ident: str) -> Record:

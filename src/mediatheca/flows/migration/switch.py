@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mediatheca.flows.held import held
 from mediatheca.flows.migration.compare import after_switch
 from mediatheca.flows.migration.fill import Fill
 from mediatheca.flows.services import Services
@@ -64,7 +65,7 @@ class Turn:
         return True
 
     def _record(self, tx: Tx) -> None:
-        collection = tx.get("collection", self.fill.collection.id)
+        collection = held(tx, "collection", self.fill.collection.id)
         body = after_switch(collection.body, self.fill.pairs)
         config = {**body["feature_extractor"], "parameters": dict(self.fill.parameters)}
         tx.change(collection, {**body, "feature_extractor": config})
@@ -79,12 +80,12 @@ def drop_side(services: Services, scope: Scope, collection: Record, names: Seque
     """
 
     def forget(tx: Tx) -> None:
-        held = tx.get("collection", collection.id)
-        used = {entry["name"] for entry in held.body["vector_indexes"]} & set(names)
+        current = held(tx, "collection", collection.id)
+        used = {entry["name"] for entry in current.body["vector_indexes"]} & set(names)
         if used:
             raise BadRequestError(f"'{min(used)}' answers the searches of the collection")
-        side = [entry for entry in held.body.get("side_indexes", []) if entry["name"] not in names]
-        tx.change(held, {**held.body, "side_indexes": side, "migration_id": None})
+        side = [entry for entry in current.body.get("side_indexes", []) if entry["name"] not in names]
+        tx.change(current, {**current.body, "side_indexes": side, "migration_id": None})
 
     services.db.run(scope, forget)
     try:

@@ -29,7 +29,7 @@ _REFERENCE = re.compile(r"(?:https?|s3|gs|az|azure|abfss?)://\S{1,2076}", re.IGN
 _DATA_URI = re.compile(r"data:(?P<mime>[\w.+-]+/[\w.+-]+)?(?P<params>(?:;[\w.=+-]+)*?)(?P<b64>;base64)?,", re.ASCII)
 _CHECKSUM = re.compile(r"(?:sha256:)?(?P<hex>[0-9a-f]{64})")
 _SOURCES = ("data", "content", "url", "upload_id")
-_MAJOR = {"image": ("image",), "gif": ("image",), "video": ("video", "image/gif"), "audio": ("audio", "video")}
+_MAJOR = {"image": ("image",), "gif": ("image",), "video": ("video", "audio", "image/gif"), "audio": ("audio", "video")}
 _OFFICE = ("application", "text")
 _MAX_BLOBS = 100
 _MAX_NAMED = 30

@@ -84,7 +84,7 @@ class RowWriter:
             "object_id": new_id("obj"), "bucket_id": self._bucket.id, "key_prefix": draft.key_prefix,
             "fields": draft.fields, "metadata": draft.metadata, "unique_key": draft.unique_key,
             "idempotency_key": draft.idempotency_key, "content_hash": draft.content_hash,
-            **state_of(draft.contents), "document_count": 0, "version": 1,
+            **state_of(draft.contents), "version": 1,
             "size_bytes": sum(content.size for content in draft.contents),
             "created_at": self._moment, "updated_at": self._moment,
         }  # fmt: skip
@@ -137,7 +137,8 @@ class RowWriter:
 def state_of(contents: Sequence[Content]) -> Row:
     """The status of an object of these contents, with the reason where it has failed."""
     reasons = [f"{content.property}: {content.failure}" for content in contents if content.failure]
-    return {"status": "FAILED" if reasons else "PENDING", "error": "; ".join(reasons) or None}
+    status = "FAILED" if reasons else "PENDING"
+    return {"status": status, "error": "; ".join(reasons) or None, "processing_error": None}
 
 
 def blob_row(row: Row, position: int, content: Content) -> Row:

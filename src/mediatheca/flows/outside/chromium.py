@@ -27,7 +27,7 @@ from mediatheca.flows.outside.devtools import BrowserGoneError, DevTools, Event,
 from mediatheca.kernel.errors import BadRequestError, MediathecaError, UnavailableError, ValidationError
 from mediatheca.kernel.outside import HttpAnswer, RenderRequest
 from mediatheca.stores.fetch import Fetcher, FetchFailedError
-from mediatheca.stores.fetch_proxy import FetchProxy, Visit
+from mediatheca.stores.fetch.proxy import FetchProxy, Visit
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 HOW = "no browser is installed: install Chromium (Debian: apt-get install chromium), or read pages without JavaScript"

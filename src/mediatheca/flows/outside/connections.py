@@ -11,7 +11,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from mediatheca.flows.vault import CONNECTION, Vault, sealed_name
-from mediatheca.kernel.errors import FieldError, NotEnabledError, ValidationError
+from mediatheca.kernel.errors import FieldError, NotEnabledError, ValidationError, plain_message
 from mediatheca.kernel.ids import new_id
 from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.templates import compile_string, is_template
@@ -89,8 +89,10 @@ def checked_config(provider_type: str, raw: Any) -> tuple[dict[str, Any], dict[s
     try:
         made = model.model_validate(raw)
     except pydantic.ValidationError as error:
-        found = [FieldError(("body", "provider_config", *e["loc"]), e["msg"], e["type"]) for e in error.errors()]
-        raise ValidationError("; ".join(f"{'.'.join(map(str, e.loc[1:]))}: {e.msg}" for e in found), found) from None
+        found = [
+            FieldError(("body", "provider_config", *e["loc"]), plain_message(e), e["type"]) for e in error.errors()
+        ]
+        raise ValidationError.of(found, skip=1) from None
     credentials = dict(made.credentials)
     if provider_type == "postgresql":
         _check_credentials(credentials)

@@ -65,21 +65,6 @@ class LanguageProviders:
         await self.clients.aclose()
 
 
-def language_for(
-    settings: Settings,
-    *,
-    namespace_id: str = "",
-    max_tokens: int | None = None,
-    max_credits: float | None = None,
-    max_calls: int | None = None,
-) -> LanguageModels:
-    """Language models for one execution, on their own. A server keeps its `LanguageProviders`."""
-    providers = LanguageProviders(settings)
-    return providers.bound(
-        namespace_id=namespace_id, max_tokens=max_tokens, max_credits=max_credits, max_calls=max_calls
-    )
-
-
 class Language:
     """`LanguageModels` of one execution."""
 

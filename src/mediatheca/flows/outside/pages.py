@@ -19,6 +19,9 @@ from mediatheca.kernel.outside import Page
 AT_ONCE = 4
 MEMORY_MB = 1024
 SECONDS = 5
+"""Of a processor."""
+WAIT_S = 30.0
+"""What that may take where the machine has other work."""
 _WORKER = Path(__file__).with_name("page_worker.py")
 
 
@@ -40,7 +43,7 @@ class PageReader:
             with self._gate:
                 # The command is ours; the page goes in by standard input. Nothing of our environment goes along.
                 done = subprocess.run(  # noqa: S603
-                    command, input=data, capture_output=True, timeout=SECONDS * 2, env={}, check=False
+                    command, input=data, capture_output=True, timeout=WAIT_S, env={}, check=False
                 )
         except subprocess.TimeoutExpired:
             raise _unreadable() from None

@@ -89,14 +89,8 @@ class SqlConnections:
     def _secrets(self, connection: Connection) -> Mapping[str, str]:
         return self._vault.read(Scope(connection.organization_id), connection.secrets)
 
-    def select(
-        self,
-        scope: Scope,
-        identifier: str,
-        query: str,
-        parameters: Sequence[Mapping[str, Any]],
-        timeout_s: float,
-        max_rows: int,
+    def prepare(
+        self, scope: Scope, identifier: str, query: str, parameters: Sequence[Mapping[str, Any]], max_rows: int
     ) -> tuple[Run, str, list[tuple[Any, ...]]]:
         """Everything up to the query itself: the connection, the checked text, the values of every set."""
         if len(parameters) > MAX_SETS:
@@ -132,7 +126,7 @@ class BoundSql:
             return []
         loop, threads = asyncio.get_running_loop(), self._all.threads
         timeout_s = min(timeout_s, MAX_TIMEOUT_S)
-        prepared = partial(self._all.select, self._scope, connection, query, parameters, timeout_s, max_rows)
+        prepared = partial(self._all.prepare, self._scope, connection, query, parameters, max_rows)
         run, sql, sets = await loop.run_in_executor(threads, prepared)
         keys = [value_key(values) for values in sets]
         unique = dict(zip(keys, sets, strict=True))

@@ -51,7 +51,6 @@ MAX_PLUGINS = 200
 OPEN = ("QUEUED", "PENDING", "IN_PROGRESS")
 _NAME = re.compile(r"[a-z][a-z0-9_]{2,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,31}")
-_TEST_S = 60
 _NOTES = 20
 
 

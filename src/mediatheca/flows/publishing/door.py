@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,9 +49,10 @@ class Visitor:
 
 
 class Windows:
-    """Counters over fixed windows of time."""
+    """Counters over fixed windows of time. `now`: seconds since 1970."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
 
     def take(self, name: str, seconds: int, most: int, what: str, *, count: int = 1) -> None:
@@ -60,7 +61,7 @@ class Windows:
         Raises:
             TooManyRequestsError: with the seconds to wait.
         """
-        now = time.time()
+        now = self._now()
         window = int(now // seconds)
         begun, used = self._counts.get((name, seconds), (window, 0))
         used = used if begun == window else 0

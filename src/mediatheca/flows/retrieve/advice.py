@@ -10,6 +10,7 @@ from mediatheca.kernel.errors import FieldError
 from mediatheca.kernel.filter_tree import SYSTEM_ALIASES
 from mediatheca.kernel.filters import empty_branches, written_fields
 from mediatheca.stages import CollectionView
+from mediatheca.stages._search_spellings import find_index
 
 if TYPE_CHECKING:
     from mediatheca.flows.retrieve.plan import PlannedStage
@@ -36,7 +37,8 @@ class Advice:
 
 
 def advise(stages: Sequence[PlannedStage], views: Sequence[CollectionView]) -> Advice:
-    """Thresholds on scores that are ranks; filters and facets on fields without an index; ORs that restrict nothing."""
+    """Thresholds on scores that are ranks; filters and facets on fields without an index; searches by words where there
+    are no texts; ORs that restrict nothing."""
     found = Advice()
     begun = False
     for number, stage in enumerate(stages):
@@ -46,6 +48,7 @@ def advise(stages: Sequence[PlannedStage], views: Sequence[CollectionView]) -> A
             found.warnings.extend(_empty(tree, f"{stage.name}: {place}"))
         if _asks_index(stage, begun):
             found.warnings.extend(f"{stage.name}: {note}" for note in _slow(_index_fields(stage, raw), views))
+            found.warnings.extend(f"{stage.name}: {note}" for note in _wordless(raw, views))
         begun = begun or stage.stage.as_filter is None
     return found
 
@@ -132,9 +135,31 @@ def _slow(fields: Mapping[str, str], views: Sequence[CollectionView]) -> Iterato
             continue
         lacking = [view.name for view in views if path not in view.fields]
         if lacking:
-            more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
-            named = ", ".join(lacking[:_NAMED]) + more
-            yield f"{place}: '{path[:100]}' is not an indexed field of {named}; documents are read one by one for it"
+            yield (
+                f"{place}: '{path[:100]}' is not an indexed field of {_listed(lacking)}; "
+                "documents are read one by one for it"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
+
+
+def _wordless(raw: Mapping[str, Any], views: Sequence[CollectionView]) -> Iterator[str]:
+    """Searches by words in collections that have no field of the type text."""
+    for number, search in enumerate(_objects(raw.get("searches"))):
+        if search.get("lexical") is not True:
+            continue
+        asked = search.get("collection_identifiers") or raw.get("collection_identifiers")
+        within = [v for v in views if not asked or v.collection_id in asked or v.name in asked]
+        uri = search.get("feature_uri")
+        with_feature = [v for v in within if not isinstance(uri, str) or not uri or find_index(v, uri) is not None]
+        lacking = [view.name for view in with_feature if "text" not in view.fields.values()]
+        if lacking:
+            yield (
+                f"searches.{number}: no field of {_listed(lacking)} is of the type text, so no word is found there; "
+                "declare as text, in the bucket's schema, what is to be searched by words"
+            )
 
 
 def _empty(raw: Any, place: str) -> Iterator[str]:

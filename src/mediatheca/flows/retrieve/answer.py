@@ -304,8 +304,9 @@ class Answer:
         trace = self.trace
         if trace is None:
             return
-        order = ranked or [(hit.collection_id, hit.document_id) for hit in hits]
-        places = {key: place for place, key in reversed(list(enumerate(order, start=1)))}
+        places = {key: rank for key, (rank, _) in standing(hits).items()}
+        if ranked:
+            places = {key: place for place, key in reversed(list(enumerate(ranked, start=1)))}
         if self.request.explain:
             sort = "sort" if self.sort else None
             for item, hit in zip(body["documents"], self.shown, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from mediatheca.flows.retrieve.embedding import MAX_TEXT, QueryEmbedder
+from mediatheca.flows.retrieve.explain import Trace, standing
 from mediatheca.flows.retrieve.seams import ExecutionContext, Searcher
 from mediatheca.flows.retrieve.views import named
 from mediatheca.kernel.documents import Vector, VectorIndex
@@ -42,7 +43,7 @@ class Notes:
     """Each once, in order."""
     degraded: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     limits: list[dict[str, Any]] = field(default_factory=list)
-    searched: Callable[[str, str, VectorQuery | TextQuery, Sequence[Hit]], None] | None = None
+    trace: Trace | None = None
     """Told of every query, when the execution is to be explained."""
     repeatable: bool = True
     """False: something outside, or something random, had a part in the result."""
@@ -162,13 +163,15 @@ class Context:
             self.side["exact"] = False
         if degraded:
             self._noted(collection_id, degraded)
-        if self._notes.searched is not None:
-            self._notes.searched(self._stage, collection_id, query, hits)
+        if self._notes.trace is not None:
+            self._notes.trace.searched(self._stage, collection_id, query, hits)
         return hits
 
     async def scroll(self, collection_id: str, filter: Filter | None, limit: int) -> list[Hit]:
         hits, degraded = await self._searcher.scroll(collection_id, self._bound(filter), limit)
         self._noted(collection_id, degraded)
+        if self._notes.trace is not None:
+            self._notes.trace.listed(self._stage, collection_id, filter, limit)
         return hits
 
     async def count(self, collection_id: str, filter: Filter | None) -> int:
@@ -226,6 +229,14 @@ class Context:
         return None if isinstance(value, Absent) else value
 
     @property
+    def explaining(self) -> bool:
+        return self._notes.trace is not None
+
+    def ranked(self, hits: Sequence[Hit]) -> None:
+        if self._notes.trace is not None:
+            self._notes.trace.uncut[self._stage] = standing(hits)
+
+    @property
     def listening(self) -> bool:
         return self._told is not None
 
@@ -241,7 +252,8 @@ class Context:
 
     def limit(self, name: str, requested: int, applied: int) -> None:
         entry = {"name": name, "requested": requested, "applied": applied, "ceiling": applied, "stage": self._stage}
-        self._notes.limits.append(entry)
+        if entry not in self._notes.limits:  # a search that is tried again, or has several arms, says it once
+            self._notes.limits.append(entry)
 
 
 def visible(hits: list[Hit], constraint: Filter | None) -> list[Hit]:

@@ -17,15 +17,21 @@ _SYSTEM = ("document_id", "collection_id", "score", "_internal", "created_at", "
 async def diagnose(
     plan: Plan, run: Outcome, keep: Filter | None, mandatory: Filter | None, searcher: Searcher
 ) -> dict[str, Any]:
-    """Counts per stage, and for the fields of the filters: unknown, absent, or holding other values."""
+    """Counts per stage, what was degraded, the stage that left nothing, and for the fields of the filters: unknown,
+    absent, or holding other values."""
     counts = {name: [entry["input_count"], entry["output_count"]] for name, entry in run.statistics.items()}
     fields = await _fields(plan, all_of(keep, *run.applied), mandatory, searcher)
-    actions = [entry["next_action"] for entry in fields]
-    if not fields:
+    degraded = list(run.notes.degraded.values())
+    findings = [*(entry["reason"] for entry in degraded), *(entry["finding"] for entry in fields)]
+    actions = [*(entry["next_step"] for entry in degraded), *(entry["next_action"] for entry in fields)]
+    emptied = next(((name, given) for name, (given, left) in counts.items() if given and not left), None)
+    if emptied is not None:
+        findings.append(f"stage '{emptied[0]}' got {emptied[1]} documents and left none")
+        actions.append(f"loosen stage '{emptied[0]}', or let more documents reach it")
+    elif not actions:
         actions.append("check that the collections hold documents, and lower min_score or filters where there are any")
     return {
-        "summary": "no document passed; "
-        + ("; ".join(entry["finding"] for entry in fields) or "no filter is to blame"),
+        "summary": "no document passed; " + ("; ".join(findings) or "no filter is to blame"),
         "stages": counts,
         "fields": fields,
         "next_actions": actions,

@@ -88,7 +88,7 @@ class Execution:
         self._tell = tell
         self._states = states
         if trace is not None:
-            self.out.notes.searched = trace.searched
+            self.out.notes.trace = trace
         self._ancestors = ancestors or ((caller.retriever_id,) if caller.retriever_id else ("",))
         self.scope: dict[str, Any] = {
             "INPUT": inputs,
@@ -145,6 +145,9 @@ class Execution:
             self.out.notes.repeatable = False  # nobody would look for them in what a cache gives back
 
     async def _walk(self) -> None:
+        for ident in self.plan.gone:
+            step = "give the retriever other collection_identifiers with PATCH"
+            self.out.notes.degrade("collection", ident, f"collection '{ident}' was deleted", step, None)
         await self._open_secrets()
         first = self._resume()
         for number, stage in enumerate(self.plan.stages[first:], first):
@@ -292,7 +295,10 @@ class Execution:
         runs = incoming or may_start or tells
         found = await run_in_time(stage, params, incoming, context, self.budget) if runs else incoming
         self._begun, self._pending = True, None
-        self.out.hits = visible(found, stage.post.render(self.scope, self.out.relaxations))
+        post = stage.post.render(self.scope, self.out.relaxations)
+        if self.trace is not None and post is not None:
+            self.trace.unfiltered[stage.name] = (post, standing(found))
+        self.out.hits = visible(found, post)
         if stage.output_alias:
             self.scope["CONTEXT"][stage.output_alias] = [document_fields(hit) for hit in self.out.hits]
 

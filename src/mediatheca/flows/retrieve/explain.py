@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from mediatheca.kernel.documents import VectorIndex
+from mediatheca.kernel.filters import Filter
+from mediatheca.kernel.hits import identities
 from mediatheca.kernel.ordering import read_field
 from mediatheca.kernel.passages import words
 from mediatheca.kernel.search import Hit, TextQuery, VectorQuery, arm_of
@@ -29,8 +31,12 @@ Standing: TypeAlias = dict[Key, tuple[int, float]]
 
 
 def standing(hits: Sequence[Hit]) -> Standing:
-    """Where every document stands now."""
-    return {(hit.collection_id, hit.document_id): (rank, hit.score) for rank, hit in enumerate(hits, start=1)}
+    """Where every document stands now; one that rows or groups show, where the first of them stands."""
+    places: Standing = {}
+    for rank, hit in enumerate(hits, start=1):
+        for key in ((hit.collection_id, hit.document_id), *identities(hit)):
+            places.setdefault(key, (rank, hit.score))
+    return places
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,16 @@ def _reason(moved: dict[str, Any]) -> str:
     if moved["score_in"] != moved["score_out"]:
         return "scored"
     return "kept" if moved["rank_in"] == moved["rank_out"] else "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Documents that a stage read by a filter, without a search."""
+
+    stage: str
+    collection_id: str
+    filter: Filter | None
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +110,11 @@ class Trace:
 
     steps: list[Step] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
+    lists: list[Listed] = field(default_factory=list)
+    uncut: dict[str, Standing] = field(default_factory=dict)
+    """Stage → what it ranked before it cut, where it told."""
+    unfiltered: dict[str, tuple[Filter, Standing]] = field(default_factory=dict)
+    """Stage → its `post_filters`, and what they were applied to."""
     params: dict[str, Any] = field(default_factory=dict)
     """Stage → its parameters of this execution."""
     learned: dict[str, Mapping[str, float]] = field(default_factory=dict)
@@ -106,6 +127,9 @@ class Trace:
         scores = {hit.document_id: hit.score for hit in hits}
         lowest = min(scores.values(), default=None)
         self.searches.append(Searched(stage, query, collection_id, len(hits), lowest, scores))
+
+    def listed(self, stage: str, collection_id: str, wanted: Filter | None, limit: int) -> None:
+        self.lists.append(Listed(stage, collection_id, wanted, limit))
 
     def within(self, stage: str, retriever_id: str, collections: Sequence[CollectionView], limit: int) -> Trace | None:
         """The trace of a pipeline that a stage runs; None when there are too many of them."""

@@ -116,8 +116,11 @@ class Finder:
         return f"{self._context.namespace_id} {self.key}:{wanted}:{versions}"
 
     @property
-    def _caller(self) -> tuple[str, str, str]:
-        return self._context.internal_id, self._context.namespace_id, repr(self._context.filter)
+    def _caller(self) -> tuple[str, ...]:
+        """For whom, and by which retriever: its stages may show its id and name."""
+        asked = self._context
+        name = asked.retriever_name if "CONTEXT" in self._plan.names else ""
+        return asked.internal_id, asked.namespace_id, repr(asked.filter), asked.retriever_id, name
 
     @property
     def _collections(self) -> list[str]:

@@ -111,7 +111,7 @@ def suggestions(
     plan: Plan, stages: Sequence[Mapping[str, Any]], past: Past, policy: CachePolicy | None
 ) -> list[dict[str, str]]:
     """What to change, each with its reason in numbers. Most need past executions to say anything."""
-    found = [*_reduce_limit(plan, stages, past), *_add_filter(plan, stages), *_reorder(plan, stages, past)]
+    found = [*_reduce_limit(plan, stages, past), *_add_filter(plan, stages), *_reorder(plan, past)]
     return [*found, *_enable_cache(plan, past, policy)]
 
 
@@ -150,7 +150,7 @@ def _add_filter(plan: Plan, stages: Sequence[Mapping[str, Any]]) -> list[dict[st
     return found
 
 
-def _reorder(plan: Plan, stages: Sequence[Mapping[str, Any]], past: Past) -> list[dict[str, Any]]:
+def _reorder(plan: Plan, past: Past) -> list[dict[str, Any]]:
     """A cheap filter on stored fields behind an expensive stage that neither filters nor finds."""
     found = []
     for number, stage in enumerate(plan.stages[1:], start=1):

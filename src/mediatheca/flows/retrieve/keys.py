@@ -65,7 +65,8 @@ def parameter_names(model: type[BaseModel]) -> tuple[str, ...]:
 def _names(own: str, info: FieldInfo, by_name: bool) -> list[str]:
     alias = info.validation_alias
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias or own]
-    return [name for name in [*choices, *([own] if by_name else [])] if isinstance(name, str)]
+    names = [*choices, *([own] if by_name else [])]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
 @lru_cache(maxsize=256)

@@ -101,7 +101,7 @@ class _Reading:
             return None
         config = raw.get("config") if isinstance(raw.get("config"), Mapping) else {}
         assert config is not None
-        stage_id = _stage_id(raw, config, self.registry)
+        stage_id = _stage_id(raw, config)
         stage = self.registry.find(stage_id)
         if stage is None:
             kind = "missing" if stage_id is None else "unknown_stage"
@@ -147,7 +147,7 @@ class _Reading:
         self.errors.append(FieldError(place, message, kind))
 
 
-def _stage_id(raw: Mapping[str, Any], config: Mapping[str, Any], registry: Registry) -> Any:
+def _stage_id(raw: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     for given in (config.get("stage_id"), raw.get("stage_id"), raw.get("type"), raw.get("stage")):
         if given is not None:
             return given

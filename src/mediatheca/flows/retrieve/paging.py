@@ -219,7 +219,7 @@ class Snapshots:
 
     def cursor(self, ident: str, position: int, key: str) -> str:
         body = orjson.dumps([ident, position, key])
-        return base64.urlsafe_b64encode(self._sign(body) + body).decode().rstrip("=")
+        return _text(self._sign(body) + body)
 
     def read(self, cursor: str, key: str, place: str = "cursor") -> tuple[str, int]:
         """Ranking id and position of a cursor.
@@ -229,7 +229,8 @@ class Snapshots:
         """
         try:
             content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            if not hmac.compare_digest(content[:16], self._sign(content[16:])):
+            # One spelling only: base64 reads `+` as `-`, and does not look at the last bits.
+            if _text(content) != cursor or not hmac.compare_digest(content[:16], self._sign(content[16:])):
                 raise ValueError
             ident, position, made_for = orjson.loads(content[16:])
         except (ValueError, binascii.Error) as error:
@@ -242,6 +243,10 @@ class Snapshots:
 
     def _sign(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, hashlib.sha256)[:16]
+
+
+def _text(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
 def mark_of(hit: Hit, position: int, keys: Sequence[SortKey], ranking: str) -> dict[str, Any]:

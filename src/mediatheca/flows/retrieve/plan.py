@@ -141,6 +141,8 @@ class Plan:
     optimize: Level = "semantic"
     decisions: tuple[Decision, ...] = ()
     """What the optimiser did and left."""
+    gone: tuple[str, ...] = ()
+    """Collections of the retriever that were deleted since it was made: its answers are degraded."""
 
     def narrow(self, identifiers: Sequence[str] | None) -> Plan:
         """The plan on some of its collections.
@@ -263,6 +265,9 @@ class Compiler:
         self._report_lacking(stage, raw)
         self.prepared.append(raw)
         tree = self._tree(raw, where)
+        if tree.names & DOCUMENT_NAMES and not stage.stage.per_document:
+            message = "DOC is not known here: the stage runs once, for all documents; use INPUT, CONTEXT or STAGE"
+            raise ValidationError.at(where, message, "template")
         fixed = validate(stage.stage, tree.render(BLANK), place)
         return PlannedStage(
             name=stage.name,

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from mediatheca.flows.retrieve.consistency import Consistency
 from mediatheca.flows.retrieve.levels import Level
-from mediatheca.kernel.errors import FieldError, ValidationError
+from mediatheca.kernel.errors import FieldError, ValidationError, plain_message
 from mediatheca.kernel.filters import Filter, all_of, parse_filter
 from mediatheca.kernel.inputs import InputSchema
 from mediatheca.kernel.ordering import SortKey, parse_sort
@@ -19,6 +19,10 @@ MAX_PAGE = 500
 MAX_CHUNKS = 500
 MAX_UNKNOWN = 50
 SETTINGS = ("limit", "offset", "max_chunks")
+_PAGING = (
+    *("method", "limit", "page_size", "offset", "page", "page_number", "cursor", "after"),
+    *("scroll_id", "scroll_ttl", "include_total"),
+)
 _ADHOC = ("collection_ids", "collection_names", "stages", "input_schema", "budget_limits")
 """Keys of an ad-hoc body that are read elsewhere."""
 
@@ -52,7 +56,7 @@ class ExecuteRequest(BaseModel):
     return_vectors: bool = False
     explain: bool = False
     explain_document: str | None = Field(
-        None, max_length=200, description="Say why this document is, or is not, found."
+        None, max_length=512, description="Say why this document is, or is not, found."
     )
     collection_identifiers: list[str] | None = Field(
         None, validation_alias=AliasChoices("collection_identifiers", "collection_ids", "collection_names")
@@ -102,6 +106,7 @@ class ExecuteRequest(BaseModel):
         """What was given and has no effect."""
         unknown = [key for key in (self.model_extra or {}) if key not in _ADHOC]
         unknown += [f"settings.{key}" for key in self.settings or {} if key not in SETTINGS]
+        unknown += [f"pagination.{key}" for key in self.pagination or {} if key not in _PAGING]
         return [f"the request key '{key[:100]}' is not known and was ignored" for key in unknown[:MAX_UNKNOWN]]
 
     @property
@@ -162,5 +167,5 @@ def field_errors(error: pydantic.ValidationError, prefix: tuple[str | int, ...])
     for item in error.errors(include_url=False, include_context=False):
         given = repr(item.get("input"))
         shown = "" if item["type"] == "missing" else f" (got {given if len(given) <= 60 else given[:59] + '…'})"
-        found.append(FieldError((*prefix, *item["loc"]), f"{item['msg']}{shown}", item["type"]))
+        found.append(FieldError((*prefix, *item["loc"]), f"{plain_message(item)}{shown}", item["type"]))
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mediatheca.flows.retrieve.context import visible
-from mediatheca.flows.retrieve.explain import Child, Key, Searched, Standing, Trace
+from mediatheca.flows.retrieve.explain import Child, Key, Listed, Searched, Standing, Step, Trace
 from mediatheca.flows.retrieve.seams import Searcher
 from mediatheca.kernel.filter_values import at_path
 from mediatheca.kernel.filters import And, Filter, Leaf, all_of, document_view, fields_of, to_wire
@@ -18,6 +19,10 @@ RANK_DEPTH = 10_000
 """How deep a search is repeated to tell the rank of one document."""
 MAX_SHOWN = 5
 MAX_ARMS = 20
+MAX_TOLD = 300
+"""Characters of a condition in a message."""
+_LIST = "list"
+"""In the place of an arm: documents that were read by a filter, without a search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +56,12 @@ class WhyNot:
         inner = list(self.trace.descendants())
         searches = [*self.trace.searches, *(searched for _, child in inner for searched in child.trace.searches)]
         here = [searched for searched in searches if searched.collection_id == key[0]][:MAX_ARMS]
-        answer |= {"in_result": False, "arms": [await self._arm(searched, hit) for searched in here]}
-        dropped = _dropped(self.trace, key, "") or next(
-            (found for place, child in inner if (found := _lost_inside(place, child, key))), None
+        arms = [await self._arm(searched, hit) for searched in here]
+        # What a stage reads by a filter beside a search is no way to find a document.
+        arms = arms or [_of_list(listed, hit) for listed in self.trace.lists if listed.collection_id == key[0]]
+        answer |= {"in_result": False, "arms": arms}
+        dropped = _dropped(self.trace, hit, "") or next(
+            (found for place, child in inner if (found := _lost_inside(place, child, hit))), None
         )
         return {**answer, **(dropped or _lost_in_search(answer["arms"]))}
 
@@ -77,9 +85,9 @@ class WhyNot:
             "limit": query.limit,
             "lowest_score": searched.lowest,
         }
-        failed = [_condition(part, hit) for part in conjuncts(query.filter) if not part.matches(_view(hit))]
+        failed = _failed(query.filter, hit)
         if failed:
-            return {**found, "outcome": "filtered", "conditions": failed[:MAX_SHOWN]}
+            return {**found, "outcome": "filtered", "conditions": failed}
         score = await self._score(searched, hit)
         if score is None:
             return {**found, "outcome": _ABSENT[arm_of(query)]}
@@ -100,21 +108,41 @@ class WhyNot:
         return next((rank for rank, other in enumerate(hits, 1) if other.document_id == hit.document_id), None)
 
 
-def _dropped(trace: Trace, key: Key, place: str) -> dict[str, Any] | None:
-    """The finding for a document that a stage had and did not give."""
-    step = next((step for step in trace.steps if key in step.before and key not in step.after), None)
-    if step is None:
+def _dropped(trace: Trace, hit: Hit, place: str) -> dict[str, Any] | None:
+    """The finding for a document that a stage had, or found, and did not give."""
+    key = (hit.collection_id, hit.document_id)
+    for step in trace.steps:
+        if key in step.after:
+            continue
+        name = f"{place} > {step.stage}" if place else step.stage
+        post, given = trace.unfiltered.get(step.stage, (None, {}))
+        if key in given:
+            failed = _failed(post, hit)
+            message = f"the post_filters of stage '{name}' ({step.stage_id}) keep it out"
+            return {"reason": "filtered", "dropped_by": name, "conditions": failed, "message": message}
+        if (cut := _cut(trace, step, key)) or key in step.before:
+            cut = cut or f"it came in as number {step.before[key][0]} and did not come out"
+            message = f"stage '{name}' ({step.stage_id}) dropped it: {cut}"
+            return {"reason": "dropped", "dropped_by": name, "message": message}
+    return None
+
+
+def _cut(trace: Trace, step: Step, key: Key) -> str | None:
+    """What is said of a document that a stage ranked too low to give it."""
+    ranked = trace.uncut.get(step.stage, {})
+    if key not in ranked:
         return None
-    name = f"{place} > {step.stage}" if place else step.stage
-    message = (
-        f"stage '{name}' ({step.stage_id}) dropped it: it came in as number {step.before[key][0]} and did not come out"
-    )
-    return {"reason": "dropped", "dropped_by": name, "message": message}
+    found = f"it is number {ranked[key][0]} of what its searches found"
+    group = getattr(trace.params.get(step.stage), "group_by", None)
+    if group is None:
+        return f"{found}, of which {len(step.after)} are kept; raise final_top_k"
+    return f"{found}, and not among the best of a group; raise group_by.limit or group_by.max_per_group"
 
 
-def _lost_inside(place: str, child: Child, key: Key) -> dict[str, Any] | None:
+def _lost_inside(place: str, child: Child, hit: Hit) -> dict[str, Any] | None:
     """The finding for a document that a pipeline inside found, and that did not come out of it."""
-    dropped = _dropped(child.trace, key, place)
+    key = (hit.collection_id, hit.document_id)
+    dropped = _dropped(child.trace, hit, place)
     if dropped is not None:
         return dropped
     last = child.trace.steps[-1].after if child.trace.steps else {}
@@ -152,10 +180,12 @@ _CLOSENESS = {
 def _message(arm: dict[str, Any]) -> str:
     if arm["outcome"] == "filtered":
         first = arm["conditions"][0]
-        return f"a filter keeps it out: {first['condition']} (it holds {first['values']})"
+        return f"a filter keeps it out: {_json(first['condition'])} (it holds {_json(first['values'])})"
+    if arm["arm"] == _LIST:
+        return f"it passes the filter, but documents are listed without an order, and only {arm['limit']} of them"
     if arm["outcome"] == "below_limit":
         rank = arm["rank"] or f"beyond {RANK_DEPTH:,}"
-        return f"its rank is {rank}, and the search keeps {arm['limit']}; raise top_k"
+        return f"its rank is {rank}, and the search keeps {arm['limit']}; raise top_k (and final_top_k)"
     if arm["outcome"] == "below_min_score":
         return f"its score {arm['score']:.4g} is below min_score {arm['min_score']:.4g}"
     if arm["outcome"] == "found":
@@ -163,6 +193,23 @@ def _message(arm: dict[str, Any]) -> str:
     if arm["outcome"] == "no_shared_term":
         return "it has no such vector, or none of the query's terms is in it"
     return "none of the query's words is in it" if arm["outcome"] == "no_matching_word" else "it has no such vector"
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_TOLD else f"{text[: MAX_TOLD - 1]}…"
+
+
+def _of_list(listed: Listed, hit: Hit) -> dict[str, Any]:
+    """What a list of documents that pass a filter makes of one."""
+    found = {"stage": listed.stage, "arm": _LIST, "limit": listed.limit}
+    failed = _failed(listed.filter, hit)
+    return {**found, "outcome": "filtered", "conditions": failed} if failed else {**found, "outcome": "below_limit"}
+
+
+def _failed(tree: Filter | None, hit: Hit) -> list[dict[str, Any]]:
+    """The conditions that a document does not meet."""
+    return [_condition(part, hit) for part in conjuncts(tree) if not part.matches(_view(hit))][:MAX_SHOWN]
 
 
 def conjuncts(tree: Filter | None) -> Iterator[Filter]:

@@ -16,12 +16,11 @@ from mediatheca.connectors import Connector, Source, SourceError
 from mediatheca.flows.outside.connections import MASK, Connection, stored_body
 from mediatheca.flows.services import Services
 from mediatheca.flows.vault import Vault
-from mediatheca.kernel.errors import FieldError, MediathecaError, NotEnabledError, ValidationError
+from mediatheca.kernel.errors import FieldError, MediathecaError, NotEnabledError, ValidationError, plain_message
 from mediatheca.kernel.scope import Scope
 from mediatheca.kernel.templates import compile_string, is_template
-from mediatheca.stores.fetch import check_url
-from mediatheca.stores.fetch_pool import check_encrypted
-from mediatheca.stores.fetch_storage import StorageHttp
+from mediatheca.stores.fetch import check_encrypted, check_url
+from mediatheca.stores.fetch.storage import StorageHttp
 
 WHERE = ("body", "provider_config")
 _SHOWN = re.compile(r"[\w .-]{1,40}")
@@ -71,7 +70,7 @@ def _model(model: type[BaseModel], raw: Any, where: tuple[str, ...]) -> BaseMode
     try:
         return model.model_validate(raw)
     except pydantic.ValidationError as error:
-        found = [FieldError((*where, *each["loc"]), each["msg"], each["type"]) for each in error.errors()]
+        found = [FieldError((*where, *each["loc"]), plain_message(each), each["type"]) for each in error.errors()]
         raise ValidationError.of(found) from None  # the cause holds what was sent
 
 

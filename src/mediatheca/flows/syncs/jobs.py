@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mediatheca.flows.held import hold
 from mediatheca.flows.outside.connections import Connection, load_connection
 from mediatheca.flows.services import Services
 from mediatheca.flows.syncs import state
@@ -62,13 +63,11 @@ def run_slice(services: Services, run: Run) -> None:
     except MediathecaError as error:
         if error.status >= 500:
             raise  # ours: the queue tries again
-        _end(services, run, "failed", error.message)
-        if isinstance(error, BadRequestError | ValidationError):
-            note_connection(services, run.job.scope, sync.body["connection_id"], error.message)
+        blamed = isinstance(error, BadRequestError | ValidationError)
+        _end(services, run, "failed", error.message, connection=sync.body["connection_id"] if blamed else "")
         return
     if over:
-        _end(services, run, "completed")
-        note_connection(services, run.job.scope, sync.body["connection_id"], None)
+        _end(services, run, "completed", connection=sync.body["connection_id"])
     else:
         services.db.run(run.job.scope, lambda tx: _go_on(tx, run), "sync")
 
@@ -104,8 +103,9 @@ def _go_on(tx: Tx, run: Run) -> None:
         state.enqueue(tx, run.job.payload["sync_id"], run.job.payload["sync_job_id"])
 
 
-def _end(services: Services, run: Run, status: str, error: str = "") -> None:
-    """End the run with its job. What was taken so far is processed, also where the rest has failed."""
+def _end(services: Services, run: Run, status: str, error: str = "", *, connection: str) -> None:
+    """End the run with its job. What was taken so far is processed, also where the rest has failed. `connection`: its
+    id, where the end says how it works."""
 
     def finish(tx: Tx) -> None:
         tx.finish_job(run.job.job_id, run.job.token)
@@ -118,6 +118,8 @@ def _end(services: Services, run: Run, status: str, error: str = "") -> None:
         job["body"] = body
         sync = state.alter(tx, sync, **_batches(sync, body["batch_ids"]))
         sync = state.end(tx, sync, job, "failed" if told else status, error or told)
+        if connection:
+            _note_connection(tx.within(""), connection, error)
         if sync.body["pending_full_sync"] and not sync.body["paused"]:
             state.begin(tx, sync, "resume", full=True)
 
@@ -139,25 +141,21 @@ def _batches(sync: Record, fresh: Sequence[str]) -> dict[str, Any]:
     return {"batch_ids": kept, "batches_created": sync.body["batches_created"] + len(fresh)}
 
 
-def note_connection(services: Services, scope: Scope, connection_id: str, error: str | None) -> None:
-    """Count how a connection works; one that fails again and again is switched off."""
-
-    def note(tx: Tx) -> None:
-        where = {"kind": CONNECTION, "id": connection_id}
-        if not tx.rows("resources", where, columns=("id",), hold="update"):
-            return
-        found = tx.get(CONNECTION, connection_id)
-        count = 0 if error is None else found.body.get("consecutive_failures", 0) + 1
-        values = {"consecutive_failures": count, "last_error": error and error[:1000]}
-        if error is None:
-            values["last_used_at"] = clock.wire_time(clock.now())
-        off = count >= state.MAX_FAILURES and found.body.get("is_active", True)
-        if off:
-            values["is_active"] = False
-            tx.emit("storage_connection.suspended", found.id, {"name": found.name, "error": values["last_error"]})
-        tx.change(found, {**found.body, **values})
-
-    services.db.run(Scope(scope.organization_id), note, "sync")
+def _note_connection(tx: Tx, connection_id: str, error: str) -> None:
+    """Count how a connection works; one that fails again and again is switched off. `tx` is at its level; no error: it
+    works."""
+    found = hold(tx, CONNECTION, connection_id)
+    if found is None:
+        return
+    count = found.body.get("consecutive_failures", 0) + 1 if error else 0
+    values = {"consecutive_failures": count, "last_error": error[:1000] or None}
+    if not error:
+        values["last_used_at"] = clock.wire_time(clock.now())
+    off = count >= state.MAX_FAILURES and found.body.get("is_active", True)
+    if off:
+        values["is_active"] = False
+        tx.emit("storage_connection.suspended", found.id, {"name": found.name, "error": values["last_error"]})
+    tx.change(found, {**found.body, **values})
 
 
 def sync_died(services: Services, job: Job, message: str) -> None:

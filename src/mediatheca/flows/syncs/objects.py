@@ -95,7 +95,7 @@ class ObjectMaker:
     def _outcome(self, file: File, raw: dict[str, Any], uploads: Mapping[str, Row], outcome: Outcome) -> Made:
         if outcome.error is not None or outcome.row is None:
             return self._refused(file, outcome.error or MappingError("no object could be made of it"))
-        object_id, fine = str(outcome.row["object_id"]), outcome.row["status"] != "FAILED"
+        object_id, fine = str(outcome.row["object_id"]), outcome.row["error"] is None
         if outcome.replayed_by is None:
             return Made("created", object_id, processable=fine)
         if outcome.replayed_by != "idempotency_key":

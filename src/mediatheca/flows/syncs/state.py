@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
+from mediatheca.flows.held import hold as hold_resource
 from mediatheca.flows.ingest.plan import add_task, change_task
 from mediatheca.flows.vault import CONNECTION
 from mediatheca.jobs.schedule import add_schedule, remove_schedule
@@ -46,9 +47,7 @@ FRESH: Mapping[str, Any] = {
 
 def hold(tx: Tx, sync_id: str) -> Record | None:
     """The sync, whose row nobody else may change until the end of the transaction; None: it is gone."""
-    if not tx.rows("resources", {"kind": KIND, "id": sync_id}, columns=("id",), hold="update"):
-        return None
-    return tx.find(KIND, sync_id)
+    return hold_resource(tx, KIND, sync_id)
 
 
 def require(tx: Tx, bucket_id: str, identifier: str) -> Record:

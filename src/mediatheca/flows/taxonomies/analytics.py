@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from mediatheca.flows.services import Services
 from mediatheca.flows.taxonomies.applications import attached
+from mediatheca.flows.taxonomies.nodes import body_of
 from mediatheca.flows.taxonomies.stats import BUCKETS, hour_of
 from mediatheca.kernel import clock
 from mediatheca.kernel.assignments import prefix_of
 from mediatheca.kernel.clock import wire_time
-from mediatheca.kernel.errors import ValidationError
+from mediatheca.kernel.errors import NotFoundError, ValidationError
 from mediatheca.kernel.filters import Leaf
 from mediatheca.kernel.scope import Scope
 from mediatheca.stores.db.tx import Cmp, ReadTx, Record, Row
@@ -86,12 +87,20 @@ def _number(query: Mapping[str, str], name: str, low: int, high: int) -> int | N
 
 
 def read_stats(tx: ReadTx, taxonomy: Record, window: Window) -> list[Row]:
-    """The counts of the window, hour by hour."""
-    where: dict[str, Any] = {"taxonomy_id": taxonomy.id, "hour": Cmp(">=", hour_of(window.start))}
+    """The counts of the window, hour by hour.
+
+    Raises:
+        NotFoundError: the collection is none, nor one that was labelled before it was deleted; or no such version.
+    """
+    where: dict[str, Any] = {"taxonomy_id": taxonomy.id}
     if window.collection_id:
-        where["collection_id"] = window.collection_id
+        found = tx.find("collection", window.collection_id)
+        where["collection_id"] = found.id if found else window.collection_id
+        if found is None and not tx.count("taxonomy_stats", where):
+            raise NotFoundError("collection", window.collection_id)
     if window.version is not None:
-        where["version"] = window.version
+        where["version"] = body_of(tx, taxonomy, window.version)["version"]
+    where["hour"] = Cmp(">=", hour_of(window.start))
     last = hour_of(window.end)
     return [row for row in tx.rows("taxonomy_stats", where, order=("hour",)) if row["hour"] <= last]
 

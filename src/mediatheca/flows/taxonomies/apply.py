@@ -14,8 +14,9 @@ from typing import Any
 
 from mediatheca.flows.ingest.plan import ENDED, add_task, change_task
 from mediatheca.flows.services import Services
+from mediatheca.flows.taxonomies.applications import Application
 from mediatheca.flows.taxonomies.enrich import Counts, Enricher, How
-from mediatheca.flows.taxonomies.nodes import KIND, SEEN_NODES, read_view
+from mediatheca.flows.taxonomies.nodes import KIND, SEEN_NODES, body_of, read_view
 from mediatheca.flows.taxonomies.stats import Tally
 from mediatheca.jobs.queue import Job
 from mediatheca.jobs.worker import Run
@@ -52,7 +53,20 @@ class ApplyOptions:
     """None: the newest one when the job begins."""
 
 
-def start_apply(tx: Tx, services: Services, collection: Record, taxonomy: Record, options: ApplyOptions) -> str:
+def attached_options(
+    application: Application, *, filters: Mapping[str, Any] | None = None, version: int | None = None, **how: Any
+) -> ApplyOptions:
+    """How an entry of `taxonomy_applications` is applied; filters and a version that are asked for win over its own."""
+    return ApplyOptions(
+        filters=filters or application.filters,
+        version=version or application.version,
+        style=application.style,
+        target_collection_id=application.target_collection_id,
+        **how,
+    )
+
+
+def start_apply(tx: Tx, collection: Record, taxonomy: Record, options: ApplyOptions) -> str:
     """Enqueue it and give its task; the one that runs already, where one does just this.
 
     Raises:
@@ -65,7 +79,7 @@ def start_apply(tx: Tx, services: Services, collection: Record, taxonomy: Record
         target = tx.get("collection", options.target_collection_id)
         if target.id == collection.id:
             raise ConflictError("target_collection_id is the collection itself; leave it out to write into it")
-    if not taxonomy.body["ready"]:
+    if not body_of(tx, taxonomy, options.version)["ready"]:
         raise ConflictError(f"taxonomy '{taxonomy.name}' is not ready: its hierarchy is still being inferred")
     asked = {"collection_id": collection.id, "options": asdict(options)}
     for row in tx.rows(

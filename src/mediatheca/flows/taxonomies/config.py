@@ -13,7 +13,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mediatheca.kernel.assignments import FieldRule
-from mediatheca.kernel.errors import FieldError, NotEnabledError, ValidationError
+from mediatheca.kernel.errors import FieldError, NotEnabledError, ValidationError, plain_message
 from mediatheca.kernel.hierarchy import MAX_NODES
 from mediatheca.kernel.mapping import clean_path
 from mediatheca.kernel.taxonomies import WHOLE, InputMap
@@ -225,15 +225,15 @@ def parse_config(raw: Any, where: Loc = CONFIG) -> TaxonomyConfig:
         config = TaxonomyConfig.model_validate(raw)
     except pydantic.ValidationError as error:
         found = [FieldError((*where, *entry["loc"]), _said(entry), entry["type"]) for entry in error.errors()]
-        raise ValidationError("; ".join(f"{_dotted(e.loc[1:])}: {e.msg}" for e in found), found) from error
+        raise ValidationError.of(found, skip=1) from error
     errors = [FieldError((*where, *loc), message, "value_error") for loc, message in _misfits(config)]
     if errors:
-        raise ValidationError("; ".join(f"{_dotted(e.loc[1:])}: {e.msg}" for e in errors), errors)
+        raise ValidationError.of(errors, skip=1)
     return config
 
 
 def _said(entry: Any) -> str:
-    message = str(entry["msg"]).removeprefix("Value error, ")
+    message = plain_message(entry)
     given = entry.get("input")
     return message if isinstance(given, Mapping | list) else f"{message}, got {repr(given)[:80]}"
 
@@ -332,7 +332,3 @@ def _known(part: BaseModel) -> dict[str, Any]:
         if value is not None:
             made[name] = _known(value) if isinstance(value, BaseModel) else value
     return made
-
-
-def _dotted(loc: Loc) -> str:
-    return ".".join(map(str, loc))

@@ -16,7 +16,7 @@ from mediatheca.flows.taxonomies.labels import LabelTable, TooManyLabels
 from mediatheca.jobs.worker import Run
 from mediatheca.kernel.assignments import Assignment, Tier
 from mediatheca.kernel.documents import Document, Vector, VectorIndex
-from mediatheca.kernel.errors import ConflictError, MediathecaError
+from mediatheca.kernel.errors import ConflictError
 from mediatheca.kernel.hierarchy import path_of
 from mediatheca.kernel.hits import value_key
 from mediatheca.kernel.join import top_matches
@@ -273,9 +273,11 @@ class Matcher:
     def _retrieved(self, side: Side, subjects: Sequence[Subject], depth: int) -> list[Rows]:
         """One run of the retriever for every subject, a few side by side."""
         inputs = [self._inputs(side, subject) for subject in subjects]
-        wanted = [entry.input_key for entry in side.mappings if entry.source != "literal"]
+        wanted = {
+            entry.input_key: entry.path or entry.input_key for entry in side.mappings if entry.source != "literal"
+        }
         asked = [n for n, given in enumerate(inputs) if not wanted or any(key in given for key in wanted)]
-        found: list[Rows] = [_NOTHING.format(", ".join(wanted))] * len(subjects)
+        found: list[Rows] = [_NOTHING.format(", ".join(wanted.values()))] * len(subjects)
         retriever = self._services.plans.get(self._scope, side.retriever_id)
         for start in range(0, len(asked), self._at_once * 8):
             self._check()
@@ -344,8 +346,3 @@ def _check_weights(services: Services, index: VectorIndex) -> None:
             f"'{index.model}' is answered by {info.weights_name} ({info.weights}); restore those weights, or trigger "
             "the labels' collection again"
         )
-
-
-def failure_of(error: MediathecaError, next_step: str) -> dict[str, str]:
-    """A problem as outcomes and tasks tell it."""
-    return {"reason": error.message, "next_step": next_step}

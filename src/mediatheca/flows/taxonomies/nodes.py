@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mediatheca.flows.retrievers import RetrieverPlans
@@ -167,7 +167,7 @@ def shown_nodes(body: Mapping[str, Any], seen: Sequence[str]) -> list[dict[str, 
         if not body["nodes"]:
             return []
         labels = {entry["node_id"]: entry["label"] for entry in body["nodes"]}
-        return _shown(stored_forest(body), labels, labels.__getitem__)
+        return _shown(stored_forest(body), labels.__getitem__)
     if not config.path_field:
         return None
     separator = config.path_separator
@@ -176,12 +176,12 @@ def shown_nodes(body: Mapping[str, Any], seen: Sequence[str]) -> list[dict[str, 
     if not names:
         return []
     try:
-        return _shown(forest_of(names), {}, lambda name: name.rpartition(separator)[2])
+        return _shown(forest_of(names), lambda name: name.rpartition(separator)[2])
     except HierarchyError:  # deeper or more than a hierarchy may be: the assignments have them all the same
         return []
 
 
-def _shown(forest: Forest[str], labels: Mapping[str, str], label: Any) -> list[dict[str, Any]]:
+def _shown(forest: Forest[str], label: Callable[[str], str]) -> list[dict[str, Any]]:
     return [
         {
             "node_id": node,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from mediatheca.kernel.assignments import Marks, Style, enriched, held_state, sy
 from mediatheca.kernel.documents import Document
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.filters import Filter
+from mediatheca.kernel.mapping import MISSING, read_path
 from mediatheca.kernel.present import View, as_hit, present
 from mediatheca.kernel.scope import Scope
-from mediatheca.kernel.taxonomies import TaxonomyView
+from mediatheca.kernel.taxonomies import WHOLE, TaxonomyView
 from mediatheca.stores.db.tx import Record
 from mediatheca.stores.documents.base import Scan
 
@@ -49,7 +50,7 @@ def try_taxonomy(services: Services, scope: Scope, ident: str, trial: Trial) -> 
     Raises:
         NotFoundError: no such taxonomy, version, or collection.
         ConflictError: the taxonomy is not ready, or cannot be used.
-        ValidationError: more than five documents, or none of a shape that is read.
+        ValidationError: more than five documents, one of no shape that is read, or an id of none.
     """
     if trial.documents is not None and len(trial.documents) > MAX_DOCUMENTS:
         message = (
@@ -61,11 +62,27 @@ def try_taxonomy(services: Services, scope: Scope, ident: str, trial: Trial) -> 
         view = view_of(tx, services.plans, record, trial.version)
         wanted = [ident for ident in (trial.source_collection_id, record.body["enriched"]) if ident]
         collections = [tx.get("collection", wanted[0])] if wanted else attached(tx, record)
-        known = {collection.id: collection for collection in tx.resources("collection")}
+        every = tx.resources("collection")
+    known = {name: collection for collection in every for name in (collection.name, collection.id)}
     matcher = Matcher(services, scope, view)
     given = _documents(services, scope, matcher, trial, collections, known)
     matches = matcher.match([entry.subject for entry in given])
-    return _answer(scope, view, trial.style, given, matches)
+    answer = _answer(scope, view, trial.style, given, matches)
+    return answer if given else {**answer, "warnings": [_nothing(collections)]}
+
+
+def _nothing(collections: Sequence[Record]) -> str:
+    """Why there was nothing to try."""
+    if collections:
+        return f"no document of {_names(collections)} was found to try it on; give source_documents"
+    return (
+        "the taxonomy is applied to no collection, so there is nothing to try it on: give source_documents or "
+        "source_collection_id, or name it in the taxonomy_applications of a collection"
+    )
+
+
+def _names(collections: Sequence[Record]) -> str:
+    return ", ".join(collection.name for collection in collections[:10])
 
 
 def _documents(
@@ -83,7 +100,13 @@ def _documents(
         if not isinstance(raw, Mapping) or not raw:
             message = "must be an object: a document, or the inputs of one"
             raise ValidationError.at(("body", "source_documents", number), message, "dict_type")
-        found.append(_given(services, scope, matcher, raw, collections, known))
+        named = known.get(str(raw.get("collection_id")))
+        entry = _given(services, scope, matcher, raw, collections, named)
+        if entry.stored is None and set(raw) <= {"document_id", "collection_id"}:
+            where = _names([named] if named else collections) or "any collection that the taxonomy is applied to"
+            message = f"'{str(raw.get('document_id'))[:100]}' is not in {where}; give its collection_id, or its fields"
+            raise ValidationError.at(("body", "source_documents", number, "document_id"), message, "not_found")
+        found.append(entry)
     return found
 
 
@@ -109,11 +132,10 @@ def _given(
     matcher: Matcher,
     raw: Mapping[str, Any],
     collections: Sequence[Record],
-    known: Mapping[str, Record],
+    named: Record | None,
 ) -> _Given:
-    """A document that is stored where its id says so; else what was sent."""
+    """A document that is stored where its id says so, in the collection it names; else what was sent."""
     ident = raw.get("document_id")
-    named = known.get(str(raw.get("collection_id")))
     for collection in [named] if named is not None else collections:
         if not isinstance(ident, str) or services.indexer.unwritten(collection.id):
             continue
@@ -150,8 +172,19 @@ def _answer(
         "taxonomy_id": view.taxonomy_id,
         "version": view.version,
         "works_as": works_as(view),
-        "warnings": list(dict.fromkeys(reason for m in matches if (reason := m.failed or m.skipped))),
+        "warnings": list(dict.fromkeys([*_lacking(matches), *(r for m in matches if (r := m.failed or m.skipped))])),
     }
+
+
+def _lacking(matches: Sequence[Match]) -> Iterator[str]:
+    """Fields that are to be taken over and that a matched label does not have."""
+    for tier in (tier for match in matches for assignment in match.assignments for tier in assignment.tiers):
+        for rule in tier.rules:
+            if rule.field_path != WHOLE and read_path(tier.values, rule.field_path) is MISSING:
+                yield (
+                    f"enrichment_fields: the label '{tier.label}' has no field '{rule.field_path}', "
+                    f"so '{rule.target_field}' is not written"
+                )
 
 
 def _enriched(

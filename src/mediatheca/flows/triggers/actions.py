@@ -3,14 +3,14 @@ the run, so that a run and what it does are one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from mediatheca.flows.alerts.jobs import start_evaluation
-from mediatheca.flows.bodies import checked
+from mediatheca.flows.bodies import checked, key_notes
 from mediatheca.flows.grouping.config import ExecuteRequest
 from mediatheca.flows.grouping.runs import TASK as CLUSTER_TASK
 from mediatheca.flows.grouping.runs import start_execution
@@ -19,17 +19,21 @@ from mediatheca.flows.ingest.plan import BATCH_TASK, MAX_OBJECTS, add_task
 from mediatheca.flows.ingest.rerun import submit_in_bulk
 from mediatheca.flows.ingest.retry import Wanted as Failed
 from mediatheca.flows.ingest.retry import retry_failed
+from mediatheca.flows.retrieve.keys import UnknownKey, parameter_names, unknown_inside, unknown_keys
 from mediatheca.flows.services import Services
 from mediatheca.flows.syncs.state import KIND as SYNC
 from mediatheca.flows.syncs.state import TASK as SYNC_TASK
 from mediatheca.flows.syncs.state import begin, going, require
+from mediatheca.flows.taxonomies.applications import Application, application_of
 from mediatheca.flows.taxonomies.apply import TASK as TAXONOMY_TASK
-from mediatheca.flows.taxonomies.apply import ApplyOptions, start_apply
+from mediatheca.flows.taxonomies.apply import attached_options, start_apply
 from mediatheca.kernel.errors import ConflictError, ValidationError
 from mediatheca.kernel.filters import parse_filter
+from mediatheca.kernel.no_effect import NoEffect, without_effect
 from mediatheca.stores.db.tx import ReadTx, Record, Row, Tx
 
-WHERE = ("body", "action_config")
+PLACE = ("action_config",)
+WHERE = ("body", *PLACE)
 ACT = "trigger.act"
 """Job of actions that take long and are no work of others: `{run_id, task_id}`."""
 CANARY_TASK = "api_retrievers_execute"
@@ -83,7 +87,7 @@ class TaxonomyConfig(_Config):
 
     taxonomy_id: str = Field(min_length=1, max_length=200)
     collection_id: str = Field(min_length=1, max_length=200)
-    incremental: bool = True
+    incremental: Annotated[bool, NoEffect("what is unchanged is always left alone")] = True
     batch_size: int = Field(1000, ge=100, le=5000)
     parallelism: int = Field(4, ge=1, le=20)
     scroll_filters: dict[str, Any] | None = None
@@ -217,9 +221,10 @@ def _cluster(start: Start) -> Sequence[str]:
 def _taxonomy(start: Start) -> Sequence[str]:
     collection = start.tx.get("collection", start.config["collection_id"])
     taxonomy = start.tx.get("taxonomy", start.config["taxonomy_id"])
-    filters, size, at_once = (start.config.get(name) for name in ("scroll_filters", "batch_size", "parallelism"))
-    options = ApplyOptions(filters=filters, batch_size=int(size or 1000), parallelism=int(at_once or 4))
-    return [start_apply(start.tx, start.services, collection, taxonomy, options)]
+    attachment = application_of(collection, taxonomy) or Application(taxonomy.id)
+    how = {name: start.config[name] for name in ("batch_size", "parallelism")}
+    options = attached_options(attachment, filters=start.config.get("scroll_filters"), **how)
+    return [start_apply(start.tx, collection, taxonomy, options)]
 
 
 def _batch(start: Start) -> Sequence[str]:
@@ -306,3 +311,27 @@ def parse_action(tx: ReadTx, action_type: str, raw: Any) -> dict[str, Any]:
         raise ValidationError.at(("body", "action_type"), message, "enum")
     config = checked(action.config, raw, WHERE)
     return action.check(tx, config.model_dump(mode="json", exclude_none=True))
+
+
+def action_notes(action_type: str, raw: Any, *, strict: bool) -> list[str]:
+    """Warnings for the keys of an `action_config` that nothing reads, and for values that have no effect.
+
+    Raises:
+        ValidationError: the configuration is wrong; or `strict`, and there are some.
+    """
+    action = ACTIONS.get(action_type)
+    if action is None:
+        return []
+    idle = [
+        f"{'.'.join((*PLACE, *place))}: {told}" for place, told in without_effect(checked(action.config, raw, WHERE))
+    ]
+    return key_notes(_unread(action_type, action, raw), strict=strict) + idle
+
+
+def _unread(action_type: str, action: Action, raw: Any) -> Iterator[UnknownKey]:
+    besides = parameter_names(ExecuteRequest) if action_type == "cluster" else ()
+    for entry in unknown_keys(action.config, raw, PLACE):
+        if entry.place != PLACE or entry.key not in besides:
+            yield entry
+    if besides:
+        yield from unknown_inside(ExecuteRequest, raw, PLACE)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from mediatheca.flows.bodies import checked
+from mediatheca.flows.retrieve.keys import UnknownKey, unknown_keys
 from mediatheca.jobs.schedule import MAX_INTERVAL_S, Misfire, Timing
 from mediatheca.kernel.errors import ValidationError
 from mediatheca.kernel.event_catalogue import EVENTS
@@ -139,11 +140,9 @@ def parse_schedule(trigger_type: TriggerType, raw: Any, now: datetime) -> dict[s
     return stored
 
 
-def unknown_schedule_keys(trigger_type: TriggerType, raw: Mapping[str, Any]) -> list[str]:
-    """Warnings for keys that nothing reads."""
-    fields = _CONFIGS[trigger_type].model_fields
-    known = {*fields, "cron", "misfire"}
-    return [f"schedule_config.{key}: unknown key is ignored" for key in raw if key not in known][:20]
+def unread_schedule_keys(trigger_type: TriggerType, raw: Any) -> Iterator[UnknownKey]:
+    """The keys of a `schedule_config` that nothing reads."""
+    return unknown_keys(_CONFIGS[trigger_type], raw, WHERE[1:])
 
 
 def timing_of(trigger_type: TriggerType, config: Mapping[str, Any]) -> Timing | None:

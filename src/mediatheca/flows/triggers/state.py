@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from mediatheca.flows.held import hold as hold_resource
 from mediatheca.flows.triggers.config import timing_of
 from mediatheca.jobs.schedule import add_schedule, pause_schedule, remove_schedule, resume_schedule
 from mediatheca.kernel import clock
@@ -31,9 +32,7 @@ FRESH: Mapping[str, Any] = {
 
 def hold(tx: Tx, trigger_id: str) -> Record | None:
     """The trigger, whose row nobody else may change until the end of the transaction; None: it is gone."""
-    if not tx.rows("resources", {"kind": KIND, "id": trigger_id}, columns=("id",), hold="update"):
-        return None
-    return tx.find(KIND, trigger_id)
+    return hold_resource(tx, KIND, trigger_id)
 
 
 def require(tx: Tx, identifier: str) -> Record:

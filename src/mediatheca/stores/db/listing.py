@@ -112,7 +112,7 @@ def fetch_page(connection: Connection, listing: Listing, where: list[ColumnEleme
     table, id_column = listing.table, listing.table.c[listing.id]
     conditions = list(where)
     if query.search:
-        conditions.append(_contains(listing, query.search))
+        conditions.append(or_(*(contains(table.c[name], query.search) for name in listing.search)))
     exact = True
     if query.filter is not None:
         columns = {column.name: column for column in table.c} | {k: table.c[v] for k, v in listing.aliases.items()}
@@ -136,9 +136,10 @@ def fetch_page(connection: Connection, listing: Listing, where: list[ColumnEleme
     return _page(rows, total, offset, query, listing)
 
 
-def _contains(listing: Listing, wanted: str) -> ColumnElement[bool]:
-    pattern = "%" + wanted.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    return or_(*(func.lower(listing.table.c[name]).like(pattern, escape="\\") for name in listing.search))
+def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Whether a column holds this text, whatever its case."""
+    pattern = "%" + text.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    return func.lower(column).like(pattern, escape="\\")
 
 
 def _page(rows: list[dict[str, Any]], total: int | None, offset: int, query: ListQuery, listing: Listing) -> Page:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mediatheca.stores.db.engine import Database
+from mediatheca.stores.db.listing import contains
 from mediatheca.stores.db.tables import publications, request_windows, retriever_keys
 
 Row = dict[str, Any]
@@ -26,9 +27,7 @@ def list_publications(database: Database, search: str, offset: int, limit: int) 
     table = publications
     where: list[ColumnElement[bool]] = [table.c.is_active]
     if search:
-        pattern = "%" + search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        title = table.c.body["title"].as_string()
-        where.append(or_(table.c.public_name.like(pattern, escape="\\"), func.lower(title).like(pattern, escape="\\")))
+        where.append(or_(contains(table.c.public_name, search), contains(table.c.body["title"].as_string(), search)))
     page = select(table).where(*where).order_by(table.c.created_at.desc(), table.c.public_name)
     total = select(func.count()).select_from(table).where(*where)
     locked = select(func.count()).select_from(table).where(and_(*where, table.c.password_hash != ""))

@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inse
 
 from mediatheca.stores.db.tables import metadata
 
-HEAD = "0007"
+HEAD = "0008"
 _LOCK = 0x6D656469
 _version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 

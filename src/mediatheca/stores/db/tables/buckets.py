@@ -18,7 +18,7 @@ objects = scoped(
     Column("content_hash", String(64)),
     Column("status", String(32), nullable=False, server_default="PENDING"),
     Column("error", Text),
-    Column("document_count", Integer, nullable=False, server_default="0"),
+    Column("processing_error", Text),
     Column("size_bytes", BigInteger, nullable=False, server_default="0"),
     Column("version", Integer, nullable=False, server_default="1"),
     time_column("created_at", null=False),
@@ -29,6 +29,7 @@ objects = scoped(
     Index("ux_objects_idempotency", "bucket_id", "idempotency_key", unique=True),
     Index("ix_objects_hash", "bucket_id", "content_hash"),
 )
+"""`error`: why what it holds cannot be processed at all; `processing_error`: why nothing came of it so far."""
 
 blobs = scoped(
     "blobs",

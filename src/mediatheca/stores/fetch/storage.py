@@ -1,6 +1,6 @@
 """The guarded client for stores that are read by the thousand: connections are kept, bodies go into files.
 
-Guarded as `stores/fetch.py`: whenever a connection is opened, the name is resolved, every address is checked, and the
+Guarded as `client`: whenever a connection is opened, the name is resolved, every address is checked, and the
 connection goes to one that was checked. Redirects are not followed. Every request has one deadline for all of it.
 """
 
@@ -18,8 +18,10 @@ import httpcore
 
 from mediatheca.connectors import Reply
 from mediatheca.kernel.errors import BadRequestError, PayloadTooLargeError
-from mediatheca.stores.fetch import Fetcher, FetchFailedError, check_url
-from mediatheca.stores.fetch_pool import check_encrypted
+from mediatheca.stores.fetch.body import told_size
+from mediatheca.stores.fetch.client import Fetcher, FetchFailedError, check_encrypted
+from mediatheca.stores.fetch.pinned import Pinned
+from mediatheca.stores.fetch.url import check_url, host_of
 
 ANSWER_S = 60.0
 """For a request with a small answer."""
@@ -47,7 +49,7 @@ class StorageHttp:
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=_IDLE_S,
-            network_backend=_Guarded(fetcher, self._clock),
+            network_backend=Pinned(self._addresses, self._clock.left),
         )
 
     def __enter__(self) -> StorageHttp:
@@ -55,6 +57,9 @@ class StorageHttp:
 
     def __exit__(self, *error: object) -> None:
         self._pool.close()
+
+    def _addresses(self, host: str, port: int) -> list[str]:
+        return self._fetcher.addresses(host, port, timeout_s=self._clock.left(_RESOLVE_S))
 
     def send(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b"") -> Reply:
         with self._asked(method, url, headers, body, ANSWER_S) as response:
@@ -65,8 +70,7 @@ class StorageHttp:
             if response.status != 200:
                 return _small(response)
             got = _headers(response)
-            length = got.get("content-length", "")
-            if length.isascii() and length.isdigit() and len(length) < 19 and int(length) > max_bytes:
+            if told_size(got.get("content-length", "")) > max_bytes:
                 raise _too_large(max_bytes)
             written = 0
             with target.open("wb") as file:
@@ -88,7 +92,7 @@ class StorageHttp:
         parts = urlsplit(url)  # not what httpx makes of it: a signature covers every byte
         address = httpcore.URL(
             scheme=target.raw_scheme,
-            host=target.raw_host.lower().rstrip(b"."),
+            host=host_of(target).encode(),
             port=target.port,
             target=((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode("ascii"),
         )
@@ -154,47 +158,3 @@ class _Clock:
         if rest <= 0:
             raise httpcore.ReadTimeout("the time is up")
         return rest if timeout_s is None else min(rest, timeout_s)
-
-
-class _Guarded(httpcore.SyncBackend):
-    """Connects to checked addresses only."""
-
-    def __init__(self, fetcher: Fetcher, clock: _Clock) -> None:
-        self._fetcher, self._clock = fetcher, clock
-
-    def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, *args: object, **more: object
-    ) -> httpcore.NetworkStream:
-        failure: Exception = httpcore.ConnectError("no address")
-        addresses = self._fetcher.addresses(host, port, timeout_s=self._clock.left(_RESOLVE_S))
-        for number, address in enumerate(addresses):
-            share = self._clock.left(timeout) / (len(addresses) - number)
-            try:
-                return _Paced(super().connect_tcp(address, port, share), self._clock)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-
-class _Paced(httpcore.NetworkStream):
-    """A connection whose every step ends by the deadline of whoever uses it now."""
-
-    def __init__(self, stream: httpcore.NetworkStream, clock: _Clock) -> None:
-        self._stream, self._clock = stream, clock
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._clock.left(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._clock.left(timeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return _Paced(self._stream.start_tls(ssl_context, server_hostname, self._clock.left(timeout)), self._clock)
-
-    def get_extra_info(self, info: str) -> object:
-        return self._stream.get_extra_info(info)

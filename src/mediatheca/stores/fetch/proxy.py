@@ -1,4 +1,4 @@
-"""A proxy on this machine that a browser reaches the world through, with the guard of `stores/fetch.py`.
+"""A proxy on this machine that a browser reaches the world through, with the guard of `client`.
 
 Every name is resolved once and every address checked; the connection goes to a checked address. A plain `http:` request
 is sent on to `https:`, but for hosts that the operator named. Bytes, connections and time are bounded for each visit.
@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import httpx
 
 from mediatheca.kernel.errors import MediathecaError, ValidationError
-from mediatheca.stores.fetch import Fetcher, check_url
+from mediatheca.stores.fetch.client import Fetcher
+from mediatheca.stores.fetch.url import check_url, port_of
 
 MAX_HEAD = 64 * 1024
 MAX_CONNECTIONS = 400
@@ -133,8 +134,7 @@ class FetchProxy:
             if (secure := self._fetcher.encrypted(url)) != url:
                 writer.write(_answer(307, "encrypted only", f"location: {secure}\r\n"))
                 return
-            port = url.port or (443 if url.scheme == "https" else 80)
-            outward = await self._connected(host, port)
+            outward = await self._connected(host, port_of(url))
         except MediathecaError as error:
             visit.refuse(host, error.message)
             writer.write(_answer(403 if isinstance(error, ValidationError) else 502, error.message))

@@ -1,13 +1,12 @@
-"""The one client for every URL that somebody else gave us.
+"""The client for single files and requests.
 
-A host is resolved once, every address is checked (see `fetch_guard`), and the connection goes to a checked address
+A host is resolved once, every address is checked (see `guard`), and the connection goes to a checked address
 while TLS and the Host header keep the name: a name that changes its address in between (DNS rebinding) gains nothing.
 Redirects start over. Size (after decompression), time, redirects and media type are bounded.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
 import threading
 import time
@@ -20,17 +19,16 @@ import httpcore
 import httpx
 
 from mediatheca.kernel.errors import BadRequestError, MediathecaError, ValidationError
-from mediatheca.stores import fetch_body
-from mediatheca.stores.fetch_guard import AllowList, Guard, Resolve, system_resolve
+from mediatheca.stores.fetch import body as bodies
+from mediatheca.stores.fetch.guard import SETTING, AllowList, Guard, Resolve, system_resolve
+from mediatheca.stores.fetch.pinned import Pinned
+from mediatheca.stores.fetch.url import check_url, host_of, origin_of, port_of, redirected
 
 MAX_REDIRECTS = 5
-MAX_URL_LENGTH = 8192
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
-_PORTS = {"http": 80, "https": 443}
 _SAFE_ELSEWHERE = frozenset({"accept", "accept-language", "content-type"})
 """The headers that a redirect to another host keeps: any other may be a credential."""
-_HOST = re.compile(r"[a-z0-9._:-]{1,253}")
 _USER_AGENT = "mediatheca"
 
 
@@ -104,7 +102,7 @@ class Fetcher:
                 answer = self._get(target, deadline, max_bytes, accept, into)
                 if isinstance(answer, Fetched):
                     return answer
-                url = _joined(target, answer)
+                url = redirected(target, answer)
         raise BadRequestError(f"url: more than {MAX_REDIRECTS} redirects; give the address of the file itself")
 
     def send(
@@ -139,11 +137,11 @@ class Fetcher:
                     got = httpx.Headers(response.headers)
                     if response.status not in _REDIRECTS or "location" not in got:
                         return _answered(target, response, got, max_bytes)
-                following = steer(check_url(_joined(target, got["location"])))
+                following = steer(check_url(redirected(target, got["location"])))
                 if response.status not in (307, 308) and method not in ("GET", "HEAD"):
                     method, body = "GET", b""
                     sent.pop("content-type", None)
-                if _origin(following) != _origin(target):
+                if origin_of(following) != origin_of(target):
                     sent = {name: value for name, value in sent.items() if name in _SAFE_ELSEWHERE}
                 target = following
         raise BadRequestError(f"url: more than {MAX_REDIRECTS} redirects; give the final address")
@@ -155,7 +153,7 @@ class Fetcher:
 
     def named(self, url: httpx.URL) -> bool:
         """Whether the operator named this host, or its address, in the allow-list."""
-        return self._guard.named(_host(url), _port(url))
+        return self._guard.named(host_of(url), port_of(url))
 
     def encrypted(self, url: httpx.URL) -> httpx.URL:
         """The address with `https:` for `http:`, unless the operator named the host."""
@@ -182,7 +180,7 @@ class Fetcher:
         """
         with _explained(timeout_s):
             target = check_url(url)
-            self._addresses(_host(target), _port(target), time.monotonic() + timeout_s)
+            self._addresses(host_of(target), port_of(target), time.monotonic() + timeout_s)
 
     def _get(
         self, target: httpx.URL, deadline: float, max_bytes: int, accept: Collection[str], into: Path | None
@@ -201,8 +199,8 @@ class Fetcher:
         self, method: str, target: httpx.URL, headers: list[tuple[bytes, bytes]], body: bytes, deadline: float
     ) -> Iterator[httpcore.Response]:
         """One request to a checked address; the answer's body is still to be read."""
-        host = _host(target)
-        addresses = self._addresses(host, _port(target), deadline)
+        host = host_of(target)
+        addresses = self._addresses(host, port_of(target), deadline)
         own = [
             (b"host", target.netloc),
             (b"user-agent", _USER_AGENT.encode()),
@@ -212,7 +210,9 @@ class Fetcher:
         given = {name for name, _ in headers}
         with (
             httpcore.ConnectionPool(
-                ssl_context=self._tls, max_connections=1, network_backend=_Pinned(addresses, deadline)
+                ssl_context=self._tls,
+                max_connections=1,
+                network_backend=Pinned(lambda *_: addresses, lambda _: _left(deadline)),
             ) as pool,
             pool.stream(
                 method,
@@ -246,52 +246,16 @@ class Fetcher:
         return answer
 
 
-def check_url(url: str) -> httpx.URL:
-    """Parse a URL that may be fetched; its fragment is dropped.
+def check_encrypted(fetcher: Fetcher, target: httpx.URL) -> None:
+    """Messages go over TLS, except to hosts that the operator named.
 
     Raises:
-        ValidationError: not http or https, no host, credentials inside, too long, or no URL at all.
+        ValidationError: this one would not.
     """
-    if len(url) > MAX_URL_LENGTH:
-        raise _bad_url(f"must have at most {MAX_URL_LENGTH} characters, got {len(url)}")
-    try:
-        parsed = httpx.URL(url).copy_with(fragment=None)
-        host = _host(parsed)
-        if not 0 <= _port(parsed) <= 65535:
-            raise ValueError(f"there is no port {parsed.port}")
-    except (httpx.InvalidURL, ValueError, TypeError) as error:
-        raise _bad_url(f"'{url[:200]}' is not a URL: {error}") from error
-    if parsed.scheme not in _PORTS:
-        raise _bad_url(f"'{url[:200]}' must begin with http:// or https://")
-    if not _HOST.fullmatch(host):
-        raise _bad_url(f"'{url[:200]}' names no host that can be looked up")
-    if parsed.userinfo:
-        raise _bad_url("must not hold a user name or password; use a signed URL, or a connection with credentials")
-    return parsed
-
-
-def _joined(base: httpx.URL, location: str) -> str:
-    try:
-        return str(base.join(location))
-    except (httpx.InvalidURL, ValueError) as error:
-        raise _bad_url(f"it redirects to '{location[:200]}', which is not a URL") from error
-
-
-def _bad_url(message: str) -> ValidationError:
-    return ValidationError.at("url", message, "url")
-
-
-def _host(url: httpx.URL) -> str:
-    """The name in its ASCII form, without the dot that may end it."""
-    return url.raw_host.decode("ascii").lower().rstrip(".")
-
-
-def _port(url: httpx.URL) -> int:
-    return url.port if url.port is not None else _PORTS.get(url.scheme, 0)
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
-    return url.scheme, _host(url), _port(url)
+    if target.scheme == "http" and not fetcher.named(target):
+        host = target.raw_host.decode("ascii")
+        message = f"must begin with https://; the operator can allow http to '{host}' in {SETTING}"
+        raise ValidationError.at("url", message, "url_refused")
 
 
 def _accept_header(accept: Collection[str]) -> Iterator[str]:
@@ -317,26 +281,23 @@ def _read(
     accept: Collection[str],
     into: Path | None,
 ) -> Fetched:
-    told = fetch_body.told_type(headers.get("content-type", ""))
+    told = bodies.told_type(headers.get("content-type", ""))
     if told is not None:
-        fetch_body.check_type(told, accept)
+        bodies.check_type(told, accept)
     encoding = headers.get("content-encoding", "")
-    length = headers.get("content-length", "")
-    if not encoding and length.isascii() and length.isdigit() and len(length) < 19 and int(length) > max_bytes:
-        raise fetch_body.too_large(max_bytes)
-    pieces = fetch_body.decoded(response.iter_stream(), encoding)
-    head = fetch_body.bounded(pieces, max_bytes) if into is None else fetch_body.written(pieces, into, max_bytes)
-    kind = told or fetch_body.sniffed(head)
-    fetch_body.check_type(kind, accept)
-    name = fetch_body.filename(headers.get("content-disposition", ""), target.path)
+    if not encoding and bodies.told_size(headers.get("content-length", "")) > max_bytes:
+        raise bodies.too_large(max_bytes)
+    pieces = bodies.decoded(response.iter_stream(), encoding)
+    head = bodies.bounded(pieces, max_bytes) if into is None else bodies.written(pieces, into, max_bytes)
+    kind = told or bodies.sniffed(head)
+    bodies.check_type(kind, accept)
+    name = bodies.filename(headers.get("content-disposition", ""), target.path)
     return Fetched(head if into is None else b"", kind, str(target), name)
 
 
 def _answered(target: httpx.URL, response: httpcore.Response, headers: httpx.Headers, max_bytes: int) -> Answered:
-    data = fetch_body.bounded(
-        fetch_body.decoded(response.iter_stream(), headers.get("content-encoding", "")), max_bytes
-    )
-    kind = fetch_body.told_type(headers.get("content-type", "")) or ""
+    data = bodies.bounded(bodies.decoded(response.iter_stream(), headers.get("content-encoding", "")), max_bytes)
+    kind = bodies.told_type(headers.get("content-type", "")) or ""
     shown = {name: value for name, value in headers.items() if name != "set-cookie"}
     return Answered(response.status, shown, data, kind, str(target))
 
@@ -354,49 +315,6 @@ def _explained(timeout_s: float) -> Iterator[None]:
         raise FetchFailedError("url: the server cannot be reached; check the address, try again later") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable) as error:
         raise FetchFailedError("url: the server broke off or does not speak HTTP; try again later") from error
-
-
-class _Pinned(httpcore.SyncBackend):
-    """Connects to addresses that were checked, whatever the name resolves to now, and never beyond the deadline."""
-
-    def __init__(self, addresses: list[str], deadline: float) -> None:
-        self._addresses, self._deadline = addresses, deadline
-
-    def connect_tcp(self, host: str, port: int, *args: object, **more: object) -> httpcore.NetworkStream:
-        failure: Exception = httpcore.ConnectError("no address")
-        for number, address in enumerate(self._addresses):
-            # A dead address must not use up the time of the next one.
-            share = _left(self._deadline) / (len(self._addresses) - number)
-            try:
-                return _Timed(super().connect_tcp(address, port, share), self._deadline)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-
-class _Timed(httpcore.NetworkStream):
-    """A stream whose every step ends at one deadline, so that a server that drips bytes gains no time."""
-
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
-        self._stream, self._deadline = stream, deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _left(self._deadline))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _left(self._deadline))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline))
-        return _Timed(stream, self._deadline)
-
-    def get_extra_info(self, info: str) -> object:
-        return self._stream.get_extra_info(info)
 
 
 def _left(deadline: float) -> float:

@@ -1,6 +1,6 @@
 """The guarded client for many small messages to few hosts: connections are kept, redirects are not followed.
 
-Guarded as `stores/fetch.py`: a host's addresses are checked, and a connection goes to one of them. Names are resolved
+Guarded as `client`: a host's addresses are checked, and a connection goes to one of them. Names are resolved
 again after half a minute; a kept connection to an address that is no longer among them is closed. One event loop each.
 """
 
@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import httpcore
 import httpx
 
-from mediatheca.kernel.errors import BadRequestError, ValidationError
-from mediatheca.stores.fetch import Answered, Fetcher, FetchFailedError, check_url
-from mediatheca.stores.fetch_guard import SETTING
+from mediatheca.kernel.errors import BadRequestError
+from mediatheca.stores.fetch.client import Answered, Fetcher, FetchFailedError, check_encrypted
+from mediatheca.stores.fetch.url import Origin, check_url, origin_of
 
 RESOLVED_S = 30.0
 """How long the addresses behind a name are believed."""
@@ -30,8 +30,6 @@ MAX_IDLE = 256
 """Connections kept open without work, over all hosts; the one that waits longest is closed first."""
 MAX_NAMES = 4096
 _RESOLVERS = 64
-_PORTS = {"http": 80, "https": 443}
-_Origin: TypeAlias = tuple[str, str, int]
 _BROKEN = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ConnectionNotAvailable)
 
 
@@ -40,7 +38,7 @@ class _Line:
     """A connection, and where it goes."""
 
     http: httpcore.AsyncHTTP11Connection
-    origin: _Origin
+    origin: Origin
     address: str
     used: bool = False
 
@@ -91,8 +89,7 @@ class Sender:
     async def _send(
         self, method: str, target: httpx.URL, headers: Mapping[str, str], body: bytes, max_bytes: int
     ) -> Answered:
-        host = target.raw_host.decode("ascii").lower().rstrip(".")
-        origin = (target.scheme, host, target.port if target.port is not None else _PORTS[target.scheme])
+        origin = origin_of(target)
         addresses = await self._addresses(origin)
         request = _request(method, target, headers, body)
         kept = await self._kept(origin, addresses)
@@ -126,7 +123,7 @@ class Sender:
                 oldest, _ = self._idle.popitem(last=False)
                 await oldest.http.aclose()
 
-    async def _kept(self, origin: _Origin, addresses: list[str]) -> _Line | None:
+    async def _kept(self, origin: Origin, addresses: list[str]) -> _Line | None:
         """A connection that waits, the one used last; those that may not be used any more are closed."""
         for line in [line for line in reversed(self._idle) if line.origin == origin]:
             del self._idle[line]
@@ -135,7 +132,7 @@ class Sender:
             await line.http.aclose()
         return None
 
-    async def _connected(self, origin: _Origin, addresses: list[str]) -> _Line:
+    async def _connected(self, origin: Origin, addresses: list[str]) -> _Line:
         scheme, host, port = origin
         tls: dict[str, Any] = {"ssl": self._fetcher.tls, "server_hostname": host} if scheme == "https" else {}
         failure: OSError | None = None
@@ -152,7 +149,7 @@ class Sender:
             return _Line(httpcore.AsyncHTTP11Connection(named, stream, IDLE_S), origin, address)
         raise failure or OSError("no address")
 
-    async def _addresses(self, origin: _Origin) -> list[str]:
+    async def _addresses(self, origin: Origin) -> list[str]:
         """Checked addresses of a host, from memory for a while. Who asks at the same time shares one look-up."""
         name = origin[1:]
         known = self._names.get(name)
@@ -177,18 +174,6 @@ class Sender:
         self._asking.pop(name, None)
         if not task.cancelled():
             task.exception()  # whoever waited may have gone; that is not worth a log line
-
-
-def check_encrypted(fetcher: Fetcher, target: httpx.URL) -> None:
-    """Messages go over TLS, but to hosts that the operator named.
-
-    Raises:
-        ValidationError: this one would not.
-    """
-    if target.scheme == "http" and not fetcher.named(target):
-        host = target.raw_host.decode("ascii")
-        message = f"must begin with https://; the operator can allow http to '{host}' in {SETTING}"
-        raise ValidationError.at("url", message, "url_refused")
 
 
 def _request(method: str, target: httpx.URL, headers: Mapping[str, str], body: bytes) -> httpcore.Request:

@@ -94,6 +94,11 @@ def too_large(max_bytes: int) -> PayloadTooLargeError:
     )
 
 
+def told_size(header: str) -> int:
+    """The bytes that a `Content-Length` promises; 0 when it says nothing useful."""
+    return int(header) if header.isascii() and header.isdigit() and len(header) < 19 else 0
+
+
 def told_type(header: str) -> str | None:
     """The media type a server named, lower case without parameters; None when it says nothing useful."""
     kind = header.split(";")[0].strip().lower()
