@@ -20,9 +20,9 @@ from mediatheca.jobs.runner_wire import (
     encode_dropped,
     encode_rows,
     load_answer,
+    parsed,
     send_frame,
 )
-from mediatheca.jobs.runner_work import parsed
 
 
 def no_file(name: str) -> tuple[str, int]:

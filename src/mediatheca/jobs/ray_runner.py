@@ -33,6 +33,7 @@ from mediatheca.jobs.ray_slot import (
 )
 from mediatheca.jobs.runner import RunnerInfo
 from mediatheca.jobs.runner_asks import Question
+from mediatheca.jobs.runner_parts import PART_ITEMS
 from mediatheca.jobs.runner_pool import ScratchRoot
 from mediatheca.jobs.runner_results import ItemFailure, ItemProgress, ItemResult, ItemRows
 from mediatheca.jobs.runner_supply import Bring, Supply, with_sources
@@ -41,7 +42,6 @@ from mediatheca.kernel.errors import MediathecaError
 from mediatheca.kernel.extras import require
 from mediatheca.providers import ModelSettings
 
-_PART_ITEMS = 32
 _PART_BYTES = 8 << 20
 _PART_BROUGHT = 4
 """Items of a part where their files must be brought: so many are here at once for each actor."""
@@ -144,7 +144,7 @@ class _Work:
     def __init__(self, runner: RayRunner, task: _Task, items: Sequence[Item], desk: Desk, supply: Supply) -> None:
         self._runner, self._pool, self._desk = runner, runner.pool, desk
         self._task, self._items, self._supply = task, items, supply
-        most = _PART_BROUGHT if any(map(supply.lacks, range(len(items)))) else _PART_ITEMS
+        most = _PART_BROUGHT if any(map(supply.lacks, range(len(items)))) else PART_ITEMS
         size = max(1, min(most, -(-len(items) // runner.processes)))
         self._queue = deque(deque(range(first, min(first + size, len(items)))) for first in range(0, len(items), size))
         self._lanes: list[_Lane] = []

@@ -251,6 +251,19 @@ def load_answer(frame: bytes) -> Any:
     return _RowUnpickler(io.BytesIO(frame)).load()
 
 
+def parsed(frame: bytes, take: Take) -> tuple[Any, ...] | None:
+    """A child's message, its rows decoded and their files taken over; None when it is none of ours."""
+    try:
+        answer = load_answer(frame)
+        if answer[0] == "rows":
+            _, index, rows, dropped, times = answer
+            return ("rows", index, decode_rows(rows, take), decode_dropped(dropped), decode_times(times))
+    except Exception:
+        # The child may have been taken over by the file it decoded: whatever it wrote, only it is at fault.
+        return None
+    return answer if isinstance(answer, tuple) and answer else None
+
+
 def send_frame(connection: socket.socket, payload: bytes) -> None:
     """Write one frame. Raises OSError when the other side is gone or does not read in time."""
     if len(payload) < _RECEIVE:

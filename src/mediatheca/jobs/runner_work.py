@@ -12,21 +12,20 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from mediatheca.extractors import Item, ItemError
 from mediatheca.jobs.runner_asks import OpenQuestions
 from mediatheca.jobs.runner_child import Task
+from mediatheca.jobs.runner_parts import STRIKES, Parts
 from mediatheca.jobs.runner_pool import ChildHandle, Pool, RunnerClosedError, ScratchRoot
 from mediatheca.jobs.runner_results import ItemFailure, ItemProgress, ItemResult, ItemRows
 from mediatheca.jobs.runner_supply import Supply
-from mediatheca.jobs.runner_wire import Take, decode_dropped, decode_rows, decode_times, load_answer
+from mediatheca.jobs.runner_wire import parsed
 from mediatheca.kernel.desk import Desk
 from mediatheca.kernel.errors import NotFoundError, UnavailableError, ValidationError
 
-_PART_ITEMS = 32
 _PART_BYTES = 8 << 20
 _TICK_S = 0.1
 _HUNGRY_TICK_S = 0.01
@@ -36,7 +35,6 @@ _LATE_S = 1.0
 for the children either, and what they have said meanwhile is still to be heard."""
 _END_S = 5.0
 """For which a child that has hung up may go on dying: only then it is known of what."""
-_STRIKES = 2
 _BEATEN_TIMES = 24
 """How many times its limit an item may take if it says that it is alive; then it is not tried again."""
 _NEARLY_FULL = 0.7
@@ -106,13 +104,8 @@ class Work:
         self._extractor_id, self._params, self._items = extractor_id, params, items
         self._confined = host.confines(extractor_id)
         self._key = f"{extractor_id} {query} {json.dumps(params, sort_keys=True, default=repr)}"
-        self._fresh = deque(range(len(items)))
-        self._again: deque[deque[int]] = deque()
-        """Parts whose child is gone: they go first."""
-        self._suspects: deque[int] = deque()
-        """Items that may have been the reason: each last, and alone."""
+        self._parts = Parts(len(items), host.processes, supply)
         self._lanes: list[_Lane] = []
-        self._strikes: dict[int, int] = {}
         self._false_starts = 0
         self._ready: list[ItemResult] = []
         self._next_tick = 0.0
@@ -124,7 +117,7 @@ class Work:
     def run(self) -> Iterator[ItemResult]:
         try:
             with selectors.DefaultSelector() as self._selector:
-                while self._waiting() or self._lanes or self._ready:
+                while self._parts or self._lanes or self._ready:
                     self._staff()
                     yield from self._handed_out()
                     self._listen()
@@ -165,41 +158,18 @@ class Work:
 
     # Giving out work
 
-    def _waiting(self) -> bool:
-        return bool(self._again or self._fresh or self._suspects)
-
-    def _next_part(self) -> deque[int]:
-        """Smaller parts towards the end, so that the children end together."""
-        if self._again:
-            return self._again.popleft()
-        if not self._fresh:
-            return deque([self._suspects.popleft()])
-        if self._supply.lacks(self._fresh[0]):  # alone: its files go as soon as it is done
-            return deque([self._fresh.popleft()])
-        share = -(-len(self._fresh) // (2 * self._host.processes)) if self._host.processes > 1 else _PART_ITEMS
-        part: deque[int] = deque()
-        while len(part) < min(share, _PART_ITEMS) and self._fresh and not self._supply.lacks(self._fresh[0]):
-            part.append(self._fresh.popleft())
-        return part
-
-    def _supplied(self) -> bool:
-        """Whether what is given out next is whole; what follows it is on its way."""
-        self._supply.ask(chain(*self._again, self._fresh, self._suspects))
-        following = self._again[0] if self._again else self._fresh or self._suspects
-        return self._supply.ready(following[0])
-
     def _staff(self) -> None:
         """Give waiting parts to children: the first one is waited for, more are welcome if nobody else needs them."""
         self._hungry = False
-        while self._waiting():
-            if not self._supplied():
+        while self._parts:
+            if not self._parts.ready():
                 self._hungry = True
                 return
             child = self._pool.take(self._key, confined=self._confined, wait=not self._lanes)
             if child is None:
                 return
             try:
-                self._begin(child, self._next_part())
+                self._begin(child, self._parts.take())
             except BaseException:
                 self._pool.discard(child)
                 raise
@@ -215,7 +185,7 @@ class Work:
         try:
             child.send(Task(self._key, self._extractor_id, self._params, tuple(packed), self._query))
         except OSError:
-            self._again.appendleft(part)
+            self._parts.give_back(part)
             self._false_start(self._pool.discard(child))
             return
         self._selector.register(child.socket, selectors.EVENT_READ, lane)
@@ -243,7 +213,7 @@ class Work:
                 part.append(index)
         if len(part) > len(packed):
             rest = deque(list(part)[len(packed) :])
-            self._again.appendleft(rest)
+            self._parts.give_back(rest)
             for _ in rest:
                 part.pop()
         return packed
@@ -335,7 +305,7 @@ class Work:
         self._stop(lane)
         if problem == "confined" and lane.child.opened:
             # It was confined when it opened another one before; a fresh child may still load what it lacks.
-            self._again.appendleft(lane.left)
+            self._parts.give_back(lane.left)
             self._pool.discard(lane.child)
             return
         lane.child.take_back()
@@ -395,25 +365,23 @@ class Work:
         if not lane.left:
             return
         if not lane.opened:
-            self._again.appendleft(lane.left)
+            self._parts.give_back(lane.left)
             self._false_start(reason)
             return
         index = lane.left.popleft()
         if lane.left:
-            self._again.appendleft(lane.left)
-        self._strikes[index] = self._strikes.get(index, 0) + 1
+            self._parts.give_back(lane.left)
         if once:
             self._fail(index, reason, phase, permanent=True)
-        elif self._strikes[index] < _STRIKES:
+        elif self._parts.strike(index):
             self._supply.release(index)
-            self._suspects.append(index)
         else:
-            self._fail(index, f"{reason}; it was tried {_STRIKES} times", phase, permanent=True)
+            self._fail(index, f"{reason}; it was tried {STRIKES} times", phase, permanent=True)
 
     def _false_start(self, reason: str) -> None:
         """A child died before it had opened the extractor: no item's fault. Once more, then it is an error."""
         self._false_starts += 1
-        if self._false_starts >= _STRIKES:
+        if self._false_starts >= STRIKES:
             raise UnavailableError(
                 f"extractor '{self._extractor_id}' cannot be opened: {reason}. Look at its models and the memory limit"
             )
@@ -425,19 +393,6 @@ def _remove_files(result: ItemResult) -> None:
         for path in {made.path for row in result.rows for made in row.artifacts.values() if made.path}:
             with contextlib.suppress(FileNotFoundError):
                 Path(path).unlink()
-
-
-def parsed(frame: bytes, take: Take) -> tuple[Any, ...] | None:
-    """A child's message, its rows decoded and their files taken over; None when it is none of ours."""
-    try:
-        answer = load_answer(frame)
-        if answer[0] == "rows":
-            _, index, rows, dropped, times = answer
-            return ("rows", index, decode_rows(rows, take), decode_dropped(dropped), decode_times(times))
-    except Exception:
-        # The child may have been taken over by the file it decoded: whatever it wrote, only it is at fault.
-        return None
-    return answer if isinstance(answer, tuple) and answer else None
 
 
 def _open_error(extractor_id: str, problem: str, reason: str) -> Exception:
