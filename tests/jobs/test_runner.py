@@ -283,7 +283,7 @@ def test_an_item_that_breaks_down_with_its_memory_nearly_full_failed_for_want_of
     def looked(child: ChildHandle) -> int:
         found = memory(child)
         if found > 0.7 * (MEMORY_MB << 20):
-            seen.touch()  # only now it breaks down
+            Path(f"{seen}-{child.pid}").touch()  # only now it breaks down
         return found
 
     monkeypatch.setattr(ChildHandle, "memory", looked)

@@ -83,7 +83,7 @@ def extract(item: Item) -> Iterator[Row]:
             os.abort()
         case "full_abort":
             kept = np.ones(37_000_000)  # noqa: F841 (held)
-            while not Path(rest).exists():
+            while not Path(f"{rest}-{os.getpid()}").exists():  # each attempt waits until it has been seen
                 time.sleep(0.01)
             os.abort()
         case "hang":
